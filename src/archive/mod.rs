@@ -1,0 +1,1 @@
+//! Floor 2: images in files: archives and OCI layouts.

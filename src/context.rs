@@ -1,0 +1,117 @@
+//! The facts of one invocation: directories, environment, terminals. Small on purpose; the only reader of `std::env`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use crate::userns;
+
+/// The facts of one invocation.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The environment, as it was at the start.
+    pub env: BTreeMap<String, String>,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// The user's home, from `HOME`.
+    pub home: Option<PathBuf>,
+    /// `--root`, `STRATE_ROOT`, or `$XDG_DATA_HOME/strate`.
+    pub root: PathBuf,
+    /// The invoking user's real id, outside any namespace of ours.
+    pub uid: u32,
+    /// The invoking user's real group id.
+    pub gid: u32,
+    /// Whether standard input, output and error are terminals.
+    pub terminals: [bool; 3],
+    /// `--debug`.
+    pub debug: bool,
+    /// Set once a command that needs it entered the ladder.
+    pub entered: Option<userns::Entered>,
+}
+
+/// Options before the verb.
+#[derive(Debug, Clone, Default)]
+pub struct GlobalOptions {
+    /// `--root`
+    pub root: Option<PathBuf>,
+    /// `--debug`
+    pub debug: bool,
+}
+
+/// Why no context could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// Nothing says where the store should lie.
+    #[error("cannot tell where to keep images: HOME is not set and neither are STRATE_ROOT and --root")]
+    NoRoot,
+    /// The working directory is gone.
+    #[error("cannot read the working directory")]
+    Cwd(#[source] std::io::Error),
+}
+
+impl Context {
+    /// Gather the facts.
+    ///
+    /// # Errors
+    /// See [`ContextError`].
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn gather(options: &GlobalOptions) -> Result<Self, ContextError> {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
+        let cwd = std::env::current_dir().map_err(ContextError::Cwd)?;
+        let home = env.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let absolute = |path: &Path| if path.is_absolute() { path.to_owned() } else { cwd.join(path) };
+        let set = |name: &str| env.get(name).filter(|value| !value.is_empty());
+        let root = options
+            .root
+            .clone()
+            .or_else(|| set("STRATE_ROOT").map(PathBuf::from))
+            .or_else(|| {
+                set("XDG_DATA_HOME").filter(|d| d.starts_with('/')).map(|d| Path::new(d).join("strate"))
+            })
+            .or_else(|| home.as_ref().map(|home| home.join(".local/share/strate")))
+            .ok_or(ContextError::NoRoot)?;
+        let terminals = [
+            std::io::stdin().is_terminal(),
+            std::io::stdout().is_terminal(),
+            std::io::stderr().is_terminal(),
+        ];
+        Ok(Self {
+            root: absolute(&root),
+            env,
+            home,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            terminals,
+            debug: options.debug,
+            entered: None,
+            cwd,
+        })
+    }
+
+    /// An environment variable that is set and not empty.
+    #[must_use]
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The directories of `PATH`.
+    #[must_use]
+    pub fn path(&self) -> Vec<PathBuf> {
+        let path = self.var("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        path.split(':').filter(|d| d.starts_with('/')).map(PathBuf::from).collect()
+    }
+
+    /// What the store may do for this process.
+    #[must_use]
+    pub fn abilities(&self) -> crate::storage::Abilities {
+        match &self.entered {
+            Some(entered) => crate::storage::Abilities {
+                mapped_ids: entered.mapped_ids,
+                unpack: entered.rung != userns::Rung::None,
+            },
+            None => crate::storage::Abilities { mapped_ids: 1, unpack: false },
+        }
+    }
+}

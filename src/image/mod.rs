@@ -1,0 +1,20 @@
+//! Floor 1: a view of an image and pure edits of it, without knowing where it lives.
+//!
+//! Pull, push, save, load and copy are one [`copy()`] from a [`Source`] to a [`Sink`].
+
+mod copy;
+mod mutate;
+mod report;
+mod select;
+mod sink;
+mod source;
+
+pub use copy::{Copied, CopyError, Selection, copy};
+pub use mutate::{Edit, NewLayer, append};
+pub use report::{Event, Reporter, Silent};
+pub use select::{SelectError, select_platform};
+pub use sink::{LayerPlan, LayerState, Sink};
+pub use source::Source;
+
+/// The error of a place: boxed, because `copy` works between any two. `cmd::error` downcasts it again.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

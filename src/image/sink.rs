@@ -1,0 +1,79 @@
+//! Where an image goes to.
+
+use std::io::Read;
+
+use super::{BoxError, Reporter};
+use crate::oci::{ChainId, Descriptor, DiffId, RawManifest, Reference};
+
+/// One layer of an image being copied, with everything a sink may want to know about it.
+#[derive(Debug, Clone)]
+pub struct LayerPlan {
+    /// The compressed blob.
+    pub descriptor: Descriptor,
+    /// The digest of the uncompressed tar, from the config.
+    pub diff_id: DiffId,
+    /// This layer on top of all below it.
+    pub chain_id: ChainId,
+    /// The layers below, lowest first.
+    pub below: Vec<DiffId>,
+}
+
+/// What a sink already has of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    /// Everything: nothing to transfer.
+    Complete,
+    /// The blob lacks; `partial` bytes of it lie here from an earlier try.
+    Missing {
+        /// Bytes at the start of the blob that need not be sent again.
+        partial: u64,
+    },
+}
+
+/// A place that images can be written to: a registry, the store, an archive.
+///
+/// All methods may be called from several threads at once. `Ok` means "it is there now", not "this call put it there".
+pub trait Sink: Send + Sync {
+    /// What is already here of a layer.
+    ///
+    /// # Errors
+    /// When the place cannot be asked.
+    fn layer_state(&self, layer: &LayerPlan) -> Result<LayerState, BoxError>;
+
+    /// Take in a layer from byte `offset` on (0, or what `layer_state` called partial). Verifies digest, size and diff
+    /// id before anything becomes visible. Reports [`super::Event`]s under the layer's digest.
+    ///
+    /// # Errors
+    /// When the bytes are not what the plan says, or cannot be kept.
+    fn put_layer(
+        &self,
+        layer: &LayerPlan,
+        offset: u64,
+        data: &mut dyn Read,
+        report: &dyn Reporter,
+    ) -> Result<(), BoxError>;
+
+    /// Whether a small blob (a config) is here.
+    ///
+    /// # Errors
+    /// When the place cannot be asked.
+    fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, BoxError>;
+
+    /// Take in a small blob (a config), verified against its descriptor.
+    ///
+    /// # Errors
+    /// When the bytes are not what the descriptor says, or cannot be kept.
+    fn put_blob(&self, descriptor: &Descriptor, data: &[u8]) -> Result<(), BoxError>;
+
+    /// Take in a manifest or index, byte for byte. Everything it names must be here already.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn put_manifest(&self, manifest: &RawManifest) -> Result<(), BoxError>;
+
+    /// Move a name to a manifest or index that is here: the commit point, durable when it returns.
+    ///
+    /// # Errors
+    /// When the name cannot be moved; the old state is then intact.
+    fn set_name(&self, name: &Reference, target: &Descriptor) -> Result<(), BoxError>;
+}

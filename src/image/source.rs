@@ -1,0 +1,29 @@
+//! Where an image comes from.
+
+use std::io::Read;
+
+use super::BoxError;
+use crate::oci::{Descriptor, RawManifest, Reference};
+
+/// A place that images can be read from: a registry, the store, an archive.
+pub trait Source: Send + Sync {
+    /// The descriptor (manifest or index) that a name stands for now.
+    ///
+    /// # Errors
+    /// When the name is unknown or the place cannot be asked.
+    fn resolve(&self, reference: &Reference) -> Result<Descriptor, BoxError>;
+
+    /// The exact bytes of a manifest or index, verified against the descriptor's digest and size.
+    ///
+    /// # Errors
+    /// When it is missing, corrupt or of an unknown type.
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, BoxError>;
+
+    /// The bytes of a blob from `offset` on, as they come: **not verified**, the sink does that.
+    /// The offset actually served is returned beside the stream; it is 0 when the place cannot start in the middle.
+    ///
+    /// # Errors
+    /// When the blob is missing or the place cannot be asked.
+    fn raw_blob(&self, descriptor: &Descriptor, offset: u64)
+    -> Result<(u64, Box<dyn Read + Send>), BoxError>;
+}

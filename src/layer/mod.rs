@@ -1,0 +1,19 @@
+//! Floor 1: a layer's tar stream and the tree it changes.
+//!
+//! On disk a layer is a *snapshot*: its own entries only, deletions as overlay whiteouts (character device 0:0, or an
+//! empty file with the attribute `user.overlay.whiteout` where devices cannot be made) and `user.overlay.opaque=y`.
+//! Owners, modes and devices that the present id map cannot put on disk are kept in an [`OwnerTable`] beside it.
+
+mod apply;
+mod compress;
+mod diff;
+mod error;
+mod owners;
+mod verify;
+
+pub use apply::{Applied, ApplyOptions, apply};
+pub use compress::{Compression, decompressor, gzip_writer};
+pub use diff::{DiffOptions, DiffStats, write_changes, write_upper};
+pub use error::Error;
+pub use owners::{Owner, OwnerTable};
+pub use verify::{HashingReader, HashingWriter, VerifiedReader};

@@ -1,0 +1,1 @@
+//! Floor 2: images in registries (OCI distribution-spec v1.1, docker registry v2).

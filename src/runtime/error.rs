@@ -1,0 +1,76 @@
+//! What can go wrong between a plan and a running program.
+
+use crate::sys::SysError;
+
+/// A step that failed in the child, as it came over the pipe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {step} {subject}: {}", std::io::Error::from_raw_os_error(*errno))]
+pub struct StepFailure {
+    /// What was tried: `mount`, `pivot the root to`, `execute`.
+    pub step: String,
+    /// On what.
+    pub subject: String,
+    /// The kernel's answer.
+    pub errno: i32,
+}
+
+/// What can go wrong between a plan and a running program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Setting up the container failed: exit code 125.
+    #[error("cannot start the container")]
+    Setup(#[source] StepFailure),
+    /// The program exists but cannot be executed: exit code 126.
+    #[error("cannot execute `{program}`")]
+    NotExecutable {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: StepFailure,
+    },
+    /// The program does not exist: exit code 127.
+    #[error("`{program}`: executable file not found in the container{}", hint_path(.path))]
+    NotFound {
+        /// The program.
+        program: String,
+        /// The container's `PATH`, when it was searched.
+        path: Option<String>,
+    },
+    /// A user or group name that the image does not know.
+    #[error("unknown {kind} `{name}`: the image's /etc/{file} has no such entry")]
+    UnknownUser {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// `passwd` or `group`.
+        file: &'static str,
+    },
+    /// A file of the image cannot be used.
+    #[error("the image's `{path}` cannot be used: {what}")]
+    ImageFile {
+        /// The path in the image.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A name that stands for no capability, signal or profile.
+    #[error("unknown {kind} `{value}`")]
+    Unknown {
+        /// `capability`, `signal`, `network mode`.
+        kind: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// The container's process is gone.
+    #[error("the container is not running")]
+    NotRunning,
+    /// A system call failed on our side.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}
+
+fn hint_path(path: &Option<String>) -> String {
+    path.as_ref().map_or_else(String::new, |path| format!(" (PATH is {path})"))
+}

@@ -1,0 +1,16 @@
+//! Floor 3: a root tree and a plan become an exit status.
+//!
+//! [`Plan`] is data: `spawn` walks it in a child between fork and exec. What fails there comes back over a
+//! close-on-exec pipe as a [`StepFailure`]. The runtime knows neither images nor the store: it gets the descriptor of
+//! a detached mount.
+
+mod error;
+mod plan;
+mod process;
+
+pub use error::{Error, StepFailure};
+pub use plan::{
+    Capabilities, MountOp, Namespaces, Network, Plan, Seccomp, default_capabilities, default_masked_paths,
+    default_mounts, default_read_only_paths,
+};
+pub use process::{ExecRequest, ExitStatus, Process, Stdio, exec, spawn};

@@ -1,0 +1,149 @@
+//! What can go wrong in the store.
+
+use std::path::PathBuf;
+
+use crate::layer;
+use crate::oci::{Digest, ManifestError};
+use crate::sys::SysError;
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No image of that name or id.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    /// An id prefix that fits several images.
+    #[error("image id `{prefix}` is ambiguous: it fits {}", fits.join(", "))]
+    AmbiguousImage {
+        /// What was typed.
+        prefix: String,
+        /// The ids it fits.
+        fits: Vec<String>,
+    },
+    /// No container of that name or id.
+    #[error("no such container: {0}")]
+    NoSuchContainer(String),
+    /// An id prefix that fits several containers.
+    #[error("container id `{prefix}` is ambiguous: it fits {}", fits.join(", "))]
+    AmbiguousContainer {
+        /// What was typed.
+        prefix: String,
+        /// The ids it fits.
+        fits: Vec<String>,
+    },
+    /// Another container has the name.
+    #[error("the container name `{name}` is in use by container {id}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: String,
+    },
+    /// A container uses the image.
+    #[error("image {image} is in use by {state} container {container}")]
+    ImageInUse {
+        /// The image as the user named it.
+        image: String,
+        /// `running` or `stopped`.
+        state: &'static str,
+        /// Short id and name of the container.
+        container: String,
+    },
+    /// Removing by id an image that has several names.
+    #[error("image {id} has {} names ({}): remove them by name, or all at once with --force", names.len(), names.join(", "))]
+    SeveralNames {
+        /// The short id.
+        id: String,
+        /// Its names.
+        names: Vec<String>,
+    },
+    /// A blob that should be here is not.
+    #[error("blob {0} is missing from the store")]
+    MissingBlob(Digest),
+    /// A blob's bytes are not what its name says.
+    #[error("blob {digest} in the store is corrupt")]
+    CorruptBlob {
+        /// The blob.
+        digest: Digest,
+        /// What is wrong.
+        #[source]
+        source: layer::Error,
+    },
+    /// A file of the store is not what it should be.
+    #[error("`{path}` is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store is of a format this binary does not know.
+    #[error("the store at `{path}` has format {found}, and this strate reads up to {known}")]
+    Format {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The store cannot be written.
+    #[error("the store at `{path}` cannot be written")]
+    ReadOnly {
+        /// The store.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: SysError,
+    },
+    /// The store belongs to someone else.
+    #[error("the store at `{path}` belongs to user {owner}, not to you")]
+    NotYours {
+        /// The store.
+        path: PathBuf,
+        /// Its owner's id.
+        owner: u32,
+    },
+    /// Not enough space.
+    #[error("not enough space at `{path}`: {needed} bytes are needed, {available} are available")]
+    Space {
+        /// The store.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+    },
+    /// A layer could not be unpacked or written.
+    #[error("cannot unpack or write layer {digest}")]
+    Layer {
+        /// The layer's blob or diff id.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: layer::Error,
+    },
+    /// A command needs files of a layer but may not unpack it here.
+    #[error(
+        "the layers are not unpacked, and unpacking needs a user namespace, which this host does not give"
+    )]
+    CannotUnpack,
+    /// An image contradicts itself.
+    #[error("image is inconsistent: {0}")]
+    Inconsistent(String),
+    /// A manifest is unusable.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A value of the store could not be written as JSON or read back.
+    #[error("`{path}` does not hold the expected JSON")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A system call failed.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+}

@@ -1,0 +1,1 @@
+//! The store as a [`crate::image::Source`] and [`crate::image::Sink`].
