@@ -1,0 +1,10 @@
+//! What the verbs of containers share: what a container is, how it becomes a plan, who watches over it.
+
+mod error;
+pub mod mounts;
+pub mod names;
+pub mod spec;
+pub mod values;
+
+pub use error::Error;
+pub use spec::{ContainerSpec, HostOptions, NetworkMode, Overrides};
