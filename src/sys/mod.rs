@@ -3,6 +3,10 @@
 //! What `rustix` or `nix` offers safely is called directly where it is needed; a wrapper stands here when the call
 //! needs unsafe code, or when several floors share a small policy around it.
 
+pub mod atomic;
+pub mod boot;
 mod error;
+pub mod flock;
+pub mod writeback;
 
 pub use error::{SysError, SysResult};
