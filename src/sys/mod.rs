@@ -6,7 +6,13 @@
 pub mod atomic;
 pub mod boot;
 mod error;
+pub mod exec;
 pub mod flock;
+pub mod fork;
+pub mod mount_attr;
+pub mod ns;
+pub mod signals;
+pub mod tty;
 pub mod writeback;
 
 pub use error::{SysError, SysResult};
