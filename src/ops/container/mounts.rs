@@ -199,7 +199,9 @@ pub fn mount_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
         ("tmpfs", "") => tmpfs(target, &fields.tmpfs.join(",")),
         ("tmpfs", _) => return Err(refuse("a tmpfs has no source")),
         (other, _) => {
-            return Err(refuse(&format!("type `{other}` is not available; there are bind, volume and tmpfs")));
+            return Err(refuse(&format!(
+                "type `{other}` is not available; there are bind, volume and tmpfs"
+            )));
         }
     };
     mount.read_only |= fields.read_only;
