@@ -1,6 +1,7 @@
 //! What the verbs of containers share: what a container is, how it becomes a plan, who watches over it.
 
 mod error;
+pub mod log;
 pub mod mounts;
 pub mod names;
 pub mod spec;
