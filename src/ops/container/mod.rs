@@ -4,6 +4,7 @@ mod error;
 pub mod log;
 pub mod mounts;
 pub mod names;
+pub mod plan;
 pub mod spec;
 pub mod values;
 
