@@ -154,6 +154,27 @@ pub fn tmpfs_flag(spec: &str) -> Result<Mount, Error> {
     Ok(tmpfs(target("--tmpfs", spec, path)?, options))
 }
 
+/// `--device PATH[:TARGET[:rwm]]`: the node is shown as it is; what may be done with it, its own permissions say.
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn device_flag(spec: &str) -> Result<Mount, Error> {
+    let refuse = |why: &str| bad("--device", spec, why);
+    let parts: Vec<&str> = spec.split(':').collect();
+    let rights = |text: &str| !text.is_empty() && text.bytes().all(|b| b"rwm".contains(&b));
+    let (source, path) = match parts[..] {
+        [path] => (path, path),
+        [path, given] if rights(given) => (path, path),
+        [source, path] => (source, path),
+        [source, path, given] if rights(given) => (source, path),
+        _ => return Err(refuse("expected PATH[:TARGET[:rwm]]")),
+    };
+    if !source.starts_with('/') {
+        return Err(refuse("a device is an absolute path of the host"));
+    }
+    Ok(Mount::bind(PathBuf::from(source), target("--device", spec, path)?))
+}
+
 /// Docker's defaults, and the user's options where they say otherwise.
 fn tmpfs(target: String, options: &str) -> Mount {
     let given: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
@@ -331,6 +352,16 @@ mod tests {
     fn tmpfs_defaults_give_way() {
         let mount = tmpfs_flag("/run:exec,size=64m").unwrap();
         assert_eq!(mount.kind, MountKind::Tmpfs { options: "nosuid,nodev,size=64m".into() });
+    }
+
+    #[test]
+    fn devices_are_shown_as_they_are() {
+        for (spec, target) in [("/dev/fuse", "/dev/fuse"), ("/dev/fuse:rw", "/dev/fuse"), ("/dev/a:/dev/b:rwm", "/dev/b")] {
+            assert_eq!(device_flag(spec).unwrap().target, target);
+        }
+        for bad in ["fuse", "/dev/a:b", "/dev/a:/dev/b:x", ""] {
+            assert!(device_flag(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
