@@ -4,5 +4,11 @@
 //! needs unsafe code, or when several floors share a small policy around it.
 
 mod error;
+pub mod exec;
+pub mod fork;
+pub mod mount_attr;
+pub mod ns;
+pub mod signals;
+pub mod tty;
 
 pub use error::{SysError, SysResult};

@@ -6,6 +6,7 @@ pub mod format;
 pub mod sanitise;
 pub mod table;
 pub mod term;
+pub mod words;
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
