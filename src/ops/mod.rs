@@ -1,4 +1,6 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
 pub mod container;
+pub mod create;
+pub mod enter;
 pub mod when;
