@@ -3,4 +3,10 @@
 pub mod container;
 pub mod create;
 pub mod enter;
+pub mod inspect_container;
+pub mod logs;
+pub mod ps;
+pub mod rm;
+pub mod stop;
+pub mod wait;
 pub mod when;

@@ -18,6 +18,7 @@ pub use volumes::Volume;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -91,12 +92,51 @@ impl ContainerDir {
         self.record.id.get(..12).unwrap_or(&self.record.id)
     }
 
+    /// Bytes of the files that the container changed, as far as they can be seen.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let changes = self.path.join("upper");
+        disk_usage(if changes.exists() { changes } else { self.path.join("rootfs") })
+    }
+
+    /// Remove volumes of this container alone.
+    ///
+    /// # Errors
+    /// When one cannot be moved away.
+    pub fn remove_volumes<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        names.into_iter().try_for_each(|name| volumes::remove(&self.layout, name))
+    }
+
+    /// Where the data of a volume lies.
+    #[must_use]
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.layout.volume(name).join("_data")
+    }
+
     fn write_record(&self, durability: Durability) -> Result<(), Error> {
         let path = self.path.join(RECORD);
         let bytes =
             serde_json::to_vec(&self.record).map_err(|source| Error::Json { path: path.clone(), source })?;
         Ok(replace_file(&path, &self.path.join(".config.json"), &bytes, durability)?)
     }
+}
+
+/// Bytes of the regular files below `top`, hard links counted once.
+fn disk_usage(top: PathBuf) -> u64 {
+    let mut seen = std::collections::HashSet::new();
+    let mut dirs = vec![top];
+    let mut bytes = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                dirs.push(entry.path());
+            } else if meta.is_file() && (meta.nlink() == 1 || seen.insert(meta.ino())) {
+                bytes += meta.len();
+            }
+        }
+    }
+    bytes
 }
 
 /// 64 hex digits.

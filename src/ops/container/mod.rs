@@ -4,8 +4,10 @@ mod error;
 pub mod log;
 pub mod mounts;
 pub mod names;
+pub mod pattern;
 pub mod plan;
 pub mod spec;
+pub mod target;
 pub mod values;
 
 pub use error::Error;
