@@ -1,6 +1,8 @@
 //! What the verbs of containers share: what a container is, how it becomes a plan, who watches over it.
 
+pub mod changes;
 mod error;
+pub mod freeze;
 pub mod log;
 pub mod mounts;
 pub mod names;
