@@ -1,5 +1,6 @@
 //! `commit`: a container's changes become a layer on top of its image.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,7 @@ pub fn commit(
     if let Some(guard) = &mut guard {
         guard.freeze().map_err(paused)?;
     }
-    let layer = changes_layer(&store, &dir, &spec, &stack)?;
+    let layer = changes_layer(&store, &dir, &stack)?;
     // The files are read: the container may go on.
     drop(guard);
     publish(&store, request, &dir, spec, image, layer)
@@ -73,7 +74,6 @@ fn committing(dir: &ContainerDir, source: impl Into<crate::image::BoxError>) -> 
 fn changes_layer(
     store: &Store,
     dir: &ContainerDir,
-    spec: &ContainerSpec,
     stack: &Stack,
 ) -> Result<Option<NewLayer>, Error> {
     let (upper, method) = [("upper", Method::Overlay), ("rootfs", Method::Copy)]
@@ -83,35 +83,30 @@ fn changes_layer(
         .unzip();
     let (Some(upper), Some(method)) = (upper, method) else { return Ok(None) };
     let root = fs::File::open(&upper).map_err(|error| SysError::path("open", &upper, error))?;
-    let stubs = stubs(spec, &upper, stack);
-    let skip = |path: &Path| stubs.iter().any(|stub| path.starts_with(stub));
+    let stubs: BTreeSet<PathBuf> =
+        dir.state()?.stubs.iter().map(|path| PathBuf::from(path.trim_start_matches('/'))).collect();
+    let top = upper.clone();
+    let skip = |path: &Path| is_stub(&top, path, &stubs);
     let mounted = Mounted { root: root.into(), method, upper: Some(upper) };
     let options = CommitOptions { skip: &skip, take: false };
     let layer = store.commit_layer(stack, mounted, &options).map_err(|error| committing(dir, error))?;
     Ok(Some(layer))
 }
 
-/// Paths (relative) that are there only to be mounted on, with what lies below: the mount points themselves, and a
-/// directory above them that holds nothing else and that the image does not have.
-fn stubs(spec: &ContainerSpec, upper: &Path, stack: &Stack) -> Vec<PathBuf> {
-    let ours = ["proc", "sys", "dev", "etc/resolv.conf", "etc/hosts", "etc/hostname"].map(PathBuf::from);
-    let users = spec.mounts.iter().map(|mount| PathBuf::from(mount.target.trim_start_matches('/')));
-    let mut stubs: Vec<PathBuf> = ours.into_iter().chain(users).collect();
-    let in_image = |path: &Path| stack.layers.iter().any(|layer| layer.fs.join(path).exists());
-    let mut next = 0;
-    while let Some(stub) = stubs.get(next).cloned() {
-        next += 1;
-        let Some(parent) = stub.parent().filter(|parent| !parent.as_os_str().is_empty()) else { continue };
-        if stubs.iter().any(|stub| stub == parent) || in_image(parent) {
-            continue;
-        }
-        let entries = fs::read_dir(upper.join(parent)).into_iter().flatten().flatten();
-        let only_stubs = entries.map(|entry| parent.join(entry.file_name())).all(|path| stubs.contains(&path));
-        if only_stubs {
-            stubs.push(parent.to_owned());
-        }
+/// Whether a path (relative) is there only to be mounted on: the runtime made it, and it is still an empty file, or a
+/// directory of such.
+fn is_stub(upper: &Path, path: &Path, stubs: &BTreeSet<PathBuf>) -> bool {
+    if !stubs.contains(path) {
+        return false;
     }
-    stubs
+    match fs::symlink_metadata(upper.join(path)) {
+        Ok(meta) if meta.is_dir() => {
+            let mut entries = fs::read_dir(upper.join(path)).into_iter().flatten().flatten();
+            entries.all(|entry| is_stub(upper, &path.join(entry.file_name()), stubs))
+        }
+        Ok(meta) => meta.is_file() && meta.len() == 0,
+        Err(_) => false,
+    }
 }
 
 fn publish(

@@ -187,8 +187,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Runtime(runtime::Error::NotExecutable { .. }) => 126,
-            Self::Runtime(runtime::Error::NotFound { .. }) => 127,
+            Self::Runtime(error) => error.exit_code(),
             Self::Monitor { exit_code, .. } => *exit_code,
             _ => 125,
         }

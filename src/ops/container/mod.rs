@@ -4,6 +4,7 @@ pub mod changes;
 mod error;
 pub mod freeze;
 pub mod log;
+pub mod monitor;
 pub mod mounts;
 pub mod names;
 pub mod pattern;

@@ -33,7 +33,7 @@ impl Target {
         if dir.state()?.pid != Some(pid) {
             return Err(gone());
         }
-        Ok(Self { process: Process { pid, pidfd, terminal: None } })
+        Ok(Self { process: Process { pid, pidfd, terminal: None, stubs: Vec::new() } })
     }
 
     /// The process id.

@@ -47,6 +47,9 @@ pub struct ContainerState {
     pub finished_at: Option<String>,
     /// Why it could not be started.
     pub error: Option<String>,
+    /// Absolute paths that were made in the container's tree only to mount on, in all its runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stubs: Vec<String>,
 }
 
 /// The exit code of a container that nobody saw end, as docker shows it.
