@@ -4,5 +4,9 @@
 //! needs unsafe code, or when several floors share a small policy around it.
 
 mod error;
+pub mod rootdir;
+pub mod tree;
+pub mod xattr;
 
 pub use error::{SysError, SysResult};
+pub use rootdir::RootDir;
