@@ -1,9 +1,9 @@
 //! `start`, and the second half of `run`: a container's tree is mounted, its program started, its end written down.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
 
-use super::container::log::{LogWriter, Stream};
+use super::container::log::LogWriter;
 use super::container::mounts::MountKind;
 use super::container::plan::{self, Account, Facts};
 use super::container::{ContainerSpec, Error, monitor, streams};
@@ -106,7 +106,8 @@ fn prepare(
     let account = account(mounted.root.as_fd(), &spec.config.user, &spec.host.group_add)?;
     check_mapped(cx, &account)?;
     let host = HostFacts::read();
-    let mut plan = plan::plan(spec, &host.facts(dir), &account)?;
+    let volume = |name: &str| dir.volume_data(name);
+    let mut plan = plan::plan(spec, &host.facts(&dir.record.id, &volume), &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
     Ok((mounted, plan))
@@ -127,18 +128,8 @@ impl HostFacts {
         Self { name, resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts") }
     }
 
-    fn facts<'a>(&'a self, dir: &'a ContainerDir) -> Facts<'a> {
-        Facts {
-            id: &dir.record.id,
-            host_name: &self.name,
-            resolv_conf: &self.resolv_conf,
-            hosts: &self.hosts,
-            volumes: dir,
-        }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn facts<'a>(&'a self, id: &'a str, volume: &'a dyn Fn(&str) -> PathBuf) -> Facts<'a> {
+        Facts { id, host_name: &self.name, resolv_conf: &self.resolv_conf, hosts: &self.hosts, volume }
     }
 }
 
@@ -195,6 +186,64 @@ fn discard(dir: &ContainerDir, spec: &ContainerSpec, lock: RunLock) {
     let _ = dir.remove_volumes(spec.anonymous_volumes());
 }
 
+/// Run in the foreground: this process watches over the program, shows its output and keeps its log.
+fn foreground(
+    cx: &Context,
+    store: Store,
+    ready: Ready,
+    interactive: bool,
+    sig_proxy: bool,
+) -> Result<Outcome, Error> {
+    let keeps_log = !ready.spec.host.no_log && !ready.spec.host.auto_remove;
+    let wanted = streams::Wanted { tty: ready.spec.tty, interactive, output_seen: keeps_log };
+    let streams = streams::attached(cx, &wanted);
+    let started = streams.and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
+    let ((process, state), streams) = match started {
+        Ok(started) => started,
+        Err(error) => return Err(give_up(&ready.dir, &ready.spec, ready.lock, error)),
+    };
+    // The record keeps the container's layers from here on, and a collector need not wait for the program.
+    drop(store);
+    let mut log = if keeps_log { open_log(&ready.dir) } else { LogWriter::none() };
+    let status = streams.relay(&process, sig_proxy, &mut log)?;
+    log.finish();
+    finish(ready, state, status);
+    Ok(Outcome::Ended(u8::try_from(status.code() & 0xff).unwrap_or(1)))
+}
+
+/// Run in the background: a monitor watches over the program.
+fn background(ready: Ready) -> Result<Outcome, Error> {
+    let name = ready.dir.record.name.clone();
+    let keep = [ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
+    // The parent's own descriptors go when this returns; the monitor's copies hold the lock.
+    monitor::leave_behind(&name, &keep, |report| watch(ready, report))?;
+    Ok(Outcome::Detached)
+}
+
+/// The monitor's life.
+fn watch(ready: Ready, report: monitor::Report) {
+    let wanted = streams::Wanted {
+        tty: ready.spec.tty,
+        interactive: ready.spec.open_stdin,
+        output_seen: !ready.spec.host.no_log,
+    };
+    let started = streams::detached(&wanted).and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
+    let ((process, state), streams) = match started {
+        Ok(started) => started,
+        Err(error) => return report.failed(&give_up(&ready.dir, &ready.spec, ready.lock, error)),
+    };
+    let mut log = if ready.spec.host.no_log { LogWriter::none() } else { open_log(&ready.dir) };
+    report.started();
+    let status = streams.relay(&process, false, &mut log);
+    log.finish();
+    finish(ready, state, status.unwrap_or(ExitStatus::Code(255)));
+}
+
+/// A log that cannot be opened is no reason to end the program.
+fn open_log(dir: &ContainerDir) -> LogWriter {
+    LogWriter::open(&dir.log()).unwrap_or_else(|_| LogWriter::none())
+}
+
 /// Start the program and write down that it runs.
 fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Error> {
     let process = runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio)?;
@@ -209,9 +258,10 @@ fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Erro
 /// Write down how the program ended; with auto-remove, remove the container instead.
 fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
     let Ready { dir, spec, lock, .. } = ready;
-    let state = state.exited(status.code(), when::now());
-    let _ = lock.write_state(&state);
     if spec.host.auto_remove {
+        lock.tell_waiters(status.code());
         discard(&dir, &spec, lock);
+    } else {
+        let _ = lock.write_state(&state.exited(status.code(), when::now()));
     }
 }

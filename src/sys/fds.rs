@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::RawFd;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -15,8 +15,8 @@ use super::{SysError, SysResult};
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> SysResult<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+pub fn close_all_but(keep: &[RawFd]) -> SysResult<()> {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
     let mut first = 3;
     for fd in keep.into_iter().chain([u32::MAX]) {

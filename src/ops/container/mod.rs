@@ -10,6 +10,7 @@ pub mod names;
 pub mod pattern;
 pub mod plan;
 pub mod spec;
+pub mod streams;
 pub mod target;
 pub mod values;
 

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ impl Report {
 ///
 /// # Errors
 /// What the monitor reported, or [`Error::MonitorGone`] with `name`.
-pub fn leave_behind(name: &str, keep: &[BorrowedFd<'_>], life: impl FnOnce(Report)) -> Result<(), Error> {
+pub fn leave_behind(name: &str, keep: &[RawFd], life: impl FnOnce(Report)) -> Result<(), Error> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| SysError::new("make", "a pipe", error))?;
     match fork::fork()? {
@@ -94,9 +94,9 @@ pub fn leave_behind(name: &str, keep: &[BorrowedFd<'_>], life: impl FnOnce(Repor
     }
 }
 
-fn settle(write: OwnedFd, keep: &[BorrowedFd<'_>], life: impl FnOnce(Report)) -> ! {
+fn settle(write: OwnedFd, keep: &[RawFd], life: impl FnOnce(Report)) -> ! {
     let mut keep = keep.to_vec();
-    keep.push(write.as_fd());
+    keep.push(write.as_raw_fd());
     // The working directory would keep a file system busy.
     let ready = fds::silence().and_then(|()| fds::close_all_but(&keep)).and_then(|()| {
         rustix::process::chdir("/").map_err(|error| SysError::path("enter", "/", error))
@@ -150,7 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (kept, leaked) = (File::create(dir.path().join("kept")).unwrap(), File::create(dir.path().join("l")).unwrap());
         let out = dir.path().join("out");
-        leave_behind("x", &[kept.as_fd()], |report| {
+        leave_behind("x", &[kept.as_raw_fd()], |report| {
             let links = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
             let names: Vec<String> = links
                 .filter_map(|entry| std::fs::read_link(entry.path()).ok())

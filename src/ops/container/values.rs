@@ -37,7 +37,7 @@ const ULIMITS: [&str; 15] = [
 ];
 
 /// The error for a flag value that cannot be used.
-pub(super) fn bad(flag: &str, value: &str, why: impl Into<String>) -> Error {
+pub(crate) fn bad(flag: &str, value: &str, why: impl Into<String>) -> Error {
     Error::BadValue { flag: flag.into(), value: value.into(), why: why.into() }
 }
 

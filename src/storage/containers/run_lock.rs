@@ -63,8 +63,9 @@ impl RunLock {
         Ok(())
     }
 
-    /// Somebody who waits made the file and holds it open; usually nobody does.
-    fn tell_waiters(&self, code: i32) {
+    /// Tell the exit code of a container that goes away at once. Somebody who waits made the file and holds it open;
+    /// usually nobody does.
+    pub fn tell_waiters(&self, code: i32) {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         if let Ok(file) = rustix::fs::openat(&self.dir, EXIT, flags, Mode::empty()) {
             let _ = fs::File::from(file).write_all(format!("{code}\n").as_bytes());
