@@ -283,7 +283,8 @@ pub enum RunForm {
     Exec(Vec<String>),
     /// This text, as one argument after the stage's SHELL.
     Shell(String),
-    /// A script with an interpreter line: a read-only file of mode 0755 to be executed as `/dev/pipes/<name>`.
+    /// A script with an interpreter line: a read-only file of mode 0755, mounted as `/dev/pipes/<name>`. That path is
+    /// what the stage's SHELL runs, and what history shows.
     Script {
         /// The heredoc's delimiter.
         name: String,
