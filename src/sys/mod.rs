@@ -3,12 +3,20 @@
 //! What `rustix` or `nix` offers safely is called directly where it is needed; a wrapper stands here when the call
 //! needs unsafe code, or when several floors share a small policy around it.
 
+pub mod atomic;
+pub mod boot;
 mod error;
 pub mod exec;
+pub mod flock;
 pub mod fork;
 pub mod mount_attr;
 pub mod ns;
+pub mod rootdir;
 pub mod signals;
+pub mod tree;
 pub mod tty;
+pub mod writeback;
+pub mod xattr;
 
 pub use error::{SysError, SysResult};
+pub use rootdir::RootDir;
