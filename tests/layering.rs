@@ -25,7 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "context",
         ],
     ),
-    ("ui", &["oci", "image", "build", "context"]),
+    ("ui", &["oci", "image", "build", "ops", "context"]),
     ("cmd", &["oci", "image", "ops", "ui", "context"]),
 ];
 

@@ -12,6 +12,36 @@ use crate::ops::{doctor, info, version};
 use crate::ui::format::Template;
 use crate::ui::{Ui, words};
 
+/// Arguments of `completion`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Shells with a completion script.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Shell {
+    /// GNU Bash 4.4 or newer
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// `strate completion`
+#[allow(clippy::needless_pass_by_value, reason = "the shape of every verb")]
+pub(super) fn completion(_cx: &mut Context, ui: &mut Ui, args: CompletionArgs) -> CmdResult {
+    let script = match args.shell {
+        Shell::Bash => include_str!("scripts/strate.bash"),
+        Shell::Zsh => include_str!("scripts/_strate"),
+        Shell::Fish => include_str!("scripts/strate.fish"),
+    };
+    ui.bytes(script.as_bytes());
+    Ok(0)
+}
+
 /// Arguments of `version`.
 #[derive(Debug, Args)]
 pub(super) struct VersionArgs {

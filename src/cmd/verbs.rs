@@ -223,8 +223,8 @@ verbs! {
 verbs! {
     /// Verbs that come last in the help.
     ToolVerb {
-        // /// Print a completion script for a shell
-        // Completion(system::CompletionArgs) => system::completion, Nothing;
+        /// Print a completion script for a shell
+        Completion(system::CompletionArgs) => system::completion, Nothing;
 
         /// Check this host and say how to fix what is missing
         Doctor(system::DoctorArgs) => system::doctor, Quietly;
