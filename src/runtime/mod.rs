@@ -4,9 +4,22 @@
 //! close-on-exec pipe as a [`StepFailure`]. The runtime knows neither images nor the store: it gets the descriptor of
 //! a detached mount.
 
+pub mod capability;
+mod channel;
+mod child;
+mod dev;
 mod error;
+mod init;
+mod mounts;
 mod plan;
+mod privileges;
 mod process;
+mod program;
+pub mod relay;
+mod rootfs;
+mod seccomp;
+pub mod signal;
+pub mod user;
 
 pub use error::{Error, StepFailure};
 pub use plan::{
@@ -14,3 +27,6 @@ pub use plan::{
     default_mounts, default_read_only_paths,
 };
 pub use process::{ExecRequest, ExitStatus, Process, Stdio, exec, spawn};
+
+#[cfg(test)]
+mod tests;

@@ -134,8 +134,12 @@ impl Store {
         // A tree that was copied once holds the changes: it stays copied.
         if self.forced_method != Some(Method::Copy) && !dir.join("rootfs").exists() {
             let lowers = open_lowers(stack)?;
-            match self.overlay_writable(&lowers, stack.layers.last().map(|top| top.fs.as_path()), dir, volatile)
-            {
+            match self.overlay_writable(
+                &lowers,
+                stack.layers.last().map(|top| top.fs.as_path()),
+                dir,
+                volatile,
+            ) {
                 Err(error) if may_fall_back(&error) => self.say_fallback(&error),
                 other => return other,
             }

@@ -113,8 +113,7 @@ impl Merge<'_> {
         if entry.stat.st_nlink > 1 {
             let inode = (entry.stat.st_dev, entry.stat.st_ino);
             if let Some(first) = self.links.get(&inode) {
-                let linked =
-                    rustix::fs::linkat(self.root, first, entry.to, entry.name, AtFlags::empty());
+                let linked = rustix::fs::linkat(self.root, first, entry.to, entry.name, AtFlags::empty());
                 return linked.map_err(|error| failed(error).into());
             }
             self.links.insert(inode, entry.path.clone());
@@ -188,7 +187,9 @@ fn copy_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Resul
     }
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     for name in xattr::list(from).unwrap_or_default() {
-        if name.starts_with(b"user.overlay.") || !(name.starts_with(b"user.") || name == b"security.capability") {
+        if name.starts_with(b"user.overlay.")
+            || !(name.starts_with(b"user.") || name == b"security.capability")
+        {
             continue;
         }
         let text = String::from_utf8_lossy(&name);

@@ -5,6 +5,7 @@
 //! synced, then renamed to its name, then named by `index.json`: a kill at any instant leaves the old state or the new.
 
 mod blobs;
+mod cache;
 mod commit;
 mod containers;
 mod error;

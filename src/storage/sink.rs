@@ -18,9 +18,7 @@ use super::unpack::Unpacked;
 use super::{Error, Store};
 use crate::image::{BoxError, Event, LayerPlan, LayerState, Reporter, Sink, Source};
 use crate::layer;
-use crate::oci::{
-    Descriptor, Digest, Hasher, Parsed, RawManifest, Reference, chain_ids, digest_of,
-};
+use crate::oci::{Descriptor, Digest, Hasher, Parsed, RawManifest, Reference, chain_ids, digest_of};
 use crate::sys::SysError;
 
 /// Bytes handed on at once.
@@ -196,6 +194,7 @@ impl<'a> Transfer<'a> {
     fn run(mut self, data: &mut dyn Read, report: &dyn Reporter) -> Result<(), Error> {
         let (sender, receiver) = sync_channel(QUEUE);
         let (store, digest) = (self.store, self.digest.clone());
+        let mut broke = false;
         let result = std::thread::scope(|scope| {
             let source = Chunks { receiver, chunk: Vec::new(), at: 0, taken: 0, digest, report };
             let worker = std::thread::Builder::new()
@@ -204,14 +203,14 @@ impl<'a> Transfer<'a> {
                 .map_err(|error| SysError::new("start", "a thread", error))?;
             let fed = self.feed(data, sender, report);
             let consumed = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            broke = matches!(&fed, Err(Error::Layer { source: layer::Error::Io { .. }, .. }));
             // Wrong bytes explain a broken stream better than what the unpacker made of them.
             fed?;
             consumed.map_err(|source| Error::Layer { digest: self.digest.clone(), source })
         });
-        let keep = matches!(&result, Err(Error::Layer { source: layer::Error::Io { .. }, .. }));
         match result.and_then(|consumed| self.publish(consumed)) {
-            Err(error) if !keep => {
-                // Wrong bytes are no help for the next try, and on a full disk they are in the way.
+            Err(error) if !broke => {
+                // Only what a broken stream brought helps the next try; on a full disk the rest is in the way.
                 let _ = fs::remove_file(&self.path);
                 Err(error)
             }
@@ -229,8 +228,8 @@ impl<'a> Transfer<'a> {
         self.feed_prefix(&sender)?;
         let size = self.plan.descriptor.size();
         loop {
-            let chunk = read_chunk(data).map_err(|source| self.failed(layer_error(source)))?;
-            if chunk.is_empty() {
+            let (chunk, ended) = read_chunk(data);
+            if chunk.is_empty() && matches!(ended, Ok(true)) {
                 break;
             }
             if self.out.bytes() + chunk.len() as u64 > size {
@@ -240,6 +239,7 @@ impl<'a> Transfer<'a> {
             self.out.write_all(&chunk).map_err(|error| SysError::path("write", &self.path, error))?;
             // A dead unpacker is no reason to stop: the bytes may be wrong, and then that is the error to report.
             let _ = sender.send(chunk);
+            ended.map_err(|source| self.failed(layer_error(source)))?;
             report.event(Event::Moved { digest: self.digest.clone(), bytes: self.out.bytes() });
         }
         drop(sender);
@@ -261,12 +261,13 @@ impl<'a> Transfer<'a> {
     fn feed_prefix(&mut self, sender: &SyncSender<Vec<u8>>) -> Result<(), Error> {
         let mut prefix = (&*self.out.file()).take(self.out.bytes());
         loop {
-            let chunk = read_chunk(&mut prefix).map_err(|error| SysError::path("read", &self.path, error))?;
-            if chunk.is_empty() {
-                return Ok(());
-            }
+            let (chunk, ended) = read_chunk(&mut prefix);
+            let ended = ended.map_err(|error| SysError::path("read", &self.path, error))?;
             self.hasher.update(&chunk);
             let _ = sender.send(chunk);
+            if ended {
+                return Ok(());
+            }
         }
     }
 
@@ -318,20 +319,21 @@ fn consume(store: &Store, source: Chunks<'_>) -> Result<Consumed, layer::Error> 
     Ok(Consumed::Hashed(LayerFact { diff_id, size }))
 }
 
-/// Read until the chunk is full or the stream ends.
-fn read_chunk(data: &mut dyn Read) -> io::Result<Vec<u8>> {
+/// Read until the chunk is full, the stream ends (`true`) or breaks: what came before that is kept.
+fn read_chunk(data: &mut dyn Read) -> (Vec<u8>, io::Result<bool>) {
     let mut chunk = vec![0_u8; CHUNK];
     let mut filled = 0;
-    while filled < CHUNK {
+    let mut ended = Ok(false);
+    while filled < CHUNK && matches!(ended, Ok(false)) {
         match data.read(&mut chunk[filled..]) {
-            Ok(0) => break,
+            Ok(0) => ended = Ok(true),
             Ok(n) => filled += n,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => ended = Err(error),
         }
     }
     chunk.truncate(filled);
-    Ok(chunk)
+    (chunk, ended)
 }
 
 /// The reading end of the queue.
@@ -346,7 +348,7 @@ struct Chunks<'a> {
 
 impl Read for Chunks<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
+        while self.at == self.chunk.len() {
             // The sender is gone at the end, and also when it failed; it reports why.
             let Ok(chunk) = self.receiver.recv() else { return Ok(0) };
             self.taken += chunk.len() as u64;
@@ -359,4 +361,3 @@ impl Read for Chunks<'_> {
         Ok(n)
     }
 }
-

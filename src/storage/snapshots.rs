@@ -139,11 +139,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::stack`].
-    pub fn stack_of(
-        &self,
-        layers: &[(Descriptor, DiffId)],
-        report: &dyn Reporter,
-    ) -> Result<Stack, Error> {
+    pub fn stack_of(&self, layers: &[(Descriptor, DiffId)], report: &dyn Reporter) -> Result<Stack, Error> {
         let diff_ids: Vec<DiffId> = layers.iter().map(|(_, diff_id)| diff_id.clone()).collect();
         let wanted: Vec<Wanted<'_>> = layers
             .iter()
@@ -155,8 +151,10 @@ impl Store {
             let keys = wanted.iter().flat_map(|w| [&w.diff_id.0, &w.chain_id.0]);
             self.pin(keys.chain(&blobs))?;
         }
-        let mut found =
-            wanted.iter().map(|w| self.find_snapshot(w.diff_id, &w.chain_id)).collect::<Result<Vec<_>, _>>()?;
+        let mut found = wanted
+            .iter()
+            .map(|w| self.find_snapshot(w.diff_id, &w.chain_id))
+            .collect::<Result<Vec<_>, _>>()?;
         if found.iter().any(Option::is_none) {
             self.make_missing(&wanted, &mut found, report)?;
         }
@@ -178,7 +176,11 @@ impl Store {
             if marker.usable(diff_id, mapped_ids)
                 && let Some(owners) = read_owners(&dir, &marker)
             {
-                return Ok(Some(Snapshot { fs: dir.join("fs"), owners: Arc::new(owners), size: marker.size }));
+                return Ok(Some(Snapshot {
+                    fs: dir.join("fs"),
+                    owners: Arc::new(owners),
+                    size: marker.size,
+                }));
             }
         }
         Ok(None)
@@ -309,5 +311,5 @@ fn read_owners(dir: &Path, marker: &Marker) -> Option<OwnerTable> {
     if !marker.owners {
         return Some(OwnerTable::default());
     }
-    OwnerTable::from_bytes(&fs::read(dir.join("owners")).ok()?).ok()
+    OwnerTable::from_bytes(&fs::read(dir.join("owners")).ok()?)
 }

@@ -1,15 +1,17 @@
 //! Where a program's three streams lead: to the command's own, to a terminal, to a log.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::Error;
 use super::log::{LogWriter, Stream};
 use crate::context::Context;
-use crate::runtime::{ExitStatus, Process, Relay, Stdio};
+use crate::runtime::relay::{End, Pipes, Relay, Signals};
+use crate::runtime::{ExitStatus, Process, Stdio, relay};
 use crate::sys::SysError;
 
 /// What the program shall have.
@@ -26,15 +28,66 @@ pub struct Wanted {
 /// Our side of a program's streams.
 #[derive(Debug, Default)]
 pub struct Streams {
-    /// Where its input goes in.
-    input: Option<OwnedFd>,
-    /// Where its output comes out.
-    output: Option<OwnedFd>,
-    /// Where its errors come out.
-    errors: Option<OwnedFd>,
-    /// Whether we show the output and read our own standard input.
+    pipes: Pipes,
+    /// The other end of an input that nobody writes to.
+    held: Option<OwnedFd>,
+    /// Whether we show the output.
     attached: bool,
+    /// Whether our standard input is the program's.
     interactive: bool,
+    /// Whether our standard input is a terminal, to be switched to raw mode for a terminal of the program's.
+    raw: bool,
+}
+
+impl Streams {
+    /// Carry everything until the program ends; `proxy` passes our signals on.
+    ///
+    /// # Errors
+    /// When the program cannot be watched.
+    pub fn relay(self, process: &Process, proxy: bool, log: &mut LogWriter) -> Result<ExitStatus, Error> {
+        let Self { pipes, held, attached, interactive, raw } = self;
+        let stdin = || rustix::stdio::stdin();
+        let relay = Relay {
+            pipes,
+            input: interactive.then(stdin),
+            user_terminal: (interactive && raw).then(stdin),
+            signals: if proxy { Signals::Forward } else { Signals::Return },
+        };
+        let end = relay.run(process, &mut |stream, bytes| {
+            let (own, name) = match stream {
+                relay::Stream::Stdout => (rustix::stdio::stdout(), Stream::Out),
+                relay::Stream::Stderr => (rustix::stdio::stderr(), Stream::Err),
+            };
+            log.write(name, bytes);
+            if attached { write_all(own, bytes) } else { Ok(()) }
+        })?;
+        drop(held);
+        match end {
+            End::Exited(status) => Ok(status),
+            // Nobody would watch over the program any more.
+            End::Interrupted(signal) => {
+                process.kill(libc::SIGKILL)?;
+                process.wait()?;
+                Ok(ExitStatus::Signal(signal))
+            }
+        }
+    }
+}
+
+/// Write everything, also to a descriptor that somebody made non-blocking.
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+                let _ = rustix::event::poll(&mut fds, None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The streams of a program in the foreground.
@@ -42,8 +95,9 @@ pub struct Streams {
 /// # Errors
 /// When a pipe cannot be made.
 pub fn attached(cx: &Context, wanted: &Wanted) -> Result<(Stdio, Streams), Error> {
-    let mut ours = Streams { attached: true, interactive: wanted.interactive, ..Streams::default() };
+    let mut ours = Streams { attached: true, ..Streams::default() };
     if wanted.tty {
+        (ours.interactive, ours.raw) = (wanted.interactive, cx.terminals[0]);
         return Ok((terminal(cx), ours));
     }
     let stdin = match wanted.interactive {
@@ -51,7 +105,7 @@ pub fn attached(cx: &Context, wanted: &Wanted) -> Result<(Stdio, Streams), Error
         true if is_plain(rustix::stdio::stdin()) => duplicate(rustix::stdio::stdin())?,
         true => {
             let (read, write) = pipe()?;
-            ours.input = Some(write);
+            (ours.pipes.stdin, ours.interactive) = (Some(write), true);
             read
         }
     };
@@ -63,8 +117,8 @@ pub fn attached(cx: &Context, wanted: &Wanted) -> Result<(Stdio, Streams), Error
         *slot = Some(read);
         Ok(write)
     };
-    let stdout = output(rustix::stdio::stdout(), &mut ours.output)?;
-    let stderr = output(rustix::stdio::stderr(), &mut ours.errors)?;
+    let stdout = output(rustix::stdio::stdout(), &mut ours.pipes.stdout)?;
+    let stderr = output(rustix::stdio::stderr(), &mut ours.pipes.stderr)?;
     Ok((Stdio::Descriptors { stdin, stdout, stderr }, ours))
 }
 
@@ -80,7 +134,7 @@ pub fn detached(wanted: &Wanted) -> Result<(Stdio, Streams), Error> {
     let stdin = if wanted.interactive {
         // Open, and nobody writes: a program that waits for input waits, instead of seeing its end.
         let (read, write) = pipe()?;
-        ours.input = Some(write);
+        ours.held = Some(write);
         read
     } else {
         null()?
@@ -90,7 +144,7 @@ pub fn detached(wanted: &Wanted) -> Result<(Stdio, Streams), Error> {
     }
     let (output, stdout) = pipe()?;
     let (errors, stderr) = pipe()?;
-    (ours.output, ours.errors) = (Some(output), Some(errors));
+    (ours.pipes.stdout, ours.pipes.stderr) = (Some(output), Some(errors));
     Ok((Stdio::Descriptors { stdin, stdout, stderr }, ours))
 }
 
