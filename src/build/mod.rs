@@ -1,3 +1,11 @@
 //! Floor 4: text → instructions with spans → stage graph → steps. BuildKit's frontend is the reference for the language.
 
 pub mod ast;
+mod beneath;
+mod checksum;
+mod chmod;
+mod chown;
+mod copy;
+mod put;
+mod stat_cache;
+mod tree;
