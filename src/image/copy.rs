@@ -1,7 +1,14 @@
-//! The one copy behind pull, push, save and load.
+//! The one copy behind pull, push, save and load: the documents of an image. Its layers are `copy_layers.rs`.
 
-use super::{BoxError, Reporter, Sink, Source};
-use crate::oci::{Descriptor, Digest, ImageId, Platform, Reference};
+use std::io::Read;
+
+use super::copy_layers::copy_layers;
+use super::{BoxError, Event, LayerPlan, Reporter, Sink, Source, select_platform};
+use crate::layer::VerifiedReader;
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageId, Index, Manifest, Parsed, Platform, RawManifest, Reference,
+    chain_ids, digest_of, media_type,
+};
 
 /// What to copy.
 #[derive(Debug, Clone)]
@@ -61,6 +68,15 @@ pub enum CopyError {
         #[source]
         source: BoxError,
     },
+    /// The config could not be read.
+    #[error("cannot read image config {digest}")]
+    Config {
+        /// The config.
+        digest: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
     /// The image contradicts itself.
     #[error("image `{reference}` is inconsistent: {what}")]
     Inconsistent {
@@ -74,15 +90,251 @@ pub enum CopyError {
     Platform(#[from] super::SelectError),
 }
 
+/// The annotation of a named descriptor that holds the digest of the index its manifest was chosen from.
+pub const INDEX_DIGEST_ANNOTATION: &str = "io.strate.index.digest";
+
+/// The largest config that is read, in bytes (the limit of containers/image).
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+/// The most layers an image may have. Overlay stacks at most 500.
+const MAX_LAYERS: usize = 1024;
+/// The most manifests of an index that are copied whole.
+const MAX_MANIFESTS: usize = 1024;
+/// How often a small blob is asked for when its stream breaks.
+const SMALL_TRIES: u32 = 3;
+
 /// Copy one image: resolve, compare, move what lacks, then config, manifest and, last, the name.
+///
+/// With a platform, one image of an index is copied; the name then stands for its manifest, and the descriptor says
+/// in [`INDEX_DIGEST_ANNOTATION`] which index it came from. Without one, every image of the index is copied.
 ///
 /// # Errors
 /// See [`CopyError`].
 pub fn copy(
-    _from: &dyn Source,
-    _to: &dyn Sink,
-    _what: &Selection,
-    _report: &dyn Reporter,
+    from: &dyn Source,
+    to: &dyn Sink,
+    what: &Selection,
+    report: &dyn Reporter,
 ) -> Result<Copied, CopyError> {
-    todo!()
+    let copier = Copier { from, to, what, report, name: what.from.to_string() };
+    let resolved = from.resolve(&what.from).map_err(|source| copier.source_error(source))?;
+    let root = copier.manifest(&resolved)?;
+    let mut copied = match copier.parse(&root)? {
+        Parsed::Manifest(manifest) => copier.image(&root, &manifest)?,
+        Parsed::Index(index) => copier.index(&root, &index)?,
+    };
+    copied.resolved = root.descriptor();
+    if let Some(name) = &what.to {
+        to.set_name(name, &copied.target).map_err(|source| copier.sink_error(source))?;
+    }
+    Ok(copied)
 }
+
+/// One copy under way.
+struct Copier<'a> {
+    from: &'a dyn Source,
+    to: &'a dyn Sink,
+    what: &'a Selection,
+    report: &'a dyn Reporter,
+    name: String,
+}
+
+impl Copier<'_> {
+    /// One image: layers in parallel, config, manifest.
+    fn image(&self, raw: &RawManifest, manifest: &Manifest) -> Result<Copied, CopyError> {
+        let config_bytes = self.config(manifest)?;
+        let config = self.parse_config(manifest, &config_bytes)?;
+        let plans = self.plans(manifest, &config)?;
+        self.warn_of_platform(&config);
+        let layers = copy_layers(self.from, self.to, &plans, self.what.jobs, self.report)?;
+        let descriptor = manifest.config();
+        if !self.to.has_blob(descriptor).map_err(|source| self.sink_error(source))? {
+            self.to.put_blob(descriptor, &config_bytes).map_err(|source| self.sink_error(source))?;
+        }
+        self.to.put_manifest(raw).map_err(|source| self.sink_error(source))?;
+        Ok(Copied {
+            resolved: raw.descriptor(),
+            target: raw.descriptor(),
+            id: Some(ImageId(self.digest(descriptor)?)),
+            moved: layers.moved,
+            reused: layers.reused,
+        })
+    }
+
+    fn index(&self, raw: &RawManifest, index: &Index) -> Result<Copied, CopyError> {
+        match &self.what.platform {
+            Some(platform) => self.chosen(raw, select_platform(index, platform)?),
+            None => self.whole_index(raw, index),
+        }
+    }
+
+    /// The one image of an index that was asked for. The index is kept beside it, so that its digest stays known.
+    fn chosen(&self, index: &RawManifest, child: &Descriptor) -> Result<Copied, CopyError> {
+        let raw = self.manifest(child)?;
+        let Parsed::Manifest(manifest) = self.parse(&raw)? else {
+            return Err(self.inconsistent("its index names another index where an image should be"));
+        };
+        let mut copied = self.image(&raw, &manifest)?;
+        self.to.put_manifest(index).map_err(|source| self.sink_error(source))?;
+        let annotation = (INDEX_DIGEST_ANNOTATION.to_owned(), index.digest.to_string());
+        copied.target.set_annotations(Some([annotation].into_iter().collect()));
+        if child.platform().is_some() {
+            copied.target.set_platform(child.platform().clone());
+        }
+        Ok(copied)
+    }
+
+    fn whole_index(&self, raw: &RawManifest, index: &Index) -> Result<Copied, CopyError> {
+        if index.manifests().len() > MAX_MANIFESTS {
+            return Err(self.inconsistent("its index names more than 1024 manifests"));
+        }
+        let (mut moved, mut reused) = (Vec::new(), Vec::new());
+        for child in index.manifests() {
+            let child = self.manifest(child)?;
+            let Parsed::Manifest(manifest) = self.parse(&child)? else {
+                return Err(self.inconsistent("its index names another index"));
+            };
+            let copied = self.image(&child, &manifest)?;
+            moved.extend(copied.moved);
+            reused.extend(copied.reused);
+        }
+        self.to.put_manifest(raw).map_err(|source| self.sink_error(source))?;
+        Ok(Copied { resolved: raw.descriptor(), target: raw.descriptor(), id: None, moved, reused })
+    }
+
+    /// A manifest or index: from the sink when it has it, else from the source.
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, CopyError> {
+        if let Some(bytes) = self.known(descriptor)?
+            && let Ok(raw) = RawManifest::new(bytes, Some(descriptor.media_type().as_ref()))
+        {
+            return Ok(raw);
+        }
+        self.from.manifest(descriptor).map_err(|source| self.source_error(source))
+    }
+
+    fn config(&self, manifest: &Manifest) -> Result<Vec<u8>, CopyError> {
+        let descriptor = manifest.config();
+        if descriptor.size() > MAX_CONFIG_BYTES {
+            return Err(self.inconsistent("its config is larger than 4 MiB"));
+        }
+        match self.known(descriptor)? {
+            Some(bytes) => Ok(bytes),
+            None => self.fetch_small(descriptor),
+        }
+    }
+
+    /// What the sink has under a descriptor, when the bytes are right.
+    fn known(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, CopyError> {
+        let expected = self.digest(descriptor)?;
+        let bytes = self.to.small_blob(descriptor).map_err(|source| self.sink_error(source))?;
+        Ok(bytes.filter(|bytes| {
+            let mut hasher = expected.hasher();
+            hasher.update(bytes);
+            bytes.len() as u64 == descriptor.size() && hasher.finish() == expected
+        }))
+    }
+
+    fn fetch_small(&self, descriptor: &Descriptor) -> Result<Vec<u8>, CopyError> {
+        let digest = self.digest(descriptor)?;
+        let mut tries = 0;
+        loop {
+            let (_, stream) =
+                self.from.raw_blob(descriptor, 0).map_err(|source| self.source_error(source))?;
+            let mut bytes = Vec::new();
+            match VerifiedReader::new(stream, digest.clone(), descriptor.size()).read_to_end(&mut bytes) {
+                Ok(_) => return Ok(bytes),
+                Err(error) => {
+                    tries += 1;
+                    if tries >= SMALL_TRIES || error.kind() == std::io::ErrorKind::InvalidData {
+                        return Err(CopyError::Config { digest: digest.to_string(), source: error.into() });
+                    }
+                }
+            }
+        }
+    }
+
+    fn parse(&self, raw: &RawManifest) -> Result<Parsed, CopyError> {
+        raw.parse().map_err(|error| self.source_error(error.into()))
+    }
+
+    fn parse_config(&self, manifest: &Manifest, bytes: &[u8]) -> Result<ImageConfig, CopyError> {
+        let media_type = manifest.config().media_type().to_string();
+        if ![media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&media_type.as_str()) {
+            return Err(self.inconsistent(&format!(
+                "it is not a container image: its config has the media type `{}`",
+                media_type.escape_default()
+            )));
+        }
+        serde_json::from_slice(bytes).map_err(|source| CopyError::Config {
+            digest: manifest.config().digest().to_string(),
+            source: source.into(),
+        })
+    }
+
+    /// Pair the manifest's layers with the config's diff ids.
+    fn plans(&self, manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerPlan>, CopyError> {
+        let (layers, diff_ids) = (manifest.layers(), &config.rootfs.diff_ids);
+        if layers.len() != diff_ids.len() {
+            return Err(self.inconsistent(&format!(
+                "its manifest lists {} layers, its config {}",
+                layers.len(),
+                diff_ids.len()
+            )));
+        }
+        if layers.len() > MAX_LAYERS {
+            return Err(self.inconsistent(&format!("it has {} layers: more than 1024", layers.len())));
+        }
+        let chain = chain_ids(diff_ids);
+        let mut plans = Vec::with_capacity(layers.len());
+        for (i, descriptor) in layers.iter().enumerate() {
+            if media_type::is_foreign_layer(descriptor.media_type().as_ref()) {
+                return Err(self.inconsistent(&format!(
+                    "its layer {} is a foreign layer, which would have to come from elsewhere",
+                    descriptor.digest()
+                )));
+            }
+            self.digest(descriptor)?;
+            plans.push(LayerPlan {
+                descriptor: descriptor.clone(),
+                diff_id: diff_ids[i].clone(),
+                chain_id: chain[i].clone(),
+                below: diff_ids[..i].to_vec(),
+            });
+        }
+        Ok(plans)
+    }
+
+    /// A single image is taken at its word, but a platform that was asked for and not got is said.
+    fn warn_of_platform(&self, config: &ImageConfig) {
+        let Some(wanted) = &self.what.platform else { return };
+        if config.os.is_empty() || config.architecture.is_empty() {
+            return;
+        }
+        let found = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+        if found.fit(wanted).is_none() {
+            self.report.event(Event::Note(format!(
+                "the image's platform ({found}) does not match the requested one ({wanted})"
+            )));
+        }
+    }
+
+    fn digest(&self, descriptor: &Descriptor) -> Result<Digest, CopyError> {
+        digest_of(descriptor).map_err(|error| self.source_error(error.into()))
+    }
+
+    fn inconsistent(&self, what: &str) -> CopyError {
+        CopyError::Inconsistent { reference: self.name.clone(), what: what.into() }
+    }
+
+    fn source_error(&self, source: BoxError) -> CopyError {
+        CopyError::Source { reference: self.name.clone(), source }
+    }
+
+    fn sink_error(&self, source: BoxError) -> CopyError {
+        let name = self.what.to.as_ref().map_or_else(|| self.name.clone(), ToString::to_string);
+        CopyError::Sink { reference: name, source }
+    }
+}
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

@@ -3,13 +3,14 @@
 //! Pull, push, save, load and copy are one [`copy()`] from a [`Source`] to a [`Sink`].
 
 mod copy;
+mod copy_layers;
 mod mutate;
 mod report;
 mod select;
 mod sink;
 mod source;
 
-pub use copy::{Copied, CopyError, Selection, copy};
+pub use copy::{Copied, CopyError, INDEX_DIGEST_ANNOTATION, Selection, copy};
 pub use mutate::{Edit, NewLayer, append};
 pub use report::{Event, Reporter, Silent};
 pub use select::{SelectError, select_platform};

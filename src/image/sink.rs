@@ -76,4 +76,20 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// When the name cannot be moved; the old state is then intact.
     fn set_name(&self, name: &Reference, target: &Descriptor) -> Result<(), BoxError>;
+
+    /// The bytes of a manifest or config that is here already, so that it need not be fetched again; `None` when it is
+    /// not here or cannot be read back. The caller verifies them.
+    ///
+    /// # Errors
+    /// When the place cannot be read.
+    fn small_blob(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, BoxError> {
+        let _ = descriptor;
+        Ok(None)
+    }
+
+    /// Whether an error of this sink may pass, so that another try of the same layer makes sense.
+    fn may_pass(&self, error: &BoxError) -> bool {
+        let _ = error;
+        false
+    }
 }

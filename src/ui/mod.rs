@@ -1,5 +1,7 @@
 //! Floor 6: the terminal. stdout is data; everything else goes to stderr. A broken pipe is a quiet end.
 
+pub mod words;
+
 use std::io::Write;
 
 use crate::cmd::CmdError;
