@@ -258,14 +258,10 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Remove what stands at a place where something else goes.
-    pub(super) fn clear(&mut self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), CopyError> {
+    /// Remove what stands at a place where something else goes, a directory with everything in it.
+    pub(super) fn clear_all(&mut self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), CopyError> {
         self.owners.remove(path);
-        match unlinkat(dir, path.file_name().unwrap_or_default(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR) => Err(CopyError::OverDirectory(path.to_owned())),
-            Err(error) => Err(failed("replace", path)(error)),
-        }
+        remove_tree(dir, path.file_name().unwrap_or_default()).map_err(failed("replace", path))
     }
 
     /// Owner, then mode (a change of owner clears set-id bits), then times.
@@ -371,6 +367,24 @@ fn replacing<T>(
     }
     unlinkat(dir, name, AtFlags::empty()).map_err(failed("replace", path))?;
     make().map_err(failed("make", path))
+}
+
+fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inner = openat(dir, name, flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&inner)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            remove_tree(inner.as_fd(), std::os::unix::ffi::OsStrExt::from_bytes(name))?;
+        }
+    }
+    Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Have the kernel share or copy the data; false when it cannot for this pair of files.
