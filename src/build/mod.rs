@@ -1,13 +1,27 @@
 //! Floor 4: text → instructions with spans → stage graph → steps. BuildKit's frontend is the reference for the language.
 
-pub mod ast;
 mod add;
+pub mod ast;
 mod beneath;
 mod checksum;
 mod chmod;
 mod chown;
 mod copy;
-mod progress;
+pub mod expand;
+mod flags;
+pub mod go;
+mod heredoc;
+mod instruction;
+mod lines;
+mod lint;
+pub mod mount;
+pub mod parse;
+pub mod progress;
 mod put;
+mod shell_pattern;
 mod stat_cache;
+pub mod suggest;
 mod tree;
+mod words;
+
+pub use parse::{parse, parse_triggers};
