@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::beneath::kind;
 use super::stat_cache::StatCache;
-use super::tree::{Child, Tree, is_on_the_way};
+use super::tree::{Filter, Tree};
 
 /// The one extended attribute that reaches image layers.
 pub(super) const CAPABILITY: &str = "security.capability";
@@ -24,8 +24,11 @@ const CAPABILITY_MAX: usize = 64;
 /// How much of a file is read at once.
 const READ_SIZE: usize = 256 << 10;
 
-/// Leaves out what lies below the given path; asked with paths relative to the source directory.
-pub(super) type Exclude<'a> = &'a dyn Fn(&Path) -> bool;
+/// What stays the same all through one source.
+struct Walk<'a> {
+    top: &'a Path,
+    filters: &'a [&'a dyn Filter],
+}
 
 /// Computes digests over one tree.
 pub(super) struct Checksums<'a> {
@@ -46,54 +49,54 @@ impl<'a> Checksums<'a> {
         Self { tree, cache, buffer: Vec::new() }
     }
 
-    /// The digest of what lies at a resolved path; `exclude` sees paths relative to it.
-    pub(super) fn of(&mut self, path: &Path, stat: &Stat, exclude: Exclude<'_>) -> io::Result<[u8; 32]> {
-        let parent_path = path.parent().unwrap_or(Path::new(""));
-        let parent = self.tree.open(parent_path, OFlags::PATH | OFlags::DIRECTORY)?;
-        let name = path.file_name().map_or(Path::new("."), Path::new);
+    /// The digest of what lies at a resolved path; the filters see paths relative to it, and do not apply to itself.
+    pub(super) fn of(&mut self, path: &Path, stat: &Stat, filters: &[&dyn Filter]) -> io::Result<[u8; 32]> {
         if kind(stat) == FileType::Directory {
             let dir = self.tree.open(path, OFlags::DIRECTORY)?;
-            self.directory(dir.as_fd(), path, path, stat, exclude)
-        } else {
-            self.leaf(parent.as_fd(), name, path, stat)
+            let walk = Walk { top: path, filters };
+            let digest = self.directory(dir.as_fd(), path, stat, true, &walk)?;
+            return Ok(digest.unwrap_or_default());
         }
+        let parent_path = path.parent().unwrap_or(Path::new(""));
+        let parent = self.tree.open(parent_path, OFlags::PATH | OFlags::DIRECTORY)?;
+        self.leaf(parent.as_fd(), path.file_name().map_or(Path::new("."), Path::new), path, stat)
     }
 
+    /// The digest of a directory; none for one that is hidden and has nothing below that is not.
     fn directory(
         &mut self,
         dir: BorrowedFd<'_>,
         path: &Path,
-        top: &Path,
         stat: &Stat,
-        exclude: Exclude<'_>,
-    ) -> io::Result<[u8; 32]> {
+        wanted: bool,
+        walk: &Walk<'_>,
+    ) -> io::Result<Option<[u8; 32]>> {
         let mut hash = self.header(path, stat);
+        let mut empty = true;
         for child in self.tree.children(dir, path)? {
-            let below = child.path.strip_prefix(top).unwrap_or(&child.path);
-            if exclude(below) || !is_on_the_way(self.tree, &child)? {
-                continue;
+            let below = child.path.strip_prefix(walk.top).unwrap_or(&child.path);
+            let mut hiding = walk.filters.iter().filter(|filter| filter.hides(below)).peekable();
+            let wanted = hiding.peek().is_none() && !child.hidden;
+            let name = Path::new(&child.name);
+            let digest = if kind(&child.stat) == FileType::Directory {
+                if !wanted && !hiding.all(|filter| filter.may_show_below(below)) {
+                    continue;
+                }
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = openat(dir, name, flags, Mode::empty())?;
+                self.directory(fd.as_fd(), &child.path, &child.stat, wanted, walk)?
+            } else if wanted {
+                Some(self.leaf(dir, name, &child.path, &child.stat)?)
+            } else {
+                None
+            };
+            if let Some(digest) = digest {
+                empty = false;
+                put(&mut hash, child.name.as_bytes());
+                hash.update(digest);
             }
-            let digest = self.child(dir, &child, top, exclude)?;
-            put(&mut hash, child.name.as_bytes());
-            hash.update(digest);
         }
-        Ok(hash.finalize().into())
-    }
-
-    fn child(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        child: &Child,
-        top: &Path,
-        exclude: Exclude<'_>,
-    ) -> io::Result<[u8; 32]> {
-        if kind(&child.stat) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = openat(dir, &child.name, flags, Mode::empty())?;
-            self.directory(fd.as_fd(), &child.path, top, &child.stat, exclude)
-        } else {
-            self.leaf(dir, Path::new(&child.name), &child.path, &child.stat)
-        }
+        Ok((wanted || !empty).then(|| hash.finalize().into()))
     }
 
     fn leaf(
@@ -194,10 +197,21 @@ mod tests {
     use super::super::tree::Owners;
     use super::*;
 
+    struct OnlyB;
+
+    impl Filter for OnlyB {
+        fn hides(&self, path: &Path) -> bool {
+            path == Path::new("b")
+        }
+        fn may_show_below(&self, _path: &Path) -> bool {
+            false
+        }
+    }
+
     fn digest(dir: &Path, path: &str) -> [u8; 32] {
         let tree = Tree::new(std::fs::File::open(dir).unwrap().into(), Owners::Root, None);
         let found = tree.resolve(Path::new(path), true).unwrap();
-        Checksums::new(&tree, None).of(&found.path, &found.stat.unwrap(), &|_| false).unwrap()
+        Checksums::new(&tree, None).of(&found.path, &found.stat.unwrap(), &[]).unwrap()
     }
 
     #[test]
@@ -233,9 +247,7 @@ mod tests {
         std::fs::write(dir.path().join("b"), "1").unwrap();
         let tree = Tree::new(std::fs::File::open(dir.path()).unwrap().into(), Owners::Root, None);
         let root = tree.resolve(Path::new(""), true).unwrap().stat.unwrap();
-        let sum = || {
-            Checksums::new(&tree, None).of(Path::new(""), &root, &|path| path == Path::new("b")).unwrap()
-        };
+        let sum = || Checksums::new(&tree, None).of(Path::new(""), &root, &[&OnlyB]).unwrap();
         let before = sum();
         std::fs::write(dir.path().join("b"), "2").unwrap();
         assert_eq!(sum(), before);

@@ -14,12 +14,12 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, openat};
 use super::beneath::{self, kind};
 use super::chmod::Chmod;
 use super::put::{self, Meta, Placer};
-use super::tree::{Child, Filter, Tree, is_on_the_way};
+use super::tree::{Child, Filter, Tree};
 use crate::layer::OwnerTable;
 
 /// Why a copy stopped.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CopyError {
+pub enum CopyError {
     /// The source is not there, or left out by the ignore file.
     #[error("\"/{}\": not found", .0.display())]
     NotFound(PathBuf),
@@ -222,9 +222,6 @@ impl<'a> Copier<'a> {
         wanted: bool,
         levels: &mut Vec<Level>,
     ) -> Result<(), CopyError> {
-        if child.hidden && !is_on_the_way(tree, &child).map_err(failed("read", &child.path))? {
-            return Ok(());
-        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, &child.name, flags, Mode::empty()).map_err(failed("open", &child.path))?;
         let level = Level { stat: child.stat, source: child.path, dest: target, fd: None, inherits_group: false };

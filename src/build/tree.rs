@@ -147,8 +147,3 @@ impl Tree {
         Ok(false)
     }
 }
-
-/// A chain of seen directories: what [`Tree::children`] gives with the empty ones among the hidden dropped.
-pub(super) fn is_on_the_way(tree: &Tree, child: &Child) -> io::Result<bool> {
-    Ok(!child.hidden || tree.shows(&child.path, true)?)
-}
