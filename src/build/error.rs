@@ -55,6 +55,13 @@ pub enum Error {
         #[source]
         source: runtime::Error,
     },
+    /// The user of the stage is not known in its tree.
+    #[error("unable to find user")]
+    User {
+        /// Why.
+        #[source]
+        source: runtime::Error,
+    },
     /// A RUN needs a user namespace or root.
     #[error("RUN needs a user namespace, which this host does not give")]
     NoIsolation,
