@@ -149,7 +149,7 @@ impl<'a> Build<'a> {
         let scratch = store.scratch_dir()?;
         let mounted = store.mount_writable(&stack, scratch.path(), true)?;
         let owners = change(self, mounted.root.as_fd())?;
-        let options = CommitOptions { take: true, owners: Some(&owners), ..CommitOptions::default() };
+        let options = CommitOptions { take: true, skip: &|_| false };
         Ok(store.commit_layer(&stack, mounted, &options)?)
     }
 
@@ -209,12 +209,13 @@ impl<'a> Build<'a> {
         let (path, user) = (state.workdir().to_owned(), state.config.config.user.clone());
         let mut key = Key::new("WORKDIR");
         key.text(&state.chain()).text(&state.platform.to_string()).text(&path).text(&user);
-        key.option(self.request.epoch.map(|epoch| epoch.to_string()).as_deref());
-        let key = key.finish("step");
+        key.option(self.epoch.map(|epoch| epoch.to_string()).as_deref());
+        let (key, epoch) = (key.finish("step"), self.epoch);
         self.step(state, &key, created_by, name, |build, state, _| {
             build.in_tree(&state.layers(), |_, root| {
                 let (uid, gid) = super::run::owner_of_workdir(root, &user)?;
                 let mut placer = Placer::new(root);
+                placer.epoch = epoch;
                 placer.make_dirs(Path::new(&path), uid, gid, 0o755).map_err(Error::Copy)?;
                 Ok(placer.owners)
             })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ast::{Instruction, Located, Span};
 use super::error::{Error, Failure};
+use super::expand::Lookup as _;
 use super::graph::{Base, Graph, GraphError, Input, Options};
 use super::interrupt::Interrupt;
 use super::metadata;
@@ -52,6 +53,9 @@ pub(super) struct Build<'a> {
     pub(super) stages: BTreeMap<usize, StageState>,
     /// Images by the name in the Dockerfile and platform.
     images: BTreeMap<(String, String), Image>,
+    pub(super) epoch: Option<i64>,
+    /// Whether the steps of the stage at hand are done anew.
+    pub(super) anew: bool,
 }
 
 impl std::fmt::Debug for Build<'_> {
@@ -77,11 +81,11 @@ impl Position {
     }
 }
 
-/// Build the target. What comes back is to be published by the caller.
+/// Build the target and publish it under its names.
 ///
 /// # Errors
 /// The first step that fails, with its place in the Dockerfile.
-pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Edit, Failure> {
+pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
     let board = Board::new(shop.progress);
     let host = Platform::host();
     let target_stage = request.target.as_deref();
@@ -96,15 +100,28 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Edit, Failure> {
     }
     let sources = Sources::new(shop.store, shop.report);
     let globals = Arc::new(globals);
+    let epoch = epoch(&globals)?;
     let (stages, images) = (BTreeMap::new(), BTreeMap::new());
-    let mut build = Build { shop, request, globals, graph, sources, board, stages, images };
+    let mut build = Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false };
     let result = build.all();
     build.sources.save();
     let mut state = result?;
     for (key, value) in &request.labels {
         state.config.config.labels.insert(key.clone(), value.clone());
     }
-    Ok(state.into_edit(request.epoch))
+    Ok(build.publish(state.into_edit(epoch))?)
+}
+
+/// `SOURCE_DATE_EPOCH` in seconds, from a build argument or a global ARG. An empty one, or `context` for a context that
+/// knows no time of its own, is none.
+fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
+    match globals.get("SOURCE_DATE_EPOCH") {
+        None | Some("" | "context") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(seconds) => Ok(Some(seconds)),
+            Err(_) => Err(Error::Rule(format!("invalid SOURCE_DATE_EPOCH: {text}")).into()),
+        },
+    }
 }
 
 fn graph_failure(error: GraphError) -> Failure {
@@ -146,6 +163,19 @@ impl<'a> Build<'a> {
         }
     }
 
+    fn publish(&self, edit: Edit) -> Result<Image, Error> {
+        let work = self.board.begin("exporting to image".into(), false);
+        let image = self.shop.store.publish_image(edit, &self.request.names).map_err(Error::from);
+        if let Ok(image) = &image {
+            work.note(format!("writing image {}", image.id));
+            for name in &self.request.names {
+                work.note(format!("naming to {name}"));
+            }
+        }
+        work.end(&image);
+        image
+    }
+
     fn platform_of(&self, index: usize) -> Platform {
         self.graph.get(index).platform.clone().unwrap_or_else(|| self.request.platform.clone())
     }
@@ -177,6 +207,7 @@ impl<'a> Build<'a> {
 
     fn stage(&mut self, index: usize) -> Result<StageState, Failure> {
         let span = self.graph.stage(index).from.span;
+        self.anew = self.ignores_cache(index);
         let mut position = self.position(index);
         let mut state = self.base(index, &mut position).map_err(Failure::at(span))?;
         let instructions: Vec<(bool, Located<Instruction>)> =
@@ -310,9 +341,15 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Whether the steps of a stage are done anew.
+    fn ignores_cache(&self, stage: usize) -> bool {
+        let name = || self.graph.stage_name(stage);
+        self.request.no_cache || self.request.no_cache_stages.iter().any(|given| given.eq_ignore_ascii_case(&name()))
+    }
+
     /// A result of an earlier build, when its layer is still here.
     pub(super) fn cached(&self, key: &str) -> Result<Option<Record>, Error> {
-        if self.request.no_cache {
+        if self.anew {
             return Ok(None);
         }
         let Some(bytes) = self.shop.store.cache_get(key)? else { return Ok(None) };

@@ -51,3 +51,25 @@ pub use execute::{Workshop, build};
 pub use interrupt::Interrupt;
 pub use parse::{parse, parse_triggers};
 pub use request::{Bases, Request};
+
+/// Read a small file of a directory that may come from anywhere: its links are followed inside the directory only.
+/// `None` when it is not there.
+///
+/// # Errors
+/// When it is no regular file or cannot be read.
+pub fn read_inside(directory: &std::path::Path, name: &std::path::Path) -> std::io::Result<Option<Vec<u8>>> {
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    use rustix::fs::{FileType, Mode, OFlags};
+    let root = std::fs::File::open(directory)?;
+    let found = beneath::resolve(root.as_fd(), name, true)?;
+    let Some(stat) = found.stat else { return Ok(None) };
+    if beneath::kind(&stat) != FileType::RegularFile {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let file = beneath::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}

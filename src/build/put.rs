@@ -54,6 +54,8 @@ pub(super) struct Placer<'a> {
     pub root: BorrowedFd<'a>,
     /// What the disk could not hold.
     pub owners: OwnerTable,
+    /// The time that directories made on the way get, in seconds; the present without one.
+    pub epoch: Option<i64>,
     buffer: Vec<u8>,
 }
 
@@ -87,7 +89,7 @@ fn permissions(mode: u32) -> Mode {
 impl<'a> Placer<'a> {
     /// Below `root`.
     pub(super) fn new(root: BorrowedFd<'a>) -> Self {
-        Self { root, owners: OwnerTable::default(), buffer: Vec::new() }
+        Self { root, owners: OwnerTable::default(), epoch: None, buffer: Vec::new() }
     }
 
     /// Open a directory that is there; `path` holds no links.
@@ -123,7 +125,7 @@ impl<'a> Placer<'a> {
                         gid,
                         mode: FileType::Directory.as_raw_mode() | mode,
                         rdev: 0,
-                        mtime: None,
+                        mtime: self.epoch.map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 }),
                         chown_always: true,
                     };
                     self.finish(dir.as_fd(), &made, &meta)?;

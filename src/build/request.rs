@@ -20,6 +20,8 @@ pub struct Request {
     pub ignore: Option<Vec<u8>>,
     /// `--build-context name=directory`.
     pub named_contexts: BTreeMap<String, PathBuf>,
+    /// `--tag`: names for the result.
+    pub names: Vec<Reference>,
     /// `--target`.
     pub target: Option<String>,
     /// `--build-arg`, those without a value resolved.
@@ -28,6 +30,8 @@ pub struct Request {
     pub labels: Vec<(String, String)>,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// `--no-cache-filter`: stages for which it holds.
+    pub no_cache_stages: Vec<String>,
     /// Whether files of the invoking user show as root's in a step (they do in a user namespace), so that a context can
     /// be bound as it lies.
     pub owns_context: bool,
@@ -43,8 +47,6 @@ pub struct Request {
     pub shm_size: u64,
     /// `--ulimit`: `RLIMIT_*` name, soft, hard.
     pub rlimits: Vec<(String, u64, u64)>,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
-    pub epoch: Option<i64>,
     /// The host's `resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// Whether programs can be isolated here: a rung of the ladder was taken.

@@ -68,6 +68,11 @@ impl Work<'_> {
         });
     }
 
+    /// Something about it that the user should know.
+    pub(super) fn note(&self, text: String) {
+        self.progress.event(Event::Note { vertex: self.vertex, text });
+    }
+
     /// The program wrote something.
     pub(super) fn output(&self, stream: Stream, data: &[u8]) {
         let after: Duration = self.began.elapsed();

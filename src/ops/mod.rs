@@ -1,3 +1,4 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
+pub mod build;
 pub mod enter;
