@@ -24,7 +24,7 @@ use super::stubs::Stubs;
 use super::vertex::Work;
 use crate::image::NewLayer;
 use crate::layer::OwnerTable;
-use crate::runtime::{self, ExitStatus, MountOp, Namespaces, Network, Plan, Process, Stdio, user};
+use crate::runtime::{self, ExitStatus, MountOp, Namespaces, Network, Plan, Process, Stdio};
 
 /// The host name that programs of a build see; BuildKit's.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -307,8 +307,17 @@ fn is_alone(text: &str, name: &str) -> bool {
 }
 
 /// The account that a program runs as.
-fn resolve_user(root: BorrowedFd<'_>, spec: &str) -> Result<user::User, Error> {
-    user::resolve(root, spec, &[]).map_err(|source| Error::User { source })
+fn resolve_user(root: BorrowedFd<'_>, spec: &str) -> Result<Account, Error> {
+    let (uid, gid) = super::chown::resolve(spec, Some(root)).map_err(|error| Error::Rule(error.to_string()))?;
+    let gid = if spec.contains(':') || spec.parse::<u32>().is_err() { gid } else { 0 };
+    Ok(Account { uid, gid, groups: vec![gid], home: if uid == 0 { "/root".into() } else { "/".into() } })
+}
+
+struct Account {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    home: String,
 }
 
 /// Whom a directory that WORKDIR makes belongs to.
