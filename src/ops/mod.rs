@@ -1,3 +1,13 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
 pub mod enter;
+pub mod history;
+pub mod images;
+pub mod inspect;
+pub mod inspect_image;
+pub mod prune;
+pub mod remove_image;
+pub mod save;
+pub mod store;
+pub mod tag;
+pub mod when;
