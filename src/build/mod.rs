@@ -1,6 +1,7 @@
 //! Floor 4: text → instructions with spans → stage graph → steps. BuildKit's frontend is the reference for the language.
 
 pub mod ast;
+pub mod check;
 pub mod excerpt;
 pub mod expand;
 mod flags;

@@ -18,8 +18,10 @@ use crate::ui::Ui;
 pub(super) enum Needs {
     /// Nothing: works in any process.
     Nothing,
-    /// A rung of the ladder of user namespaces, taken once, before any thread exists.
+    /// A rung of the ladder of user namespaces, taken once, before any thread exists. A rung with limits is said once.
     UserNamespace,
+    /// The same, without saying anything: the verb itself reports the rung.
+    Quietly,
 }
 
 macro_rules! verbs {
@@ -221,14 +223,14 @@ verbs! {
 verbs! {
     /// Verbs that come last in the help.
     ToolVerb {
-        // /// Print a completion script for a shell
-        // Completion(system::CompletionArgs) => system::completion, Nothing;
+        /// Print a completion script for a shell
+        Completion(system::CompletionArgs) => system::completion, Nothing;
 
-        // /// Check this host and say how to fix what is missing
-        // Doctor(system::DoctorArgs) => system::doctor, Nothing;
+        /// Check this host and say how to fix what is missing
+        Doctor(system::DoctorArgs) => system::doctor, Quietly;
 
-        // /// Show facts about this host and the store
-        // Info(system::InfoArgs) => system::info, Nothing;
+        /// Show facts about this host and the store
+        Info(system::InfoArgs) => system::info, Quietly;
 
         /// Show the version
         Version(system::VersionArgs) => system::version, Nothing;
@@ -238,11 +240,11 @@ verbs! {
 verbs! {
     /// Verbs of `system`.
     SystemVerb {
-        // /// Check this host and say how to fix what is missing
-        // Doctor(system::DoctorArgs) => system::doctor, Nothing;
+        /// Check this host and say how to fix what is missing
+        Doctor(system::DoctorArgs) => system::doctor, Quietly;
 
-        // /// Show facts about this host and the store
-        // Info(system::InfoArgs) => system::info, Nothing;
+        /// Show facts about this host and the store
+        Info(system::InfoArgs) => system::info, Quietly;
     }
 }
 
