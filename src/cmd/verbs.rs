@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, image, registry, system};
+use super::{CmdResult, build, container, image, man, registry, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -231,6 +231,10 @@ verbs! {
 
         /// Show facts about this host and the store
         Info(system::InfoArgs) => system::info, Quietly;
+
+        /// Write the manual pages
+        #[command(hide = true)]
+        InternalMan(man::ManArgs) => man::man, Nothing;
 
         /// Show the version
         Version(system::VersionArgs) => system::version, Nothing;
