@@ -150,9 +150,7 @@ impl Unpacker<'_, '_> {
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
                 self.placer.symlink(&target, dir.as_fd(), &path, &meta)
             }
-            tar::EntryType::Char | tar::EntryType::Block => {
-                self.placer.special(dir.as_fd(), &path, &meta)
-            }
+            tar::EntryType::Char | tar::EntryType::Block => self.placer.special(dir.as_fd(), &path, &meta),
             // The reference leaves pipes out here, and knows no other kinds.
             _ => Ok(()),
         }

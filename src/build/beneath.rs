@@ -136,9 +136,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
         std::fs::write(dir.path().join("a/b/f"), "x").unwrap();
-        for (target, name) in
-            [("a/b", "rel"), ("/a/b", "abs"), ("../../../a", "up"), ("no/where", "dangling"), ("loop", "loop")]
-        {
+        for (target, name) in [
+            ("a/b", "rel"),
+            ("/a/b", "abs"),
+            ("../../../a", "up"),
+            ("no/where", "dangling"),
+            ("loop", "loop"),
+        ] {
             symlink(target, dir.path().join(name)).unwrap();
         }
         let root = std::fs::File::open(dir.path()).unwrap().into();

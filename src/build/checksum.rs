@@ -99,13 +99,7 @@ impl<'a> Checksums<'a> {
         Ok((wanted || !empty).then(|| hash.finalize().into()))
     }
 
-    fn leaf(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &Path,
-        path: &Path,
-        stat: &Stat,
-    ) -> io::Result<[u8; 32]> {
+    fn leaf(&mut self, dir: BorrowedFd<'_>, name: &Path, path: &Path, stat: &Stat) -> io::Result<[u8; 32]> {
         let mut hash = self.header(path, stat);
         match kind(stat) {
             FileType::Symlink => put(&mut hash, readlinkat(dir, name, Vec::new())?.to_bytes()),
@@ -116,12 +110,7 @@ impl<'a> Checksums<'a> {
     }
 
     /// The digest of a file's content and capability.
-    fn content(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &Path,
-        seen: &Stat,
-    ) -> io::Result<[u8; 32]> {
+    fn content(&mut self, dir: BorrowedFd<'_>, name: &Path, seen: &Stat) -> io::Result<[u8; 32]> {
         if let Some(digest) = self.cache.and_then(|cache| lock(cache).get(seen)) {
             return Ok(digest);
         }

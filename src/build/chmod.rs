@@ -135,7 +135,10 @@ impl Change {
         };
         let classes = [(4, 6), (2, 3), (1, 0)];
         let of = |bits: u32| {
-            classes.iter().filter(|(who, _)| self.who & who != 0).fold(0, |sum, (_, shift)| sum | bits << shift)
+            classes
+                .iter()
+                .filter(|(who, _)| self.who & who != 0)
+                .fold(0, |sum, (_, shift)| sum | bits << shift)
         };
         match self.op {
             b'+' => mode | of(rwx) | special,

@@ -89,10 +89,7 @@ fn look_up(
     Err(unknown())
 }
 
-fn open_accounts(
-    root: BorrowedFd<'_>,
-    file: &str,
-) -> io::Result<Option<BufReader<io::Take<std::fs::File>>>> {
+fn open_accounts(root: BorrowedFd<'_>, file: &str) -> io::Result<Option<BufReader<io::Take<std::fs::File>>>> {
     let found = beneath::resolve(root, Path::new(file), true)?;
     if found.stat.is_none() {
         return Ok(None);

@@ -112,7 +112,8 @@ impl<'a> Copier<'a> {
         }
         let dir = self.placer.open_dir(target.parent().unwrap_or(Path::new("")))?;
         let parent = found.path.parent().unwrap_or(Path::new(""));
-        let source_dir = tree.open(parent, OFlags::DIRECTORY | OFlags::PATH).map_err(failed("open", parent))?;
+        let source_dir =
+            tree.open(parent, OFlags::DIRECTORY | OFlags::PATH).map_err(failed("open", parent))?;
         let name = found.path.file_name().unwrap_or_default().to_owned();
         let child = Child { name, path: found.path, stat, hidden: false };
         let inherits = put::inherits_group(dir.as_fd(), &target)?;
@@ -140,8 +141,7 @@ impl<'a> Copier<'a> {
         let written = Path::new(dest);
         let ahead = if as_dir { written } else { written.parent().unwrap_or(Path::new("/")) };
         self.make_dirs(ahead)?;
-        let found =
-            beneath::resolve(self.placer.root, written, true).map_err(failed("look at", written))?;
+        let found = beneath::resolve(self.placer.root, written, true).map_err(failed("look at", written))?;
         let is_existing_dir = found.stat.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory);
         let target = if !is_dir && is_existing_dir { found.path.join(base) } else { found.path };
         if is_dir {
@@ -224,7 +224,8 @@ impl<'a> Copier<'a> {
     ) -> Result<(), CopyError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, &child.name, flags, Mode::empty()).map_err(failed("open", &child.path))?;
-        let level = Level { stat: child.stat, source: child.path, dest: target, fd: None, inherits_group: false };
+        let level =
+            Level { stat: child.stat, source: child.path, dest: target, fd: None, inherits_group: false };
         levels.push(level);
         if wanted {
             self.open_level(levels)?;

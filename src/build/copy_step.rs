@@ -93,8 +93,7 @@ impl<'a> Build<'a> {
             None => None,
         };
         let needs_origin = !copy.sources.is_empty();
-        let origin =
-            if needs_origin { Some(self.copy_origin(input, state)?) } else { None };
+        let origin = if needs_origin { Some(self.copy_origin(input, state)?) } else { None };
         let dest = absolute(state.workdir(), &copy.dest);
         Ok(Prepared { copy, dest, chmod, origin, is_add })
     }
@@ -145,10 +144,11 @@ impl<'a> Build<'a> {
         change: impl FnOnce(&mut Self, std::os::fd::BorrowedFd<'_>) -> Result<OwnerTable, Error>,
     ) -> Result<NewLayer, Error> {
         let store = self.shop.store;
-        let stack = if below.is_empty() { Stack::default() } else { store.stack_of(below, self.shop.report)? };
+        let stack =
+            if below.is_empty() { Stack::default() } else { store.stack_of(below, self.shop.report)? };
         let scratch = store.scratch_dir()?;
         let mounted = store.mount_writable(&stack, scratch.path(), true)?;
-        let owners = change(self, mounted.root.as_fd())?;
+        let _owners = change(self, mounted.root.as_fd())?;
         let options = CommitOptions { take: true, skip: &|_| false };
         Ok(store.commit_layer(&stack, mounted, &options)?)
     }
@@ -289,7 +289,9 @@ fn check_remote(copy: &Copy, is_add: bool) -> Result<(), Error> {
             (_, true, false) => return Err(Error::Rule("source can't be a URL for COPY".into())),
             (true, _, true) => {
                 let source = go::quote(source);
-                return Err(Error::Unsupported(format!("ADD of a git repository ({source}) is not supported yet")));
+                return Err(Error::Unsupported(format!(
+                    "ADD of a git repository ({source}) is not supported yet"
+                )));
             }
             (_, true, true) => {
                 let source = go::quote(source);

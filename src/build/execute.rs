@@ -102,7 +102,8 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
     let globals = Arc::new(globals);
     let epoch = epoch(&globals)?;
     let (stages, images) = (BTreeMap::new(), BTreeMap::new());
-    let mut build = Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false };
+    let mut build =
+        Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false };
     let result = build.all();
     build.sources.save();
     let mut state = result?;
@@ -344,7 +345,8 @@ impl<'a> Build<'a> {
     /// Whether the steps of a stage are done anew.
     fn ignores_cache(&self, stage: usize) -> bool {
         let name = || self.graph.stage_name(stage);
-        self.request.no_cache || self.request.no_cache_stages.iter().any(|given| given.eq_ignore_ascii_case(&name()))
+        self.request.no_cache
+            || self.request.no_cache_stages.iter().any(|given| given.eq_ignore_ascii_case(&name()))
     }
 
     /// A result of an earlier build, when its layer is still here.

@@ -3,6 +3,7 @@
 mod add;
 pub mod ast;
 mod beneath;
+pub mod check;
 mod checksum;
 mod chmod;
 mod chown;

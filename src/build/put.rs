@@ -138,11 +138,7 @@ impl<'a> Placer<'a> {
     }
 
     /// Open the directory of that name, or make it; anything else there is an error.
-    pub(super) fn enter_dir(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        path: &Path,
-    ) -> Result<OwnedFd, CopyError> {
+    pub(super) fn enter_dir(&mut self, parent: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, CopyError> {
         let name = path.file_name().unwrap_or_default();
         match mkdirat(parent, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -239,17 +235,14 @@ impl<'a> Placer<'a> {
     }
 
     /// Make a pipe or a device. A device that may not be made here is an empty file, and is remembered.
-    pub(super) fn special(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        path: &Path,
-        meta: &Meta,
-    ) -> Result<(), CopyError> {
+    pub(super) fn special(&mut self, dir: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<(), CopyError> {
         let name = path.file_name().unwrap_or_default();
         let file_type = FileType::from_raw_mode(meta.mode);
         let made = replacing(dir, path, || mknodat(dir, name, file_type, Mode::RUSR, meta.rdev));
         match made {
-            Err(CopyError::Io { source, .. }) if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            Err(CopyError::Io { source, .. })
+                if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
+            {
                 drop(create(dir, path)?);
                 let Meta { uid, gid, mode, rdev, .. } = *meta;
                 self.owners.insert(path.to_owned(), Owner { uid, gid, mode, rdev });

@@ -24,7 +24,10 @@ use super::stubs::Stubs;
 use super::vertex::Work;
 use crate::image::NewLayer;
 use crate::layer::OwnerTable;
-use crate::runtime::{self, ExitStatus, MountOp, Namespaces, Network, Plan, Process, Stdio};
+use crate::runtime::{
+    self, ExitStatus, MountOp, Namespaces, Network, Plan, Process, Stdio,
+    user::{self, User},
+};
 
 /// The host name that programs of a build see; BuildKit's.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -76,7 +79,9 @@ impl<'a> Build<'a> {
             None | Some("default" | "") => self.request.network,
             Some("none") => Network::None,
             Some("host") => Network::Host,
-            Some(other) => return Err(Error::Rule(format!("invalid network mode {}", super::go::quote(other)))),
+            Some(other) => {
+                return Err(Error::Rule(format!("invalid network mode {}", super::go::quote(other))));
+            }
         };
         match run.security.as_deref() {
             None | Some("sandbox" | "") => {}
@@ -139,7 +144,8 @@ impl<'a> Build<'a> {
         self.in_tree(&state.layers(), |build, root| {
             let plan = build.plan(root, run, &mounts)?;
             let mut stubs = Stubs::default();
-            let targets = [("/etc/resolv.conf", false), ("/etc/hosts", false)].map(|(t, d)| (t.to_owned(), d));
+            let targets =
+                [("/etc/resolv.conf", false), ("/etc/hosts", false)].map(|(t, d)| (t.to_owned(), d));
             for (target, is_dir) in targets.iter().chain(&mounts.targets) {
                 // A target that cannot be made now shows its error when it is mounted.
                 let _ = stubs.make(root, target, *is_dir);
@@ -302,22 +308,14 @@ fn command(run: &Run) -> (Command, Option<(String, String)>) {
 fn is_alone(text: &str, name: &str) -> bool {
     let rest = text.trim().trim_start_matches(|c: char| c.is_ascii_digit());
     let Some(rest) = rest.strip_prefix("<<") else { return false };
-    let word: String = rest.trim_start_matches('-').trim().chars().filter(|c| !"'\"\\".contains(*c)).collect();
+    let word: String =
+        rest.trim_start_matches('-').trim().chars().filter(|c| !"'\"\\".contains(*c)).collect();
     word == name
 }
 
 /// The account that a program runs as.
-fn resolve_user(root: BorrowedFd<'_>, spec: &str) -> Result<Account, Error> {
-    let (uid, gid) = super::chown::resolve(spec, Some(root)).map_err(|error| Error::Rule(error.to_string()))?;
-    let gid = if spec.contains(':') || spec.parse::<u32>().is_err() { gid } else { 0 };
-    Ok(Account { uid, gid, groups: vec![gid], home: if uid == 0 { "/root".into() } else { "/".into() } })
-}
-
-struct Account {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-    home: String,
+fn resolve_user(root: BorrowedFd<'_>, spec: &str) -> Result<User, Error> {
+    user::resolve(root, spec, &[]).map_err(|source| Error::User { source })
 }
 
 /// Whom a directory that WORKDIR makes belongs to.
@@ -331,7 +329,8 @@ pub(super) fn owner_of_workdir(root: BorrowedFd<'_>, spec: &str) -> Result<(u32,
 
 /// A mount's target as an absolute path.
 pub(super) fn target(cwd: &str, written: &str) -> Result<String, Error> {
-    let path = super::pattern::clean(&metadata::join_workdir(cwd, if written.is_empty() { cwd } else { written }));
+    let path =
+        super::pattern::clean(&metadata::join_workdir(cwd, if written.is_empty() { cwd } else { written }));
     if path == "/" {
         return Err(Error::Rule("invalid mount target \"/\"".into()));
     }

@@ -165,9 +165,8 @@ impl<'a> Build<'a> {
             tree.resolve(source, true).map_err(|error| place_error(&origin, error))?
         };
         let missing = || CopyError::NotFound(source.strip_prefix("/").unwrap_or(source).to_owned());
-        let stat = found
-            .stat
-            .ok_or_else(|| Error::Input { place: origin.name().to_owned(), source: missing() })?;
+        let stat =
+            found.stat.ok_or_else(|| Error::Input { place: origin.name().to_owned(), source: missing() })?;
         let is_dir = kind(&stat) == FileType::Directory;
         let bound = match &origin {
             Origin::Local(local) if mount.read_only && !local.filtered && self.request.owns_context => {
@@ -240,7 +239,8 @@ impl<'a> Build<'a> {
         let namespace = state.scope.globals().build_arg("BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned();
         let mut key = Key::new("cache mount");
         key.text(&namespace).text(&id);
-        let special = mount.from.is_some() || mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some();
+        let special =
+            mount.from.is_some() || mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some();
         if special {
             let from = mount.from.clone().unwrap_or_default();
             key.text(&from).text(&format!("{:?} {:?} {:?}", mount.mode, mount.uid, mount.gid));
@@ -337,8 +337,11 @@ impl<'a> Build<'a> {
         if content.len() > SECRET_MAX {
             return Err(Error::Rule(format!("secret {id} is larger than {SECRET_MAX} bytes")));
         }
-        let written =
-            if mount.target.is_empty() { format!("/run/secrets/{}", base(&id)) } else { mount.target.clone() };
+        let written = if mount.target.is_empty() {
+            format!("/run/secrets/{}", base(&id))
+        } else {
+            mount.target.clone()
+        };
         let place = target(&run.cwd, &written)?;
         let path = self.secret_file(content, mount, mounts)?;
         Ok(Some((place.clone(), (bind_op(path, place, true), false))))
@@ -357,7 +360,8 @@ impl<'a> Build<'a> {
         fs::write(&path, content).map_err(failed)?;
         let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
         std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(failed)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o400))).map_err(failed)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o400)))
+            .map_err(failed)?;
         Ok(path)
     }
 }
@@ -377,10 +381,7 @@ fn tmpfs(run: &Prepared, mount: &Mount) -> Result<(String, (MountOp, bool)), Err
 fn ssh(mount: &Mount, mounts: &mut Mounts) -> Result<(), Error> {
     let id = mount.id.as_deref().filter(|id| !id.is_empty()).unwrap_or("default");
     if mount.required {
-        return Err(Error::Rule(format!(
-            "no SSH key {} forwarded from the client",
-            super::go::quote(id)
-        )));
+        return Err(Error::Rule(format!("no SSH key {} forwarded from the client", super::go::quote(id))));
     }
     mounts.env.push("SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".into());
     Ok(())

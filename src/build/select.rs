@@ -106,7 +106,8 @@ fn wildcard(tree: &Tree, pattern: &str) -> Result<Vec<PathBuf>, Error> {
     go_match(&rest, "").map_err(|error| Error::Rule(error.to_string()))?;
     let mut matches = Vec::new();
     if found.stat.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory) {
-        let dir = tree.open(&found.path, OFlags::DIRECTORY).map_err(failed("open", &found.path)).map_err(input)?;
+        let dir =
+            tree.open(&found.path, OFlags::DIRECTORY).map_err(failed("open", &found.path)).map_err(input)?;
         let search = Search { tree, top: &found.path, pattern: &rest, depth: depth(&rest) };
         search.below(dir.as_fd(), &found.path, 1, &mut matches).map_err(input)?;
     }

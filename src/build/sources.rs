@@ -195,7 +195,8 @@ impl<'a> Sources<'a> {
         let mut checksums = Checksums::new(tree, cache);
         let mut hash = sha2::Sha256::new();
         for pick in picks(tree, source, parents)? {
-            let found = tree.resolve(&pick.path, true).map_err(failed("look at", &pick.path)).map_err(input)?;
+            let found =
+                tree.resolve(&pick.path, true).map_err(failed("look at", &pick.path)).map_err(input)?;
             let shown = || pick.path.strip_prefix("/").unwrap_or(&pick.path).to_owned();
             let stat = found.stat.ok_or_else(|| input(CopyError::NotFound(shown())))?;
             let mut filters: Vec<&dyn Filter> = Vec::new();
@@ -242,18 +243,8 @@ pub(super) fn excluding(patterns: &[String]) -> Result<Option<Excluding>, Error>
     Ok(Some(Excluding(matcher.map_err(|error| Error::Rule(error.to_string()))?)))
 }
 
-/// True owners, where the disk does not tell them: the highest layer that has an entry knows.
-pub(super) fn owner_lookup(stack: Stack) -> OwnerLookup {
-    if stack.layers.iter().all(|layer| layer.owners.is_empty()) {
-        return Box::new(move |_| {
-            // The stack is held so that a collector leaves the layers alone while they are read.
-            let _ = &stack;
-            None
-        });
-    }
-    Box::new(move |path| {
-        let has = |fs: &Path| std::fs::symlink_metadata(fs.join(path)).is_ok();
-        let top = stack.layers.iter().rev().find(|layer| has(&layer.fs))?;
-        top.owners.get(path)
-    })
+/// True owners, where the disk does not tell them. The stack is held so that a collector leaves the layers alone while
+/// they are read.
+fn owner_lookup(stack: Stack) -> OwnerLookup {
+    Box::new(move |path| stack.owner(path))
 }

@@ -36,12 +36,7 @@ impl StageState {
     }
 
     /// On an image. Its ONBUILD triggers are in the stage graph by now.
-    pub(super) fn on_image(
-        image: Image,
-        platform: &Platform,
-        globals: &Arc<Globals>,
-        escape: char,
-    ) -> Self {
+    pub(super) fn on_image(image: Image, platform: &Platform, globals: &Arc<Globals>, escape: char) -> Self {
         let (config, _) = metadata::inherit(image.config);
         let scope = Scope::new(Arc::clone(globals), escape, &config.config);
         Self::new(config, image.manifest.layers().clone(), scope, platform)

@@ -36,11 +36,21 @@ impl Stubs {
             let before = mtime(&rustix::fs::fstat(&dir)?);
             let file_type = if at + 1 == components.len() && !is_dir {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-                rustix::fs::openat(&dir, component.as_os_str(), flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?;
+                rustix::fs::openat(
+                    &dir,
+                    component.as_os_str(),
+                    flags | OFlags::CLOEXEC,
+                    Mode::from_raw_mode(0o644),
+                )?;
                 FileType::RegularFile
             } else {
                 mkdirat(&dir, component.as_os_str(), Mode::from_raw_mode(0o755))?;
-                rustix::fs::chmodat(&dir, component.as_os_str(), Mode::from_raw_mode(0o755), AtFlags::empty())?;
+                rustix::fs::chmodat(
+                    &dir,
+                    component.as_os_str(),
+                    Mode::from_raw_mode(0o755),
+                    AtFlags::empty(),
+                )?;
                 FileType::Directory
             };
             set_mtime(dir.as_fd(), before)?;

@@ -39,7 +39,11 @@ impl<'a> Board<'a> {
     }
 
     /// Do a piece of work that is no step.
-    pub(super) fn during<T>(&self, name: String, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn during<T>(
+        &self,
+        name: String,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let begun = self.begin(name, false);
         let result = work();
         begun.end(&result);

@@ -236,7 +236,9 @@ impl Refused {
 /// `strate build`
 pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult {
     if let Some(flag) = args.refused.first_unsupported() {
-        return Err(CmdError::usage(format!("{flag} is not supported yet, and without it the result would differ")));
+        return Err(CmdError::usage(format!(
+            "{flag} is not supported yet, and without it the result would differ"
+        )));
     }
     for flag in args.refused.without_effect() {
         ui.warn(format_args!("{flag} has no effect"));
@@ -244,7 +246,7 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
     let request = request(&args)?;
     let mode = mode(cx, ui, &args)?;
     let display = BuildDisplay::new(mode);
-    let result = op::build(cx, &request, &display, &Silent);
+    let result = op::build(cx, &request, &display, &Silent, display.notice());
     let tail = display.finish();
     match result {
         Ok(built) => done(ui, &args, &built),
@@ -318,7 +320,8 @@ fn mode(cx: &Context, ui: &Ui, args: &BuildArgs) -> Result<Mode, CmdError> {
 
 fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
     let parse_name = |name: &String| {
-        Reference::parse(name).map_err(|error| CmdError::new(error).while_doing(format!("invalid tag `{name}`")))
+        Reference::parse(name)
+            .map_err(|error| CmdError::new(error).while_doing(format!("invalid tag `{name}`")))
     };
     let mut build_args = Vec::new();
     for file in &args.build_arg_files {
@@ -340,7 +343,11 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
         names: args.tags.iter().map(parse_name).collect::<Result<_, _>>()?,
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,
-        named_contexts: args.build_contexts.iter().map(|text| named_context(text)).collect::<Result<_, _>>()?,
+        named_contexts: args
+            .build_contexts
+            .iter()
+            .map(|text| named_context(text))
+            .collect::<Result<_, _>>()?,
         labels: args.labels.iter().map(|text| pair(text)).collect(),
         no_cache: args.no_cache == Some(true),
         no_cache_stages: args.no_cache_stages.clone(),
@@ -365,7 +372,9 @@ fn context(text: &str) -> Result<ContextSource, CmdError> {
     if text == "-" {
         Ok(ContextSource::Stdin)
     } else if remote.iter().any(|scheme| text.starts_with(scheme)) {
-        Err(CmdError::usage(format!("a remote context (`{text}`) is not supported yet: clone or unpack it first")))
+        Err(CmdError::usage(format!(
+            "a remote context (`{text}`) is not supported yet: clone or unpack it first"
+        )))
     } else {
         Ok(ContextSource::Directory(text.into()))
     }
@@ -404,9 +413,9 @@ fn network(text: Option<&str>) -> Result<Network, CmdError> {
     match text {
         None | Some("default" | "host" | "") => Ok(Network::Host),
         Some("none") => Ok(Network::None),
-        Some(other) => {
-            Err(CmdError::usage(format!("network mode `{other}` is not supported: it is default, host or none")))
-        }
+        Some(other) => Err(CmdError::usage(format!(
+            "network mode `{other}` is not supported: it is default, host or none"
+        ))),
     }
 }
 
@@ -507,7 +516,10 @@ mod tests {
 
     #[test]
     fn small_values() {
-        assert_eq!((size("64m"), size("1g"), size("7"), size("x")), (Some(64 << 20), Some(1 << 30), Some(7), None));
+        assert_eq!(
+            (size("64m"), size("1g"), size("7"), size("x")),
+            (Some(64 << 20), Some(1 << 30), Some(7), None)
+        );
         assert_eq!(ulimit("nofile=1:2").unwrap(), ("RLIMIT_NOFILE".into(), 1, 2));
         assert!(ulimit("nofile=2:1").is_err() && ulimit("nofile").is_err());
         assert_eq!(add_host("h:10.0.0.1").unwrap(), ("h".into(), "10.0.0.1".into()));

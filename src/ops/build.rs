@@ -169,7 +169,7 @@ fn words(error: &io::Error) -> String {
     }
 }
 
-/// Build an image.
+/// Build an image. `notice` is told what the user should know about the store: waits and fallbacks.
 ///
 /// # Errors
 /// See [`Error`]; names stand for what they stood for before then.
@@ -178,6 +178,7 @@ pub fn build(
     request: &BuildRequest,
     progress: &dyn BuildProgress,
     report: &dyn Reporter,
+    notice: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<Built, Error> {
     let directory = match &request.context {
         ContextSource::Directory(path) => Some(context_directory(cx, path)?),
@@ -195,7 +196,7 @@ pub fn build(
         }
     };
     let ignore = directory.as_deref().map(|dir| ignore_file(dir, beside.as_deref())).transpose()?.flatten();
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let store = super::store::write(cx, notice)?;
     let entered = cx.entered.as_ref();
     let full = Request {
         dockerfile,
@@ -322,10 +323,7 @@ fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result<Option<Vec
     Ok(None)
 }
 
-fn named_contexts(
-    cx: &Context,
-    given: &[(String, PathBuf)],
-) -> Result<BTreeMap<String, PathBuf>, Error> {
+fn named_contexts(cx: &Context, given: &[(String, PathBuf)]) -> Result<BTreeMap<String, PathBuf>, Error> {
     let directory = |(name, path): &(String, PathBuf)| {
         let key = build::graph::context_name(&name.to_lowercase()).to_owned();
         Ok((key, context_directory(cx, path)?))
@@ -380,7 +378,8 @@ fn watch_signals(interrupt: Arc<Interrupt>) -> Result<(), Error> {
     let signals = SignalReader::new(&[Signal::INT.as_raw(), Signal::TERM.as_raw(), Signal::HUP.as_raw()])?;
     let watch = move || {
         let wait = |timeout: Option<&rustix::event::Timespec>| {
-            let mut fds = [rustix::event::PollFd::from_borrowed_fd(signals.fd(), rustix::event::PollFlags::IN)];
+            let mut fds =
+                [rustix::event::PollFd::from_borrowed_fd(signals.fd(), rustix::event::PollFlags::IN)];
             rustix::event::poll(&mut fds, timeout).is_ok_and(|ready| ready > 0) && signals.next().is_some()
         };
         while !wait(None) {}

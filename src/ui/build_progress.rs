@@ -106,6 +106,20 @@ impl BuildDisplay {
         Self { shared, ticker: ticker.and_then(Result::ok) }
     }
 
+    /// Says a line above what is drawn.
+    pub fn notice(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |text| {
+            let mut state = lock(&shared);
+            if state.drawn > 0 {
+                stderr(&format!("\x1b[{}A\r\x1b[J", state.drawn));
+                state.drawn = 0;
+            }
+            stderr(&format!("{}\n", sanitise::line(text)));
+            state.dirty = true;
+        }
+    }
+
     /// Draw the end. With a failure, the last lines of the work that failed come back as BuildKit frames them.
     #[must_use]
     pub fn finish(mut self) -> Option<String> {

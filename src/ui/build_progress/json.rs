@@ -32,7 +32,9 @@ pub(super) fn print(state: &mut State, event: &BuildEvent) {
         }
         BuildEvent::Cached { vertex: index } => vertex(*index, json!({ "completed": now, "cached": true })),
         BuildEvent::Done { vertex: index, .. } => vertex(*index, json!({ "completed": now })),
-        BuildEvent::Failed { vertex: index, why } => vertex(*index, json!({ "completed": now, "error": why })),
+        BuildEvent::Failed { vertex: index, why } => {
+            vertex(*index, json!({ "completed": now, "error": why }))
+        }
         BuildEvent::Cancelled { vertex: index } => {
             vertex(*index, json!({ "completed": now, "error": "context canceled" }))
         }

@@ -73,7 +73,8 @@ fn view(state: &State, width: usize, colour: bool) -> Vec<String> {
         lines.push(if colour && hue != 0 { format!("\x1b[{hue}m{line}\x1b[0m") } else { line });
         if work.status == Status::Running {
             for part in work.parts.iter().filter(|part| !part.done) {
-                let of = if part.total > 0 { format!(" / {}", words::size(part.total)) } else { String::new() };
+                let of =
+                    if part.total > 0 { format!(" / {}", words::size(part.total)) } else { String::new() };
                 let line = format!(" => => {} {}{of}", part.name, words::size(part.current));
                 lines.push(cut(&line, width));
             }
