@@ -1,3 +1,19 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
+pub mod build;
+pub mod complete;
+pub mod doctor;
 pub mod enter;
+pub mod history;
+pub mod host;
+pub mod images;
+pub mod info;
+pub mod inspect;
+pub mod inspect_image;
+pub mod prune;
+pub mod remove_image;
+pub mod save;
+pub mod store;
+pub mod tag;
+pub mod version;
+pub mod when;
