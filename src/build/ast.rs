@@ -102,6 +102,8 @@ pub struct Heredoc {
     pub name: String,
     /// The body, each line with its newline; tabs stripped for `<<-`.
     pub content: String,
+    /// The body as it stands in the file, for a shell that reads the heredoc itself.
+    pub raw: String,
     /// Whether the delimiter was unquoted, so that COPY and ADD expand the body.
     pub expand: bool,
     /// Whether it was written `<<-`.
@@ -249,10 +251,60 @@ impl fmt::Display for Span {
 
 /// A mistake in a Dockerfile, with BuildKit's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("dockerfile parse error on line {}: {message}", span.first)]
+#[error("{}{message}", self.prefix())]
 pub struct ParseError {
     /// What is wrong, suggestion included.
     pub message: String,
-    /// Where.
+    /// Where; line 0 stands for the file as a whole.
     pub span: Span,
+    /// Whether the text names the line. BuildKit names it for mistakes in an instruction, and not for those found
+    /// while the file is cut into lines.
+    pub names_line: bool,
+}
+
+impl ParseError {
+    fn prefix(&self) -> String {
+        if self.names_line {
+            format!("dockerfile parse error on line {}: ", self.span.first)
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// How the command of a RUN reaches the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunForm {
+    /// These arguments, without a shell.
+    Exec(Vec<String>),
+    /// This text, as one argument after the stage's SHELL.
+    Shell(String),
+    /// A script with an interpreter line: a read-only file of mode 0755 to be executed as `/dev/pipes/<name>`.
+    Script {
+        /// The heredoc's delimiter.
+        name: String,
+        /// The file.
+        content: String,
+    },
+}
+
+impl Run {
+    /// The command with its heredocs resolved.
+    #[must_use]
+    pub fn form(&self) -> RunForm {
+        let text = match &self.command {
+            Command::Exec(argv) => return RunForm::Exec(argv.clone()),
+            Command::Shell(text) => text,
+        };
+        let Some(first) = self.heredocs.first() else { return RunForm::Shell(text.clone()) };
+        if super::heredoc::opener(text).is_none() {
+            // The shell reads the heredocs itself, so it gets them as written.
+            let bodies: String = self.heredocs.iter().map(|h| format!("\n{}{}", h.raw, h.name)).collect();
+            return RunForm::Shell(format!("{text}{bodies}"));
+        }
+        if first.raw.starts_with("#!") {
+            return RunForm::Script { name: first.name.clone(), content: first.content.clone() };
+        }
+        RunForm::Shell(first.content.clone())
+    }
 }

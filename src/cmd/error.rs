@@ -1,28 +1,67 @@
-//! The one translation from domain errors to what a user reads: kind, cause chain and hints.
+//! The one translation from domain errors to what a user reads: message, cause chain, hints and exit code.
+
+use std::error::Error;
 
 use crate::context::ContextError;
 use crate::image::BoxError;
+use crate::storage;
+use crate::ui::ErrorReport;
+use crate::userns;
 
-/// An error on its way to the terminal.
+/// An error on its way to the terminal. Any error becomes one by `?`.
 #[derive(Debug)]
 pub struct CmdError {
-    exit_code: u8,
+    exit_code: Option<u8>,
+    /// Said to the user already, or nothing to say.
+    silent: bool,
     message: String,
-    source: Option<BoxError>,
+    causes: Vec<String>,
     hints: Vec<String>,
 }
 
 impl CmdError {
-    /// An error that ends the command with code 1.
+    /// An error that ends the command with code 1 (for `run`, `create` and `exec`: 125).
     pub fn new(source: impl Into<BoxError>) -> Self {
         let source = source.into();
-        Self { exit_code: 1, message: source.to_string(), source: Some(source), hints: Vec::new() }
+        let message = source.to_string();
+        let causes = causes(source.as_ref(), &message);
+        Self { exit_code: None, silent: false, message, causes, hints: hints(source.as_ref()) }
+    }
+
+    /// Wrong usage that clap cannot see.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit_code: None,
+            silent: false,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// End with a code and say nothing more: everything was said.
+    #[must_use]
+    pub fn silent(code: u8) -> Self {
+        Self {
+            exit_code: Some(code),
+            silent: true,
+            message: String::new(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// With another exit code.
     #[must_use]
     pub fn with_exit_code(mut self, code: u8) -> Self {
-        self.exit_code = code;
+        self.exit_code = Some(code);
+        self
+    }
+
+    /// With this exit code when none was chosen.
+    #[must_use]
+    pub fn or_exit_code(mut self, code: u8) -> Self {
+        self.exit_code.get_or_insert(code);
         self
     }
 
@@ -33,10 +72,18 @@ impl CmdError {
         self
     }
 
+    /// With a headline of what was being done; what the error said before becomes the first cause.
+    #[must_use]
+    pub fn while_doing(mut self, headline: impl Into<String>) -> Self {
+        let inner = std::mem::replace(&mut self.message, headline.into());
+        self.causes.insert(0, inner);
+        self
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        self.exit_code
+        self.exit_code.unwrap_or(1)
     }
 
     /// What failed.
@@ -47,14 +94,8 @@ impl CmdError {
 
     /// Why, outermost cause first.
     #[must_use]
-    pub fn causes(&self) -> Vec<String> {
-        let mut causes = Vec::new();
-        let mut next = self.source.as_deref().and_then(std::error::Error::source);
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        causes
+    pub fn causes(&self) -> &[String] {
+        &self.causes
     }
 
     /// Commands that help.
@@ -62,10 +103,129 @@ impl CmdError {
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
+
+    /// What to print; nothing when all was said.
+    #[must_use]
+    pub fn report(&self) -> Option<ErrorReport> {
+        (!self.silent).then(|| ErrorReport {
+            message: self.message.clone(),
+            causes: self.causes.clone(),
+            hints: self.hints.clone(),
+        })
+    }
 }
 
-impl From<ContextError> for CmdError {
-    fn from(error: ContextError) -> Self {
+impl<E: Into<BoxError> + Error> From<E> for CmdError {
+    fn from(error: E) -> Self {
         Self::new(error)
+    }
+}
+
+/// The causes below an error, outermost first; a wrapper that only repeats its cause counts once.
+fn causes(error: &(dyn Error + 'static), message: &str) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if causes.last().map_or(message, String::as_str) != text {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes
+}
+
+/// Commands that help, from what the domain errors in the chain say.
+fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut hints = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let hint = None
+            .or_else(|| error.downcast_ref().and_then(storage_hint))
+            .or_else(|| error.downcast_ref().map(userns_hint))
+            .or_else(|| error.downcast_ref().map(context_hint))
+            .or_else(|| error.downcast_ref().and_then(io_hint));
+        hints.extend(hint.filter(|hint| !hints.contains(hint)));
+        next = error.source();
+    }
+    hints
+}
+
+fn storage_hint(error: &storage::Error) -> Option<String> {
+    use storage::Error as E;
+    Some(match error {
+        E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
+        E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
+        E::NameInUse { name, .. } => {
+            format!("remove that container with `strate rm {name}`, or choose another --name")
+        }
+        E::ImageInUse { container, .. } => {
+            let id = container.split_whitespace().next().unwrap_or(container);
+            format!("remove the container first with `strate rm {id}`")
+        }
+        E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
+        E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
+        E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
+        E::Space { .. } => {
+            "free some with `strate image prune -a`, or use another disk with --root".to_owned()
+        }
+        E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
+        E::MissingBlob(_) | E::CorruptBlob { .. } => "pull or build the image again".to_owned(),
+        _ => return None,
+    })
+}
+
+fn userns_hint(error: &userns::Error) -> String {
+    let _ = error;
+    "`strate doctor` says what is missing on this host".to_owned()
+}
+
+fn context_hint(error: &ContextError) -> String {
+    match error {
+        ContextError::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
+        ContextError::Cwd(_) => "`cd` to a directory that exists".to_owned(),
+    }
+}
+
+fn io_hint(error: &std::io::Error) -> Option<String> {
+    (error.kind() == std::io::ErrorKind::StorageFull)
+        .then(|| "free some space with `strate image prune -a`, or use another disk with --root".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot pull `x`")]
+    struct Outer(#[source] std::io::Error);
+
+    fn full() -> std::io::Error {
+        std::io::Error::from(std::io::ErrorKind::StorageFull)
+    }
+
+    #[test]
+    fn a_chain_keeps_its_causes_and_finds_hints() {
+        let error = CmdError::from(Outer(full()));
+        assert_eq!(error.message(), "cannot pull `x`");
+        assert_eq!(error.causes(), [full().to_string()]);
+        assert_eq!(error.hints().len(), 1);
+        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.or_exit_code(125).exit_code(), 125);
+    }
+
+    #[test]
+    fn a_headline_pushes_the_rest_down() {
+        let error = CmdError::from(Outer(full())).while_doing("cannot run `y`");
+        assert_eq!(error.message(), "cannot run `y`");
+        assert_eq!(error.causes(), ["cannot pull `x`".to_owned(), full().to_string()]);
+        let error = CmdError::usage("bad").while_doing("cannot run");
+        assert_eq!(error.causes(), ["bad"]);
+    }
+
+    #[test]
+    fn storage_errors_have_hints() {
+        let error = CmdError::from(storage::Error::NoSuchImage("x".into()));
+        assert_eq!(error.hints(), ["`strate images` lists the images that are here"]);
     }
 }

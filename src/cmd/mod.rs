@@ -1,85 +1,251 @@
 //! Floor 6: the command line. Each verb: arguments → request → one call into `ops` → what to print.
 //!
 //! A group of verbs is one file. A verb there is an arguments struct and a function
-//! `fn verb(cx: &mut Context, ui: &mut Ui, args: VerbArgs) -> CmdResult`. The table [`Verb`] names them all; a verb
-//! that is also known under an object (`image ls`) is the same struct in the object's table.
+//! `fn verb(cx: &mut Context, ui: &mut Ui, args: VerbArgs) -> CmdResult`; the tables in `verbs.rs` name them all and
+//! say what each needs. A function returns its exit code, or any error by `?`: [`CmdError`] takes them all.
 
 mod build;
+mod complete;
 mod container;
 mod error;
 mod image;
 mod registry;
 mod system;
+mod verbs;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use crate::context::{Context, GlobalOptions};
-use crate::ui::Ui;
+use crate::ops::enter;
+use crate::ui::{self, Ui};
+use verbs::{Needs, Verb};
 
 pub use error::CmdError;
 
 /// What a verb function returns: the exit code of success, or an error that knows its own.
 pub type CmdResult = Result<u8, CmdError>;
 
-/// What a verb needs before it runs; decided here once, before any thread exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    /// Nothing: works in any process.
-    Nothing,
-    /// A rung of the ladder of user namespaces.
-    UserNamespace,
-}
-
 /// Pull, build, run, commit and push OCI images without a daemon and without root
 #[derive(Debug, Parser)]
-#[command(name = "strate", version, disable_help_subcommand = true)]
+#[command(
+    name = "strate",
+    version = concat!("version ", env!("CARGO_PKG_VERSION")),
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    max_term_width = 110,
+    after_help = "`strate VERB --help` says more about a verb. `strate doctor` checks this host."
+)]
 struct Cli {
-    /// Where images and containers are kept
-    #[arg(long, value_name = "DIR", global = true)]
-    root: Option<std::path::PathBuf>,
-    /// Print what happens, step by step
-    #[arg(long, short = 'D', global = true)]
-    debug: bool,
+    #[command(flatten)]
+    global: GlobalArgs,
     #[command(subcommand)]
     verb: Verb,
 }
 
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Build an image from a Dockerfile
-    Build(build::BuildArgs),
+/// Options that every verb takes, before or after its name.
+#[derive(Debug, clap::Args)]
+struct GlobalArgs {
+    /// Where images and containers are kept
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Global options")]
+    root: Option<PathBuf>,
+    /// Print what happens, step by step
+    #[arg(long, short = 'D', global = true, help_heading = "Global options")]
+    debug: bool,
+    /// Take just this rung of the user namespace ladder
+    #[arg(long, value_name = "RUNG", global = true, help_heading = "Global options", hide_short_help = true)]
+    userns_mode: Option<UsernsMode>,
+    /// Make root file systems just this way
+    #[arg(
+        long,
+        value_name = "METHOD",
+        global = true,
+        help_heading = "Global options",
+        hide_short_help = true
+    )]
+    layering: Option<Layering>,
+    /// Directory of docker's config.json, for credentials
+    #[arg(long, value_name = "DIR", help_heading = "Global options", hide_short_help = true)]
+    config: Option<PathBuf>,
+    /// Accepted for docker's sake: there is no daemon
+    #[arg(long, short = 'H', value_name = "HOST", hide = true)]
+    host: Option<String>,
+    /// Accepted for docker's sake: there is one context
+    #[arg(long, short = 'c', value_name = "NAME", hide = true)]
+    context: Option<String>,
+    /// `debug` is the same as --debug
+    #[arg(long, short = 'l', value_name = "LEVEL", hide = true)]
+    log_level: Option<String>,
+    /// Print the version
+    #[arg(long, short = 'v', action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// `--userns-mode`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UsernsMode {
+    /// Root's own rights
+    Root,
+    /// A namespace with the user's subordinate ids
+    Full,
+    /// A namespace with one id
+    Single,
+    /// No isolation: everything but RUN and run
+    None,
+}
+
+impl UsernsMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Full => "full",
+            Self::Single => "single",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `--layering`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Layering {
+    /// The kernel's overlay file system
+    Overlay,
+    /// A full copy
+    Copy,
+}
+
+impl Layering {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Copy => "copy",
+        }
+    }
 }
 
 /// Run a command line, program name included.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    ui::crash::install(env!("CARGO_PKG_VERSION"));
+    if complete::answer(&args) {
+        return ExitCode::SUCCESS;
+    }
+    let usage_code = if ends_with_125(&args) { 125 } else { 2 };
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(if error.exit_code() == 0 { 0 } else { usage_code });
         }
     };
     let mut ui = Ui::new();
-    let options = GlobalOptions { root: cli.root, debug: cli.debug };
-    let result = Context::gather(&options)
-        .map_err(CmdError::from)
-        .and_then(|mut cx| dispatch(&mut cx, &mut ui, cli.verb));
-    match result {
+    let failure_code = cli.verb.failure_code();
+    match run(cli, &mut ui) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            ui.error(&error);
+            let error = error.or_exit_code(failure_code);
+            if let Some(report) = error.report() {
+                ui.error(&report);
+            }
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn dispatch(cx: &mut Context, ui: &mut Ui, verb: Verb) -> CmdResult {
-    let _ = (Needs::Nothing, Needs::UserNamespace);
-    match verb {
-        Verb::Build(args) => build::build(cx, ui, args),
+/// The command line as clap sees it, for completion and the manual.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
+    let GlobalArgs { root, debug, userns_mode, layering, config, host, context, log_level, version: _ } =
+        cli.global;
+    let debug = debug || matches!(log_level.as_deref(), Some("debug" | "trace"));
+    let mut cx = Context::gather(&GlobalOptions { root, debug })?;
+    if let Some(config) = config {
+        cx.env.insert("DOCKER_CONFIG".to_owned(), config.to_string_lossy().into_owned());
+    }
+    set(&mut cx, "STRATE_USERNS_MODE", userns_mode.map(UsernsMode::name));
+    set(&mut cx, "STRATE_LAYERING", layering.map(Layering::name));
+    if host.is_some() || cx.var("DOCKER_HOST").is_some() {
+        ui.warn(
+            "DOCKER_HOST and --host are ignored: strate has no daemon and works on this machine's own store",
+        );
+    }
+    if context.is_some_and(|name| name != "default") {
+        ui.warn("--context is ignored: strate has no daemon and so one context");
+    }
+    if cli.verb.needs() == Needs::UserNamespace {
+        enter::enter(&mut cx)?;
+        if let Some(notice) = enter::notice(&cx) {
+            ui.note(notice);
+        }
+    }
+    cli.verb.run(&mut cx, ui)
+}
+
+/// An option wins over the environment variable of the same meaning.
+fn set(cx: &mut Context, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        cx.env.insert(name.to_owned(), value.to_owned());
+    }
+}
+
+/// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
+/// lower codes are the program's.
+fn ends_with_125(args: &[OsString]) -> bool {
+    const TAKES_VALUE: [&str; 9] = [
+        "--root",
+        "--userns-mode",
+        "--layering",
+        "--config",
+        "--host",
+        "-H",
+        "--context",
+        "-c",
+        "--log-level",
+    ];
+    let mut words = args.iter().skip(1).map(OsString::as_os_str);
+    let mut verb = || {
+        while let Some(word) = words.next() {
+            if TAKES_VALUE.iter().any(|option| word == OsStr::new(option)) {
+                words.next();
+            } else if !word.as_encoded_bytes().starts_with(b"-") {
+                return word.to_str();
+            }
+        }
+        None
+    };
+    match verb() {
+        Some("container") => matches!(verb(), Some("run" | "create" | "exec")),
+        first => matches!(first, Some("run" | "create" | "exec")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_of_run_is_125() {
+        for (line, expected) in [
+            ("strate run --nonsense", true),
+            ("strate --root /x run --nonsense", true),
+            ("strate --root=/x -D container exec", true),
+            ("strate container ls run", false),
+            ("strate --root run images", false),
+            ("strate", false),
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(ends_with_125(&args), expected, "{line}");
+        }
     }
 }

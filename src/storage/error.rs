@@ -87,6 +87,19 @@ pub enum Error {
         /// Ours.
         known: u32,
     },
+    /// The store uses a feature this binary does not know.
+    #[error("the store at `{path}` uses the feature `{feature}`, which this strate does not know and needs to {}", if *.write { "write it" } else { "read it" })]
+    Feature {
+        /// The store.
+        path: PathBuf,
+        /// The feature.
+        feature: String,
+        /// Whether it only stands in the way of writing.
+        write: bool,
+    },
+    /// The directory holds other things.
+    #[error("`{0}` is not empty and not a store")]
+    NotAStore(PathBuf),
     /// The store cannot be written.
     #[error("the store at `{path}` cannot be written")]
     ReadOnly {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::oci::Digest;
+
 /// Knows every path of the store; nothing else joins path strings.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -10,12 +12,173 @@ pub struct Layout {
 
 impl Layout {
     /// The store at `root` (absolute).
+    #[must_use]
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
     /// The top.
+    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// `oci-layout`: says that this is an OCI image layout.
+    #[must_use]
+    pub fn oci_layout(&self) -> PathBuf {
+        self.root.join("oci-layout")
+    }
+
+    /// `strate.json`: format version and feature flags.
+    #[must_use]
+    pub fn format(&self) -> PathBuf {
+        self.root.join("strate.json")
+    }
+
+    /// `index.json`: the names.
+    #[must_use]
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index.json")
+    }
+
+    /// `blobs/`
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// `blobs/<algorithm>/`
+    #[must_use]
+    pub fn blob_dir(&self, algorithm: &str) -> PathBuf {
+        self.blobs().join(algorithm)
+    }
+
+    /// `blobs/<algorithm>/<hex>`
+    #[must_use]
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blob_dir(digest.algorithm()).join(digest.hex())
+    }
+
+    /// `partial/`: downloads that were cut short.
+    #[must_use]
+    pub fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    /// `partial/<algorithm>-<hex>`
+    #[must_use]
+    pub fn partial(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(file_name(digest))
+    }
+
+    /// `snapshots/`
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    /// `snapshots/<key>/`
+    #[must_use]
+    pub fn snapshot(&self, key: &Digest) -> PathBuf {
+        self.snapshots().join(file_name(key))
+    }
+
+    /// `containers/`
+    #[must_use]
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// `containers/<id>/`
+    #[must_use]
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    /// `volumes/`
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// `volumes/<name>/`
+    #[must_use]
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
+
+    /// `cache/`
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// `cache/records/`: what builds remember.
+    #[must_use]
+    pub fn records(&self) -> PathBuf {
+        self.cache().join("records")
+    }
+
+    /// `cache/records/<hash of the key>`
+    #[must_use]
+    pub fn record(&self, key: &str) -> PathBuf {
+        self.records().join(Digest::sha256(key).hex())
+    }
+
+    /// `cache/layers/`: what is known of each layer blob.
+    #[must_use]
+    pub fn layer_facts(&self) -> PathBuf {
+        self.cache().join("layers")
+    }
+
+    /// `cache/layers/<algorithm>-<hex>`
+    #[must_use]
+    pub fn layer_fact(&self, blob: &Digest) -> PathBuf {
+        self.layer_facts().join(file_name(blob))
+    }
+
+    /// `locks/`
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    /// `locks/<name>`
+    #[must_use]
+    pub fn lock(&self, name: &str) -> PathBuf {
+        self.locks().join(name)
+    }
+
+    /// `tmp/`
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+}
+
+/// A digest as one file name.
+#[must_use]
+pub fn file_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.hex())
+}
+
+/// The digest that a file name stands for.
+#[must_use]
+pub fn parse_file_name(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_of_digests_go_both_ways() {
+        let digest = Digest::sha256("x");
+        assert_eq!(parse_file_name(&file_name(&digest)), Some(digest));
+        for bad in ["", "CACHEDIR.TAG", "sha256-../x", "sha256"] {
+            assert_eq!(parse_file_name(bad), None);
+        }
     }
 }

@@ -11,11 +11,13 @@ mod error;
 mod format;
 mod gc;
 mod images;
+mod index;
 mod layering;
 mod layout;
 mod lock;
 mod sink;
 mod snapshots;
+mod staging;
 
 pub use blobs::BlobWriter;
 pub use commit::CommitOptions;
@@ -24,10 +26,16 @@ pub use error::Error;
 pub use gc::{Collected, PruneImages, Removed};
 pub use images::{Image, ImageRecord};
 pub use layering::{Method, Mounted};
-pub use lock::{LockMode, Locked};
+pub use layout::Layout;
+pub use lock::{LockMode, LockName, Locked, Notice};
 pub use snapshots::{Snapshot, Stack};
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::sys::{SysError, atomic};
 
 /// What the process that opens the store can do with it.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +50,17 @@ pub struct Abilities {
 /// An open store.
 ///
 /// Opened for reading it takes no lock and creates nothing. Opened for writing it holds the store lock shared until it
-/// is dropped, so that a collector waits.
+/// is dropped, so that nobody sweeps lock files or upgrades the format meanwhile; a collector works beside it and
+/// leaves alone what it pinned.
 #[derive(Debug)]
 pub struct Store {
-    layout: layout::Layout,
+    layout: Layout,
     abilities: Option<Abilities>,
+    notice: Notice,
+    forced_method: Option<Method>,
+    staging: Mutex<Option<Arc<staging::Staging>>>,
+    /// Directories with new names that are not synced yet.
+    unsynced: Mutex<BTreeSet<PathBuf>>,
     _lock: Option<Locked>,
 }
 
@@ -56,8 +70,9 @@ impl Store {
     /// # Errors
     /// When the store exists but cannot be read, or its format is newer than this binary.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let _ = root;
-        todo!()
+        let layout = Layout::new(root);
+        format::check(&layout, false)?;
+        Ok(Self::new(layout, None, None))
     }
 
     /// Open for writing, creating the store when it is not there.
@@ -65,12 +80,115 @@ impl Store {
     /// # Errors
     /// When it cannot be created or written, belongs to another user, or its format is newer than this binary.
     pub fn open_writable(root: &Path, abilities: Abilities) -> Result<Self, Error> {
-        let _ = (root, abilities);
-        todo!()
+        let layout = Layout::new(root);
+        if !format::check(&layout, true)? {
+            format::create(&layout)?;
+        }
+        format::check_owner(root)?;
+        refuse_read_only(root)?;
+        let lock = lock::lock(&layout, &LockName::Store, LockMode::Shared, &|_| ())?;
+        Ok(Self::new(layout, Some(abilities), Some(lock)))
+    }
+
+    fn new(layout: Layout, abilities: Option<Abilities>, lock: Option<Locked>) -> Self {
+        Self {
+            layout,
+            abilities,
+            notice: Notice::default(),
+            forced_method: None,
+            staging: Mutex::default(),
+            unsynced: Mutex::default(),
+            _lock: lock,
+        }
+    }
+
+    /// Announce waits and repairs through `notice`.
+    #[must_use]
+    pub fn with_notice(mut self, notice: Notice) -> Self {
+        self.notice = notice;
+        self
+    }
+
+    /// Use this layering method, whatever a probe would find.
+    #[must_use]
+    pub fn with_layering(mut self, method: Option<Method>) -> Self {
+        self.forced_method = method;
+        self
     }
 
     /// Where the store lies.
     pub fn root(&self) -> PathBuf {
-        todo!()
+        self.layout.root().to_owned()
+    }
+
+    /// Every path of the store.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What this process can do with the store.
+    ///
+    /// # Errors
+    /// When it was opened for reading only.
+    pub(crate) fn writable(&self) -> Result<Abilities, Error> {
+        self.abilities.ok_or_else(|| {
+            let source = SysError::path("write", self.layout.root(), io::ErrorKind::PermissionDenied);
+            Error::ReadOnly { path: self.root(), source }
+        })
+    }
+
+    /// Take a lock; a wait of more than a second is announced.
+    ///
+    /// # Errors
+    /// When the lock file cannot be made.
+    pub(crate) fn lock(&self, name: &LockName<'_>, mode: LockMode) -> Result<Locked, Error> {
+        lock::lock(&self.layout, name, mode, &|text| self.notice.say(text))
+    }
+
+    /// Take a lock if nobody is in the way.
+    ///
+    /// # Errors
+    /// When the lock file cannot be made.
+    pub(crate) fn try_lock(&self, name: &LockName<'_>, mode: LockMode) -> Result<Option<Locked>, Error> {
+        lock::try_lock(&self.layout, name, mode)
+    }
+
+    /// Replace a file of the store whole; other processes see the old or the new one.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is intact then.
+    pub(crate) fn replace_file(
+        &self,
+        target: &Path,
+        bytes: &[u8],
+        durability: atomic::Durability,
+    ) -> Result<(), Error> {
+        let temp = self.stage_path("file")?;
+        atomic::replace_file(target, &temp, bytes, durability).map_err(Error::from)
+    }
+
+    /// Remember that `dir` has a new name in it: [`Store::sync_published`] makes it durable before anything points to it.
+    fn published_in(&self, dir: &Path) {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+    }
+
+    /// Make the names of published blobs durable.
+    fn sync_published(&self) -> Result<(), Error> {
+        let dirs = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
+        for dir in dirs {
+            atomic::sync_dir(&dir)?;
+        }
+        Ok(())
     }
 }
+
+/// A command that writes fails before it does any work when the file system is mounted read-only.
+fn refuse_read_only(root: &Path) -> Result<(), Error> {
+    let mode = rustix::fs::Access::WRITE_OK;
+    rustix::fs::accessat(rustix::fs::CWD, root, mode, rustix::fs::AtFlags::EACCESS).map_err(|error| {
+        Error::ReadOnly { path: root.to_owned(), source: SysError::path("write", root, error) }
+    })
+}
+
+#[cfg(test)]
+mod tests;

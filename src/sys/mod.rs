@@ -3,6 +3,16 @@
 //! What `rustix` or `nix` offers safely is called directly where it is needed; a wrapper stands here when the call
 //! needs unsafe code, or when several floors share a small policy around it.
 
+pub mod atomic;
+pub mod boot;
 mod error;
+pub mod exec;
+pub mod flock;
+pub mod fork;
+pub mod mount_attr;
+pub mod ns;
+pub mod signals;
+pub mod tty;
+pub mod writeback;
 
 pub use error::{SysError, SysResult};

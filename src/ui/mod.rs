@@ -1,15 +1,24 @@
 //! Floor 6: the terminal. stdout is data; everything else goes to stderr. A broken pipe is a quiet end.
 
+pub mod crash;
+pub mod error;
+pub mod format;
+pub mod sanitise;
+pub mod table;
+pub mod term;
 pub mod words;
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
 
-use crate::cmd::CmdError;
+pub use error::ErrorReport;
 
 /// The two streams of a command.
 #[derive(Debug)]
 pub struct Ui {
     stdout_gone: bool,
+    stdout_is_terminal: bool,
+    stderr_is_terminal: bool,
 }
 
 impl Default for Ui {
@@ -22,20 +31,60 @@ impl Ui {
     /// The process's own streams.
     #[must_use]
     pub fn new() -> Self {
-        Self { stdout_gone: false }
+        Self {
+            stdout_gone: false,
+            stdout_is_terminal: std::io::stdout().is_terminal(),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+        }
     }
 
-    /// Print data: one line on stdout.
+    /// Print data: one line on stdout. What could steer a terminal is shown escaped when stdout is one.
     pub fn line(&mut self, text: impl std::fmt::Display) {
+        self.text(&format!("{text}\n"));
+    }
+
+    /// Print data that brings its own line ends.
+    pub fn text(&mut self, text: &str) {
+        let text = if self.stdout_is_terminal { sanitise::text(text) } else { Cow::Borrowed(text) };
+        self.bytes(text.as_bytes());
+    }
+
+    /// Print data as it is, whatever it is.
+    pub fn bytes(&mut self, bytes: &[u8]) {
         if !self.stdout_gone {
             let mut out = std::io::stdout().lock();
-            self.stdout_gone = writeln!(out, "{text}").and_then(|()| out.flush()).is_err();
+            self.stdout_gone = out.write_all(bytes).and_then(|()| out.flush()).is_err();
         }
+    }
+
+    /// Whether nobody reads stdout any more; a verb that prints without end stops then.
+    #[must_use]
+    pub fn stdout_gone(&self) -> bool {
+        self.stdout_gone
+    }
+
+    /// Whether stdout is a terminal.
+    #[must_use]
+    pub fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
+    /// Whether stderr is a terminal.
+    #[must_use]
+    pub fn stderr_is_terminal(&self) -> bool {
+        self.stderr_is_terminal
     }
 
     /// Say something about the command: one line on stderr.
     pub fn note(&mut self, text: impl std::fmt::Display) {
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let mut text = format!("{text}\n");
+        if self.stderr_is_terminal {
+            if let Cow::Owned(clean) = sanitise::text(&text) {
+                text = clean;
+            }
+        }
+        // Nothing can be said about a stderr that is gone.
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 
     /// Warn: one line on stderr.
@@ -44,13 +93,7 @@ impl Ui {
     }
 
     /// Print an error with its causes and hints.
-    pub fn error(&mut self, error: &CmdError) {
-        self.note(format_args!("error: {}", error.message()));
-        for cause in error.causes() {
-            self.note(format_args!("  caused by: {cause}"));
-        }
-        for hint in error.hints() {
-            self.note(format_args!("hint: {hint}"));
-        }
+    pub fn error(&mut self, error: &ErrorReport) {
+        self.note(error);
     }
 }

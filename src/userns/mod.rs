@@ -3,7 +3,11 @@
 //! A command that needs isolation calls [`enter`] once, first thing, while the process has one thread. After it the
 //! process is uid 0 of its own user and mount namespace (or was root already), and files it makes have container ids.
 
+mod enter;
 mod error;
+mod probe;
+mod refusal;
+mod subid;
 
 pub use error::Error;
 
@@ -82,13 +86,11 @@ pub struct Request {
 /// # Errors
 /// When a pinned rung does not work. Not pinned, the lowest rung is [`Rung::None`] and always works.
 pub fn enter(request: &Request) -> Result<Entered, Error> {
-    let _ = request;
-    todo!()
+    enter::climb(request)
 }
 
 /// What each rung would answer, without entering any (for `info` and `doctor`): probed in a child.
 #[must_use]
 pub fn probe(request: &Request) -> Vec<(Rung, Result<String, String>)> {
-    let _ = request;
-    todo!()
+    probe::probe(request)
 }

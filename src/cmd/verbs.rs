@@ -1,0 +1,308 @@
+//! The table of verbs: each line is a verb, its arguments, its function, what it needs and, where docker's exit code
+//! for our own failures is not 1, that code.
+//!
+//! To add a verb, write `fn verb(cx: &mut Context, ui: &mut Ui, args: VerbArgs) -> CmdResult` in the file of its group
+//! and add (or uncomment) its line here; a verb known in two forms (`images`, `image ls`) has a line in both tables.
+//! The doc comment is its line in the help. A verb that wants `-h` for itself (docker's `run -h NAME`) puts
+//! `#[command(disable_help_flag = true)]` on its arguments and declares `--help` with `ArgAction::Help`.
+
+use clap::Subcommand;
+
+#[allow(unused_imports, reason = "their verbs are coming")]
+use super::{CmdResult, build, container, image, registry, system};
+use crate::context::Context;
+use crate::ui::Ui;
+
+/// What a verb needs before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: works in any process.
+    Nothing,
+    /// A rung of the ladder of user namespaces, taken once, before any thread exists.
+    UserNamespace,
+}
+
+macro_rules! verbs {
+    ($(#[$outer:meta])* $table:ident {
+        $( $(#[$attr:meta])* $name:ident($args:ty) => $run:path, $needs:ident $(, $code:literal)?; )*
+    }) => {
+        $(#[$outer])*
+        #[derive(Debug, Subcommand)]
+        #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
+        pub(super) enum $table {
+            $( $(#[$attr])* $name($args), )*
+        }
+
+        impl $table {
+            fn needs(&self) -> Needs {
+                match *self {
+                    $( Self::$name(_) => Needs::$needs, )*
+                }
+            }
+
+            fn failure_code(&self) -> u8 {
+                match *self {
+                    $( Self::$name(_) => [1 $(, $code)?].last().copied().unwrap_or(1), )*
+                }
+            }
+
+            fn run(self, cx: &mut Context, ui: &mut Ui) -> CmdResult {
+                let _ = (&cx, &ui);
+                match self {
+                    $( Self::$name(args) => $run(cx, ui, args), )*
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    /// Verbs without an object.
+    PlainVerb {
+        // /// Create and run a new container from an image
+        // Run(container::RunArgs) => container::run, UserNamespace, 125;
+
+        // /// Run another program in a running container
+        // Exec(container::ExecArgs) => container::exec, Nothing, 125;
+
+        // /// List containers
+        // #[command(visible_alias = "list")]
+        // Ps(container::PsArgs) => container::ps, Nothing;
+
+        /// Build an image from a Dockerfile
+        #[command(alias = "bud")]
+        Build(build::BuildArgs) => build::build, UserNamespace;
+
+        // /// Fetch an image from a registry
+        // Pull(registry::PullArgs) => registry::pull, UserNamespace;
+
+        // /// Send an image to a registry
+        // Push(registry::PushArgs) => registry::push, Nothing;
+
+        // /// List images
+        // Images(image::ImagesArgs) => image::images, Nothing;
+
+        // /// Log in to a registry
+        // Login(registry::LoginArgs) => registry::login, Nothing;
+
+        // /// Log out of a registry
+        // Logout(registry::LogoutArgs) => registry::logout, Nothing;
+
+        // /// Make a new image from a container's changes
+        // Commit(container::CommitArgs) => container::commit, UserNamespace;
+
+        // /// Create a container without starting it
+        // Create(container::CreateArgs) => container::create, UserNamespace, 125;
+
+        // /// Show how an image was made
+        // History(image::HistoryArgs) => image::history, Nothing;
+
+        // /// Show everything about images and containers, as JSON
+        // Inspect(image::InspectArgs) => image::inspect, Nothing;
+
+        // /// Send a signal to running containers
+        // Kill(container::KillArgs) => container::kill, Nothing;
+
+        // /// Show what a container has written
+        // Logs(container::LogsArgs) => container::logs, Nothing;
+
+        // /// Rename a container
+        // Rename(container::RenameArgs) => container::rename, Nothing;
+
+        // /// Remove containers
+        // Rm(container::RmArgs) => container::rm, UserNamespace;
+
+        // /// Remove images
+        // Rmi(image::RmiArgs) => image::rmi, UserNamespace;
+
+        // /// Write images to a tar archive
+        // Save(image::SaveArgs) => image::save, Nothing;
+
+        // /// Start stopped containers
+        // Start(container::StartArgs) => container::start, UserNamespace;
+
+        // /// Stop running containers
+        // Stop(container::StopArgs) => container::stop, Nothing;
+
+        // /// Give an image another name
+        // Tag(image::TagArgs) => image::tag, Nothing;
+
+        // /// Wait until containers stop, then print their exit codes
+        // Wait(container::WaitArgs) => container::wait, Nothing;
+    }
+}
+
+verbs! {
+    /// Verbs of `image`.
+    ImageVerb {
+        /// Build an image from a Dockerfile
+        Build(build::BuildArgs) => build::build, UserNamespace;
+
+        // /// Show how an image was made
+        // History(image::HistoryArgs) => image::history, Nothing;
+
+        // /// Show everything about images, as JSON
+        // Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
+
+        // /// List images
+        // #[command(visible_alias = "list")]
+        // Ls(image::ImagesArgs) => image::images, Nothing;
+
+        // /// Remove images that nothing uses
+        // Prune(image::PruneArgs) => image::image_prune, UserNamespace;
+
+        // /// Fetch an image from a registry
+        // Pull(registry::PullArgs) => registry::pull, UserNamespace;
+
+        // /// Send an image to a registry
+        // Push(registry::PushArgs) => registry::push, Nothing;
+
+        // /// Remove images
+        // #[command(visible_aliases = ["remove", "rmi"])]
+        // Rm(image::RmiArgs) => image::rmi, UserNamespace;
+
+        // /// Write images to a tar archive
+        // Save(image::SaveArgs) => image::save, Nothing;
+
+        // /// Give an image another name
+        // Tag(image::TagArgs) => image::tag, Nothing;
+    }
+}
+
+verbs! {
+    /// Verbs of `container`.
+    ContainerVerb {
+        // /// Make a new image from a container's changes
+        // Commit(container::CommitArgs) => container::commit, UserNamespace;
+
+        // /// Create a container without starting it
+        // Create(container::CreateArgs) => container::create, UserNamespace, 125;
+
+        // /// Run another program in a running container
+        // Exec(container::ExecArgs) => container::exec, Nothing, 125;
+
+        // /// Show everything about containers, as JSON
+        // Inspect(container::InspectArgs) => container::inspect, Nothing;
+
+        // /// Send a signal to running containers
+        // Kill(container::KillArgs) => container::kill, Nothing;
+
+        // /// Show what a container has written
+        // Logs(container::LogsArgs) => container::logs, Nothing;
+
+        // /// List containers
+        // #[command(visible_aliases = ["list", "ps"])]
+        // Ls(container::PsArgs) => container::ps, Nothing;
+
+        // /// Remove containers that do not run
+        // Prune(container::PruneArgs) => container::prune, UserNamespace;
+
+        // /// Rename a container
+        // Rename(container::RenameArgs) => container::rename, Nothing;
+
+        // /// Remove containers
+        // #[command(visible_alias = "remove")]
+        // Rm(container::RmArgs) => container::rm, UserNamespace;
+
+        // /// Create and run a new container from an image
+        // Run(container::RunArgs) => container::run, UserNamespace, 125;
+
+        // /// Start stopped containers
+        // Start(container::StartArgs) => container::start, UserNamespace;
+
+        // /// Stop running containers
+        // Stop(container::StopArgs) => container::stop, Nothing;
+
+        // /// Wait until containers stop, then print their exit codes
+        // Wait(container::WaitArgs) => container::wait, Nothing;
+    }
+}
+
+verbs! {
+    /// Verbs that come last in the help.
+    ToolVerb {
+        // /// Print a completion script for a shell
+        // Completion(system::CompletionArgs) => system::completion, Nothing;
+
+        // /// Check this host and say how to fix what is missing
+        // Doctor(system::DoctorArgs) => system::doctor, Nothing;
+
+        // /// Show facts about this host and the store
+        // Info(system::InfoArgs) => system::info, Nothing;
+
+        /// Show the version
+        Version(system::VersionArgs) => system::version, Nothing;
+    }
+}
+
+verbs! {
+    /// Verbs of `system`.
+    SystemVerb {
+        // /// Check this host and say how to fix what is missing
+        // Doctor(system::DoctorArgs) => system::doctor, Nothing;
+
+        // /// Show facts about this host and the store
+        // Info(system::InfoArgs) => system::info, Nothing;
+    }
+}
+
+/// Every verb.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
+pub(super) enum Verb {
+    #[command(flatten)]
+    Plain(PlainVerb),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(ContainerVerb),
+    /// Look at this host and the store
+    #[command(subcommand)]
+    System(SystemVerb),
+    /// Same as `build`
+    #[command(subcommand, hide = true, alias = "buildx")]
+    Builder(BuilderVerb),
+    #[command(flatten)]
+    Tool(ToolVerb),
+}
+
+verbs! {
+    /// Verbs of `builder` and `buildx`.
+    BuilderVerb {
+        /// Build an image from a Dockerfile
+        #[command(alias = "b")]
+        Build(build::BuildArgs) => build::build, UserNamespace;
+    }
+}
+
+macro_rules! each_table {
+    ($self:expr, $verb:ident => $result:expr) => {
+        match $self {
+            Verb::Plain($verb) => $result,
+            Verb::Image($verb) => $result,
+            Verb::Container($verb) => $result,
+            Verb::System($verb) => $result,
+            Verb::Builder($verb) => $result,
+            Verb::Tool($verb) => $result,
+        }
+    };
+}
+
+impl Verb {
+    /// What it needs before it runs.
+    pub(super) fn needs(&self) -> Needs {
+        each_table!(self, verb => verb.needs())
+    }
+
+    /// The exit code of our own failures.
+    pub(super) fn failure_code(&self) -> u8 {
+        each_table!(self, verb => verb.failure_code())
+    }
+
+    /// Run it.
+    pub(super) fn run(self, cx: &mut Context, ui: &mut Ui) -> CmdResult {
+        each_table!(self, verb => verb.run(cx, ui))
+    }
+}

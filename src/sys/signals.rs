@@ -1,0 +1,99 @@
+//! Signals: masks, dispositions, `signalfd(2)`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::{SysError, SysResult};
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set; sigaddset refuses bad numbers.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Every disposition and the mask back to what a fresh process has. The Rust runtime ignores `SIGPIPE`; a program
+/// must not inherit that.
+pub fn reset_all() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is always a valid disposition; KILL, STOP and the C library's own two are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let none = set_of(&[]);
+    // SAFETY: the set is valid, the old one is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// Signals held back while it lives, readable from its descriptor; the old mask comes back when it is dropped.
+#[derive(Debug)]
+pub struct SignalReader {
+    fd: OwnedFd,
+    old: Mask,
+}
+
+/// A signal mask (`sigset_t` has no `Debug`).
+struct Mask(libc::sigset_t);
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mask")
+    }
+}
+
+impl SignalReader {
+    /// Hold back `signals` in this thread and read them from a descriptor.
+    ///
+    /// # Errors
+    /// What `signalfd(2)` answers.
+    pub fn new(signals: &[i32]) -> SysResult<Self> {
+        let set = set_of(signals);
+        // SAFETY: the set is valid.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(SysError::new("watch", "signals", io::Error::last_os_error()));
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut old = set_of(&[]);
+        // SAFETY: both sets are valid.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut old) };
+        Ok(Self { fd, old: Mask(old) })
+    }
+
+    /// The descriptor to poll.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.fd.as_fd()
+    }
+
+    /// The next pending signal, by number.
+    #[must_use]
+    pub fn next(&self) -> Option<i32> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the buffer has the size that is passed.
+        let got = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if usize::try_from(got) != Ok(size) {
+            return None;
+        }
+        // SAFETY: the kernel filled it, and any bits are a valid value.
+        i32::try_from(unsafe { info.assume_init() }.ssi_signo).ok()
+    }
+}
+
+impl Drop for SignalReader {
+    fn drop(&mut self) {
+        // What arrived meanwhile and was not read must not strike when the mask goes.
+        while self.next().is_some() {}
+        // SAFETY: the set was filled by pthread_sigmask.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.old.0, std::ptr::null_mut()) };
+    }
+}

@@ -1,0 +1,139 @@
+//! Listings: rows of fields as docker's table, as JSON lines, or by a template for each row.
+
+use serde_json::{Map, Value};
+
+use super::{FormatError, Template};
+use crate::ui::table::Table;
+
+/// One field of a row that a listing can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Its name in templates and JSON.
+    pub field: &'static str,
+    /// Its header in tables.
+    pub header: &'static str,
+}
+
+impl Column {
+    /// A field and its header.
+    #[must_use]
+    pub const fn new(field: &'static str, header: &'static str) -> Self {
+        Self { field, header }
+    }
+}
+
+/// How to print rows.
+#[derive(Debug)]
+pub struct Listing {
+    columns: Vec<Column>,
+    style: Style,
+}
+
+#[derive(Debug)]
+enum Style {
+    /// The default columns.
+    Table { shown: Vec<&'static str> },
+    /// `table TEMPLATE`
+    TemplateTable(Template),
+    /// A template for each row.
+    Rows(Template),
+    /// A template that ranges over the rows by itself.
+    Whole(Template),
+    /// One object a line.
+    Json,
+}
+
+impl Listing {
+    /// Read a `--format`. `columns` names every field that has a header; `shown` are the fields of the default table,
+    /// which is what an absent or empty format and the word `table` mean.
+    ///
+    /// # Errors
+    /// [`FormatError::Parse`].
+    pub fn parse(
+        format: Option<&str>,
+        columns: &[Column],
+        shown: &[&'static str],
+    ) -> Result<Self, FormatError> {
+        let format = format.map(str::trim_start).unwrap_or_default();
+        let style = if format.trim_end().is_empty() || format.trim_end() == "table" {
+            Style::Table { shown: shown.to_vec() }
+        } else if format.trim_end() == "json" {
+            Style::Json
+        } else if let Some(template) =
+            format.strip_prefix("table ").or_else(|| format.strip_prefix("table\t"))
+        {
+            Style::TemplateTable(Template::parse(template)?)
+        } else {
+            let template = Template::parse(format)?;
+            if ranges_over_all(format) { Style::Whole(template) } else { Style::Rows(template) }
+        };
+        Ok(Self { columns: columns.to_vec(), style })
+    }
+
+    /// Print rows, each an object of at least the named columns. The text brings its line ends.
+    ///
+    /// # Errors
+    /// When the template does not fit the rows.
+    pub fn render(&self, rows: &[Value]) -> Result<String, FormatError> {
+        match &self.style {
+            Style::Table { shown } => Ok(self.default_table(rows, shown)),
+            Style::TemplateTable(template) => self.template_table(rows, template),
+            Style::Rows(template) => {
+                let mut text = String::new();
+                for row in rows {
+                    text.push_str(&template.render(row)?);
+                    text.push('\n');
+                }
+                Ok(text)
+            }
+            Style::Whole(template) => {
+                let text = template.render(&Value::Array(rows.to_vec()))?;
+                Ok(if text.is_empty() || text.ends_with('\n') { text } else { text + "\n" })
+            }
+            Style::Json => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+        }
+    }
+
+    fn default_table(&self, rows: &[Value], shown: &[&'static str]) -> String {
+        let header = |field: &str| self.columns.iter().find(|c| c.field == field).map_or("", |c| c.header);
+        let headers: Vec<&str> = shown.iter().map(|field| header(field)).collect();
+        let mut table = Table::new(&headers);
+        for row in rows {
+            table.row(shown.iter().map(|field| cell(&row[*field])));
+        }
+        table.render()
+    }
+
+    fn template_table(&self, rows: &[Value], template: &Template) -> Result<String, FormatError> {
+        let mut headers = Map::new();
+        for column in &self.columns {
+            headers.insert(column.field.to_owned(), column.header.into());
+        }
+        let mut table = Table::bare();
+        // A header line is the template over the headers. A template too clever for that has none.
+        if let Ok(line) = template.render(&Value::Object(headers)) {
+            table.row(line.split('\t'));
+        }
+        for row in rows {
+            table.row(template.render(row)?.split('\t'));
+        }
+        Ok(table.render())
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// podman's users write `{{range .}}…{{end}}` where docker's write what is between.
+fn ranges_over_all(format: &str) -> bool {
+    let action = format.trim_start().trim_start_matches("{{").trim_start_matches('-').trim_start();
+    action.strip_prefix("range").is_some_and(|rest| {
+        let rest = rest.trim_start();
+        rest.strip_prefix('.').is_some_and(|after| after.trim_start().starts_with(['}', '-']))
+    })
+}
