@@ -3,6 +3,8 @@
 pub mod crash;
 pub mod error;
 pub mod format;
+pub mod progress;
+pub mod prompt;
 pub mod sanitise;
 pub mod table;
 pub mod term;
