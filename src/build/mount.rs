@@ -116,7 +116,7 @@ impl fmt::Display for MountType {
 pub fn from(value: &str) -> Option<String> {
     let fields = fields(value).ok()?;
     let from = fields.iter().filter_map(|field| field.split_once('='));
-    from.filter(|(key, _)| key.eq_ignore_ascii_case("from")).last().map(|(_, name)| name.to_owned())
+    from.filter(|(key, _)| key.eq_ignore_ascii_case("from")).next_back().map(|(_, name)| name.to_owned())
 }
 
 /// What is checked before anything can be expanded.

@@ -1,10 +1,35 @@
 //! A layer's tar stream becomes a snapshot.
+//!
+//! Every call is relative to a descriptor below the root, and no name of the archive is walked by path but through
+//! [`RootDir`]. Decisions, where archives leave room:
+//!
+//! - Names are made plain lexically; one that leads out of the root is refused. Absolute names are relative to it.
+//! - A parent that is a link *of this layer* is followed inside of the root, and what a dangling one names is made; a
+//!   parent that is any other file is refused. Links of layers below are not seen: a directory takes their place, as
+//!   with docker's overlay driver. So the result depends on the archive alone.
+//! - A later entry replaces an earlier one of the same name, whole trees included; two directories become one.
+//! - Whiteouts concern the layers below only, wherever they stand in the archive. They are made at the end: where the
+//!   layer has an entry of that name the entry wins (a directory becomes opaque), and below an opaque directory there
+//!   is nothing to delete.
+//! - Only `user.*` attributes and `security.capability` are taken over, and of the former not what overlayfs and
+//!   fuse-overlayfs act on.
 
+mod create;
+mod finish;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::names::{self, Name};
+use super::tar::{Entry, Kind, Reader, Time};
 use super::{Error, OwnerTable};
+use crate::sys::{RootDir, SysError, xattr};
 
 /// How to unpack.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +56,11 @@ pub struct Applied {
     pub foreign_links: Vec<(PathBuf, PathBuf)>,
     /// What the disk could not hold.
     pub owners: OwnerTable,
+    /// The layer hides everything below it (`.wh..wh..opq` in the root). The kernel does not look for the attribute on
+    /// the root of a lower layer: whoever stacks layers has to begin with this one.
+    pub opaque_root: bool,
+    /// Extended attributes that the file system or the id map refused.
+    pub dropped_xattrs: u64,
 }
 
 impl Applied {
@@ -46,6 +76,147 @@ impl Applied {
 ///
 /// # Errors
 /// When the stream is not a valid tar, passes a limit, or the tree cannot be written.
-pub fn apply(_tar: &mut dyn Read, _root: BorrowedFd<'_>, _options: &ApplyOptions) -> Result<Applied, Error> {
-    todo!()
+pub fn apply(tar: &mut dyn Read, root: BorrowedFd<'_>, options: &ApplyOptions) -> Result<Applied, Error> {
+    let mut reader = Reader::new(tar);
+    let mut unpacker = Unpacker::new(root, options)?;
+    while let Some(entry) = reader.next_entry()? {
+        unpacker.take(&mut reader, &entry)?;
+    }
+    reader.drain()?;
+    unpacker.finish()
 }
+
+/// Mode of directories that the archive does not name.
+const IMPLIED_MODE: u32 = 0o755;
+
+/// A directory that was opened last, to be used for the entries that follow in it.
+struct Parent {
+    /// As the archive names it.
+    asked: PathBuf,
+    /// Where it is, without links.
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// What a directory gets at the end, when nothing is made in it any more.
+struct DirMeta {
+    mode: u32,
+    /// What `chmod` would find, when that is known.
+    current: Option<u32>,
+    mtime: Time,
+}
+
+/// The state of unpacking one layer. All paths are relative to the root and without links.
+struct Unpacker<'a> {
+    root: RootDir<'a>,
+    options: &'a ApplyOptions,
+    /// Owner and group of what we create.
+    ids: (u32, u32),
+    umask: u32,
+    parent: Option<Rc<Parent>>,
+    dirs: BTreeMap<PathBuf, DirMeta>,
+    implied: BTreeSet<PathBuf>,
+    /// As the archive names them.
+    opaques: BTreeSet<PathBuf>,
+    whiteouts: BTreeSet<PathBuf>,
+    /// Hard links whose target was not there: name and target.
+    links: BTreeMap<PathBuf, PathBuf>,
+    applied: Applied,
+}
+
+impl<'a> Unpacker<'a> {
+    fn new(root: BorrowedFd<'a>, options: &'a ApplyOptions) -> Result<Self, Error> {
+        let mut dirs = BTreeMap::new();
+        let meta = DirMeta { mode: IMPLIED_MODE, current: None, mtime: Time::default() };
+        dirs.insert(PathBuf::new(), meta);
+        prepare_root(root).map_err(|errno| SysError::new("prepare", "the root of the layer", errno))?;
+        Ok(Self {
+            root: RootDir::new(root),
+            options,
+            ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            umask: umask(),
+            parent: None,
+            dirs,
+            implied: BTreeSet::new(),
+            opaques: BTreeSet::new(),
+            whiteouts: BTreeSet::new(),
+            links: BTreeMap::new(),
+            applied: Applied::default(),
+        })
+    }
+
+    fn take(&mut self, reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Error> {
+        self.applied.entries += 1;
+        if self.applied.entries > self.options.max_entries {
+            return Err(Error::Limit(format!("more than {} entries", self.options.max_entries)));
+        }
+        self.applied.bytes = self.applied.bytes.saturating_add(entry.size);
+        if self.applied.bytes > self.options.max_bytes {
+            return Err(Error::Limit(format!("more than {} bytes of content", self.options.max_bytes)));
+        }
+        match names::classify(&entry.path).map_err(|what| reader.bad(what))? {
+            Name::Ignored => Ok(()),
+            Name::Whiteout(path) => {
+                self.whiteouts.insert(path);
+                Ok(())
+            }
+            Name::Opaque(path) => {
+                self.opaques.insert(path);
+                Ok(())
+            }
+            Name::Entry(path) => self.create(reader, entry, &path),
+        }
+    }
+
+    /// Open a directory, making it and those above it where they are missing. `None` when something that is not a
+    /// directory is in the way.
+    fn enter(&mut self, dir: &Path) -> Result<Option<Rc<Parent>>, Error> {
+        if let Some(parent) = self.parent.as_ref().filter(|parent| parent.asked == dir) {
+            return Ok(Some(Rc::clone(parent)));
+        }
+        let (fd, path) = match self.root.open_plain(dir, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(fd) => (fd, dir.to_owned()),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => match self.root.mkdir_all(dir, IMPLIED_MODE) {
+                Ok(made) => {
+                    made.made.into_iter().for_each(|path| self.imply(path));
+                    (made.fd, made.path)
+                }
+                Err(error) if error.errno() == Some(Errno::NOTDIR.raw_os_error()) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            },
+            Err(errno) => return Err(SysError::path("open", dir, errno).into()),
+        };
+        let parent = Rc::new(Parent { asked: dir.to_owned(), path, fd });
+        self.parent = Some(Rc::clone(&parent));
+        Ok(Some(parent))
+    }
+
+    fn imply(&mut self, path: PathBuf) {
+        let meta =
+            DirMeta { mode: IMPLIED_MODE, current: Some(IMPLIED_MODE & !self.umask), mtime: Time::default() };
+        self.dirs.insert(path.clone(), meta);
+        self.implied.insert(path);
+    }
+}
+
+/// What the root may have inherited from where it was made must not be passed on to what is made in it: a set-group-id
+/// bit and default access control lists.
+fn prepare_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    let fd =
+        rustix::fs::openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700))?;
+    // Most file systems have none to remove; where one is kept, chmod at the end still tells the mode.
+    let _ = xattr::remove(&fd, "system.posix_acl_default");
+    Ok(())
+}
+
+/// The file creation mask, read without changing it for a moment, as umask(2) would. Unknown counts as one that takes
+/// everything away, so that every mode is then set.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
+}
+
+#[cfg(test)]
+mod tests;

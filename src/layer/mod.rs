@@ -8,8 +8,13 @@ mod apply;
 mod compress;
 mod diff;
 mod error;
+mod names;
 mod owners;
+pub mod tar;
+#[cfg(test)]
+mod testing;
 mod verify;
+mod whiteout;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use compress::{Compression, decompressor, gzip_writer};

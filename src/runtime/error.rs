@@ -71,6 +71,26 @@ pub enum Error {
     Sys(#[from] SysError),
 }
 
+impl From<StepFailure> for Error {
+    fn from(failure: StepFailure) -> Self {
+        Self::Setup(failure)
+    }
+}
+
+impl Error {
+    /// The exit code that docker gives this: 127 for a program that is not there, 126 for one that cannot be executed, 125
+    /// for everything that is our failure.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } => 127,
+            Self::NotExecutable { source, .. } if source.errno == libc::ENOENT => 127,
+            Self::NotExecutable { .. } => 126,
+            _ => 125,
+        }
+    }
+}
+
 fn hint_path(path: &Option<String>) -> String {
     path.as_ref().map_or_else(String::new, |path| format!(" (PATH is {path})"))
 }

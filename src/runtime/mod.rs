@@ -4,9 +4,20 @@
 //! close-on-exec pipe as a [`StepFailure`]. The runtime knows neither images nor the store: it gets the descriptor of
 //! a detached mount.
 
+pub mod capability;
+mod channel;
+mod child;
+mod dev;
 mod error;
+mod init;
+mod mounts;
 mod plan;
+mod privileges;
 mod process;
+mod program;
+mod rootfs;
+mod seccomp;
+pub mod signal;
 
 pub use error::{Error, StepFailure};
 pub use plan::{
@@ -14,3 +25,6 @@ pub use plan::{
     default_mounts, default_read_only_paths,
 };
 pub use process::{ExecRequest, ExitStatus, Process, Stdio, exec, spawn};
+
+#[cfg(test)]
+mod tests;

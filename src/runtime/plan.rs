@@ -148,24 +148,42 @@ impl Default for Namespaces {
 /// Docker's 14 default capabilities.
 #[must_use]
 pub fn default_capabilities() -> Capabilities {
-    todo!()
+    super::capability::defaults()
 }
 
 /// `/proc`, `/dev`, `/sys`, as docker mounts them.
 #[must_use]
 pub fn default_mounts(shm_size: u64) -> Vec<MountOp> {
-    let _ = shm_size;
-    todo!()
+    vec![
+        MountOp::Proc { target: "/proc".to_owned() },
+        MountOp::Dev { target: "/dev".to_owned(), shm_size },
+        MountOp::Sys { target: "/sys".to_owned() },
+    ]
 }
 
-/// Docker's masked paths.
+/// Docker's masked paths, with those of later advisories: power and thermal readings are side channels.
 #[must_use]
 pub fn default_masked_paths() -> Vec<String> {
-    todo!()
+    [
+        "/proc/asound",
+        "/proc/acpi",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// Docker's read-only paths.
 #[must_use]
 pub fn default_read_only_paths() -> Vec<String> {
-    todo!()
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(str::to_owned).to_vec()
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::image::BoxError;
 use crate::layer;
 use crate::oci::{Digest, ManifestError};
 use crate::sys::SysError;
@@ -144,6 +145,9 @@ pub enum Error {
     /// An image contradicts itself.
     #[error("image is inconsistent: {0}")]
     Inconsistent(String),
+    /// An edited image could not be put together.
+    #[error("cannot put the edited image together")]
+    Edit(#[source] BoxError),
     /// A manifest is unusable.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

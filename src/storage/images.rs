@@ -1,8 +1,18 @@
 //! Names: `index.json` holds one descriptor per name, with what listing needs as annotations.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::index::{CONFIG, CREATED, Entry, IndexFile, MANIFEST, SIZE};
 use super::{Error, Store};
-use crate::image::Edit;
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageId, Manifest, RawManifest, Reference};
+use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, select_platform};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, Platform, RawManifest, Reference, digest_of,
+    media_type,
+};
+
+/// The shortest id prefix that is looked up: shorter ones are more likely a name.
+const SHORTEST_PREFIX: usize = 2;
 
 /// One line of `index.json`: a name (or none) and the image it stands for, without opening any blob.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,13 +46,28 @@ pub struct Image {
     pub id: ImageId,
 }
 
+impl Image {
+    /// The layers, lowest first, each with its diff id.
+    #[must_use]
+    pub fn layers(&self) -> Vec<(Descriptor, crate::oci::DiffId)> {
+        let diff_ids = self.config.rootfs.diff_ids.iter().cloned();
+        self.manifest.layers().iter().cloned().zip(diff_ids).collect()
+    }
+}
+
 impl Store {
     /// Every name and every untagged image, newest first.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn images(&self) -> Result<Vec<ImageRecord>, Error> {
-        todo!()
+        let index = IndexFile::read(&self.layout)?;
+        let mut records: Vec<_> = index.manifests.iter().filter_map(|entry| self.record(entry)).collect();
+        records.sort_by_cached_key(|record| {
+            let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            (Reverse(created), record.name.as_ref().map(Reference::familiar))
+        });
+        Ok(records)
     }
 
     /// Find an image as a user names it: a name wins over an id prefix; `name@digest`, `sha256:<prefix>` and bare hex
@@ -51,17 +76,41 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchImage`] or [`Error::AmbiguousImage`].
     pub fn find_image(&self, text: &str) -> Result<ImageRecord, Error> {
-        let _ = text;
-        todo!()
+        let records = self.images()?;
+        if let Ok(wanted) = Reference::parse(text)
+            && let Some(found) = by_name(&records, &wanted)
+        {
+            return Ok(found.clone());
+        }
+        by_id(&records, text)
     }
 
-    /// Read and verify an image's documents.
+    /// Read and verify an image's documents. Opened for writing, the store keeps a collector from taking any part of
+    /// the image from here on.
     ///
     /// # Errors
     /// When a blob is missing or corrupt, or the documents contradict each other.
     pub fn image(&self, manifest: &Digest) -> Result<Image, Error> {
-        let _ = manifest;
-        todo!()
+        let raw = RawManifest::new(self.read_blob(manifest)?, None)?;
+        let Parsed::Manifest(parsed) = raw.parse()? else {
+            return Err(Error::Inconsistent(format!("{manifest} is an index, not an image")));
+        };
+        let config_digest = digest_of(parsed.config()).map_err(crate::oci::ManifestError::from)?;
+        if self.abilities.is_some() {
+            let mut parts = vec![manifest.clone(), config_digest.clone()];
+            parts.extend(parsed.layers().iter().filter_map(|layer| digest_of(layer).ok()));
+            self.pin(&parts)?;
+        }
+        let bytes = self.read_blob(&config_digest)?;
+        let config: ImageConfig = serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Json { path: self.layout.blob(&config_digest), source })?;
+        let (layers, diff_ids) = (parsed.layers().len(), config.rootfs.diff_ids.len());
+        if layers != diff_ids {
+            return Err(Error::Inconsistent(format!(
+                "manifest {manifest} lists {layers} layers, its config {diff_ids}"
+            )));
+        }
+        Ok(Image { raw, manifest: *parsed, config, id: ImageId(config_digest) })
     }
 
     /// Publish an edited image: config, manifest, then the names (none: it stays reachable untagged). Names that stood
@@ -70,16 +119,158 @@ impl Store {
     /// # Errors
     /// When a step fails; names are then unchanged.
     pub fn publish_image(&self, edit: Edit, names: &[Reference]) -> Result<Image, Error> {
-        let _ = (edit, names);
-        todo!()
+        let (_, config, manifest) = append(edit).map_err(Error::Edit)?;
+        self.put_bytes(media_type::OCI_CONFIG, &config)?;
+        let target = self.put_bytes(&manifest.media_type, &manifest.bytes)?;
+        let image = self.image(&manifest.digest)?;
+        let entry = Entry::new(&target, self.describe(&image));
+        self.edit_index(|index| {
+            if names.is_empty() {
+                index.add_untagged(entry);
+                return Ok(());
+            }
+            for name in names {
+                index.set_name(name, entry.clone());
+            }
+            Ok(())
+        })?;
+        Ok(image)
     }
 
     /// Give an image that is here another name.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or the image has been removed meanwhile.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), Error> {
-        let _ = (image, name);
-        todo!()
+        let target = digest_of(&image.target).map_err(crate::oci::ManifestError::from)?;
+        let text = || image.name.as_ref().map_or_else(|| image.id.to_string(), Reference::familiar);
+        self.edit_index(|index| {
+            let entry = index.manifests.iter().find(|e| e.digest().as_ref() == Some(&target)).cloned();
+            index.set_name(name, entry.ok_or_else(|| Error::NoSuchImage(text()))?);
+            Ok(())
+        })
+    }
+
+    /// Move a name to a manifest or index that is here (the commit point of a pull). What the descriptor's
+    /// [`INDEX_DIGEST_ANNOTATION`] says is kept.
+    pub(super) fn move_name(&self, name: &Reference, target: &Descriptor) -> Result<(), Error> {
+        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
+        let mut annotations = BTreeMap::new();
+        let manifest = match media_type::is_index(target.media_type().as_ref()) {
+            true => {
+                let chosen = self.choose(&digest)?;
+                annotations.insert(MANIFEST.to_owned(), chosen.to_string());
+                chosen
+            }
+            false => digest,
+        };
+        annotations.extend(self.describe(&self.image(&manifest)?));
+        let from = target.annotations().as_ref().and_then(|all| all.get(INDEX_DIGEST_ANNOTATION));
+        if let Some(index) = from {
+            annotations.insert(INDEX_DIGEST_ANNOTATION.to_owned(), index.clone());
+        }
+        let entry = Entry::new(target, annotations);
+        // A digest is the stronger statement of the two, and docker keeps no tag beside it either.
+        let name = name.digest().map_or_else(|| name.clone(), |digest| name.with_digest(digest.clone()));
+        self.edit_index(|index| {
+            index.set_name(&name, entry);
+            Ok(())
+        })
+    }
+
+    /// What a listing needs of an image.
+    fn describe(&self, image: &Image) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        all.insert(CONFIG.to_owned(), image.id.to_string());
+        all.insert(SIZE.to_owned(), self.layer_sizes(image).iter().sum::<u64>().to_string());
+        if let Some(created) = &image.config.created {
+            all.insert(CREATED.to_owned(), created.clone());
+        }
+        all
+    }
+
+    /// Unpacked size in bytes of each layer of an image, lowest first; the compressed size where nothing else is known.
+    #[must_use]
+    pub fn layer_sizes(&self, image: &Image) -> Vec<u64> {
+        let size = |layer: &Descriptor| {
+            let fact = digest_of(layer).ok().and_then(|digest| self.layer_fact(&digest));
+            fact.map_or(layer.size(), |fact| fact.size)
+        };
+        image.manifest.layers().iter().map(size).collect()
+    }
+
+    /// The manifest of an index that this machine runs; else the first one whose bytes are here.
+    fn choose(&self, index: &Digest) -> Result<Digest, Error> {
+        let raw = RawManifest::new(self.read_blob(index)?, None)?;
+        let Parsed::Index(parsed) = raw.parse()? else { return Ok(index.clone()) };
+        let fitting = select_platform(&parsed, &Platform::host()).ok().and_then(|d| digest_of(d).ok());
+        let all = parsed.manifests().iter().filter_map(|d| digest_of(d).ok());
+        fitting
+            .into_iter()
+            .chain(all)
+            .find(|digest| self.read_blob(digest).is_ok())
+            .ok_or_else(|| Error::Inconsistent(format!("no manifest of index {index} is here")))
+    }
+
+    /// What an entry says; what another tool left out is read from the blobs. An entry that is no image, or whose
+    /// documents are gone, is left out.
+    fn record(&self, entry: &Entry) -> Option<ImageRecord> {
+        let (target, digest) = (entry.target()?, entry.digest()?);
+        let manifest = match entry.is_index() {
+            true => entry.digest_annotation(MANIFEST).or_else(|| self.choose(&digest).ok())?,
+            false => digest.clone(),
+        };
+        let from_blobs;
+        let notes = if entry.annotations.contains_key(CONFIG) && entry.annotations.contains_key(SIZE) {
+            &entry.annotations
+        } else {
+            from_blobs = self.describe(&self.image(&manifest).ok()?);
+            &from_blobs
+        };
+        Some(ImageRecord {
+            name: entry.name(),
+            target,
+            digest: entry.digest_annotation(INDEX_DIGEST_ANNOTATION).unwrap_or(digest),
+            manifest,
+            id: ImageId(notes.get(CONFIG)?.parse().ok()?),
+            created: notes.get(CREATED).cloned(),
+            size: notes.get(SIZE).and_then(|size| size.parse().ok()).unwrap_or(0),
+        })
+    }
+}
+
+fn by_name<'a>(records: &'a [ImageRecord], wanted: &Reference) -> Option<&'a ImageRecord> {
+    let exact = records.iter().find(|record| record.name.as_ref() == Some(wanted));
+    exact.or_else(|| {
+        let digest = wanted.digest()?;
+        records.iter().find(|record| {
+            let same_repository = record.name.as_ref().is_some_and(|name| {
+                (name.registry(), name.repository()) == (wanted.registry(), wanted.repository())
+            });
+            same_repository && (record.digest == *digest || record.manifest == *digest)
+        })
+    })
+}
+
+fn by_id(records: &[ImageRecord], text: &str) -> Result<ImageRecord, Error> {
+    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+    let good = prefix.len() >= SHORTEST_PREFIX
+        && prefix.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if !good {
+        return Err(Error::NoSuchImage(text.into()));
+    }
+    let whole = |digest: &Digest| prefix.len() == digest.hex().len() && digest.hex() == prefix;
+    let fits: Vec<&ImageRecord> = records
+        .iter()
+        .filter(|r| r.id.digest().hex().starts_with(prefix) || whole(&r.digest) || whole(&r.manifest))
+        .collect();
+    let ids: BTreeSet<&ImageId> = fits.iter().map(|record| &record.id).collect();
+    match fits.first() {
+        None => Err(Error::NoSuchImage(text.into())),
+        Some(first) if ids.len() == 1 => Ok((*first).clone()),
+        Some(_) => Err(Error::AmbiguousImage {
+            prefix: text.into(),
+            fits: ids.iter().map(|id| id.digest().short().to_owned()).collect(),
+        }),
     }
 }

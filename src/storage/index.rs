@@ -17,8 +17,6 @@ use crate::sys::atomic::{Durability, replace_file};
 
 /// The name of an image (image-spec `annotations.md`): the full reference here.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The digest of the index that a manifest was chosen from.
-pub(super) const INDEX_DIGEST: &str = "io.strate.index.digest";
 /// Where the target is an index: the manifest chosen from it.
 pub(super) const MANIFEST: &str = "io.strate.manifest";
 /// The digest of the config.

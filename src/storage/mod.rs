@@ -5,9 +5,11 @@
 //! synced, then renamed to its name, then named by `index.json`: a kill at any instant leaves the old state or the new.
 
 mod blobs;
+mod cache;
 mod commit;
 mod containers;
 mod error;
+mod facts;
 mod format;
 mod gc;
 mod images;
@@ -15,9 +17,11 @@ mod index;
 mod layering;
 mod layout;
 mod lock;
+mod materialise;
 mod sink;
 mod snapshots;
 mod staging;
+mod unpack;
 
 pub use blobs::BlobWriter;
 pub use commit::CommitOptions;

@@ -97,18 +97,19 @@ pub fn wait_pid(pid: i32) -> SysResult<i32> {
     }
 }
 
-/// The pid of any child that has ended, with its wait status; `None` when there are no more children.
+/// A child that has ended, with its wait status; `None` when there is none just now.
 #[must_use]
-pub fn wait_any() -> Option<(i32, i32)> {
+pub fn wait_any_now() -> Option<(i32, i32)> {
     let mut status = 0;
-    loop {
-        // SAFETY: the status pointer is valid during the call.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
-        if pid > 0 {
-            return Some((pid, status));
-        }
-        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return None;
-        }
+    // SAFETY: the status pointer is valid during the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid, status))
+}
+
+/// Send a signal by number (real-time ones too) to a process id that is known to be still ours: an unreaped child.
+pub fn kill_child(pid: i32, signal: i32) {
+    if pid > 0 {
+        // SAFETY: plain system call.
+        unsafe { libc::kill(pid, signal) };
     }
 }

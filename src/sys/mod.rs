@@ -11,8 +11,12 @@ pub mod flock;
 pub mod fork;
 pub mod mount_attr;
 pub mod ns;
+pub mod rootdir;
 pub mod signals;
+pub mod tree;
 pub mod tty;
 pub mod writeback;
+pub mod xattr;
 
 pub use error::{SysError, SysResult};
+pub use rootdir::RootDir;

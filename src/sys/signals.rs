@@ -31,6 +31,19 @@ pub fn reset_all() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
+/// Send a signal by number (real-time ones too) to the process behind a pid descriptor.
+///
+/// # Errors
+/// `ESRCH` when it has ended.
+pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
+    // SAFETY: plain system call on an open descriptor; no siginfo is passed.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
+    match done {
+        0 => Ok(()),
+        _ => Err(SysError::new("signal", "a process", io::Error::last_os_error())),
+    }
+}
+
 /// Signals held back while it lives, readable from its descriptor; the old mask comes back when it is dropped.
 #[derive(Debug)]
 pub struct SignalReader {

@@ -1,0 +1,73 @@
+//! What is known of a layer's blob: the diff id that was computed from its bytes, and how large it is unpacked.
+//!
+//! A config may claim any diff id for any blob. The pair is believed only once this store has computed it, so that an
+//! image cannot pass off one layer's files under another layer's blob. The files are a cache: one that is lost, cut or
+//! from nowhere is computed again.
+
+use std::fs;
+use std::io::{self, Read};
+
+use super::{Error, Store};
+use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
+use crate::oci::{Descriptor, DiffId, Digest, digest_of};
+
+/// What was computed from a layer's blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LayerFact {
+    /// The digest of its tar.
+    pub diff_id: DiffId,
+    /// Bytes of its files, or of its tar where it was never unpacked.
+    pub size: u64,
+}
+
+impl Store {
+    /// What is known of a blob, without computing anything.
+    pub(super) fn layer_fact(&self, blob: &Digest) -> Option<LayerFact> {
+        let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
+        let (diff_id, size) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some(LayerFact { diff_id: DiffId(diff_id.parse().ok()?), size: size.parse().ok()? })
+    }
+
+    /// Remember what was computed from a blob. A failure is none: it will be computed again.
+    pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
+        let text = format!("{} {}\n", fact.diff_id, fact.size);
+        let _ = fs::write(self.layout.layer_fact(blob), text);
+    }
+
+    /// What is known of a blob that is here, computed from its bytes when nothing is.
+    ///
+    /// # Errors
+    /// When the blob cannot be read or is corrupt.
+    pub(super) fn known_layer(&self, descriptor: &Descriptor) -> Result<LayerFact, Error> {
+        let digest = digest_of(descriptor).map_err(crate::oci::ManifestError::from)?;
+        if let Some(fact) = self.layer_fact(&digest) {
+            return Ok(fact);
+        }
+        let blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
+        let (diff_id, size) = diff_id_of(Box::new(blob))
+            .map_err(|error| Error::CorruptBlob { digest: digest.clone(), source: layer_error(error) })?;
+        let fact = LayerFact { diff_id, size };
+        if self.abilities.is_some() {
+            self.remember_layer(&digest, &fact);
+        }
+        Ok(fact)
+    }
+}
+
+/// Decompress to the end; the digest and length of what came out.
+pub(super) fn diff_id_of(blob: Box<dyn Read + Send + '_>) -> io::Result<(DiffId, u64)> {
+    let (_, tar) = decompressor(blob)?;
+    let mut tar = HashingReader::new(tar);
+    let mut buffer = vec![0_u8; 128 << 10];
+    while tar.read(&mut buffer)? != 0 {}
+    let (digest, bytes) = tar.finish();
+    Ok((DiffId(digest), bytes))
+}
+
+/// The layer error that a [`VerifiedReader`] carried through an `io::Error`, or the I/O error itself.
+pub(super) fn layer_error(error: io::Error) -> layer::Error {
+    match error.downcast::<layer::Error>() {
+        Ok(error) => error,
+        Err(source) => layer::Error::Io { operation: "read", source },
+    }
+}

@@ -1,0 +1,154 @@
+//! Reading and removing directories by descriptor.
+
+use std::ffi::{OsStr, OsString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::{SysError, SysResult};
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirName {
+    /// The name.
+    pub name: OsString,
+    /// What the directory says it is; `Unknown` on some file systems.
+    pub kind: FileType,
+}
+
+/// All names in a directory but `.` and `..`, sorted by their bytes.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn sorted_names(dir: impl AsFd) -> SysResult<Vec<DirName>> {
+    let mut names = read_names(dir.as_fd()).map_err(|errno| SysError::new("read", "a directory", errno))?;
+    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(names)
+}
+
+fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirName>, Errno> {
+    // The position belongs to the open file: a directory read before must be read from its start again.
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(DirName { name: OsStr::from_bytes(name).to_owned(), kind: entry.file_type() });
+        }
+    }
+    Ok(names)
+}
+
+/// So many descriptors are held at most while a tree is removed; what lies deeper is moved up first.
+const MAX_DEPTH: u32 = 100;
+
+/// Remove a name and, when it is a directory, all below it. A name that is not there is no error. Links are removed,
+/// never followed. Directories of ours that forbid it are made accessible.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_all(dir: impl AsFd, name: &OsStr) -> SysResult<()> {
+    remove(dir.as_fd(), name).map_err(|errno| SysError::path("remove", name, errno))
+}
+
+fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // unlink(2): EISDIR on Linux; POSIX and some file systems say EPERM.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    let mut lifted = 0;
+    loop {
+        let top = open_dir(dir, name)?;
+        let before = lifted;
+        empty(top.as_fd(), top.as_fd(), 0, &mut lifted)?;
+        if before == lifted {
+            return rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+fn empty(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, depth: u32, lifted: &mut u64) -> Result<(), Errno> {
+    for entry in read_names(dir)? {
+        let name = entry.name.as_os_str();
+        if entry.kind != FileType::Directory {
+            match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(Errno::ISDIR) if entry.kind == FileType::Unknown => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        if depth == MAX_DEPTH {
+            *lifted += 1;
+            rustix::fs::renameat(dir, name, top, format!(".removing-{lifted}"))?;
+            continue;
+        }
+        let child = open_dir(dir, name)?;
+        empty(top, child.as_fd(), depth + 1, lifted)?;
+        rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
+fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let usable = |fd: &OwnedFd| {
+        let mode = rustix::fs::fstat(fd)?.st_mode;
+        if mode & 0o300 != 0o300 { rustix::fs::fchmod(fd, Mode::RWXU) } else { Ok(()) }
+    };
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => {
+            // Writable by mode or by capability: only an owner without the latter needs the bits, and may set them.
+            let _ = usable(&fd);
+            Ok(fd)
+        }
+        Err(Errno::ACCESS) => {
+            rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?;
+            rustix::fs::openat(dir, name, flags, Mode::empty())
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn removes_everything_but_what_links_lead_to() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("t/a/b")).unwrap();
+        std::fs::write(dir.path().join("canary"), "").unwrap();
+        symlink("../../canary", dir.path().join("t/a/link")).unwrap();
+        symlink("..", dir.path().join("t/up")).unwrap();
+        std::fs::write(dir.path().join("t/a/b/f"), "").unwrap();
+        std::fs::set_permissions(dir.path().join("t/a/b"), std::fs::Permissions::from_mode(0)).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        remove_all(&top, OsStr::new("t")).unwrap();
+        remove_all(&top, OsStr::new("t")).unwrap();
+        let left = sorted_names(&top).unwrap();
+        assert_eq!(left.iter().map(|n| n.name.to_str().unwrap()).collect::<Vec<_>>(), ["canary"]);
+    }
+
+    #[test]
+    fn removes_trees_deeper_than_a_path_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = File::open(dir.path()).unwrap();
+        let mut at = OwnedFd::from(top.try_clone().unwrap());
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "deep", Mode::RWXU).unwrap();
+            at = open_dir(at.as_fd(), OsStr::new("deep")).unwrap();
+        }
+        remove_all(&top, OsStr::new("deep")).unwrap();
+        assert!(sorted_names(&top).unwrap().is_empty());
+    }
+}
