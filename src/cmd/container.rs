@@ -16,24 +16,19 @@ pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run
 
 use super::CmdError;
 use crate::context::Context;
+use crate::ops;
 use crate::ops::container::Error;
-use crate::storage::{Method, Notice, Store};
+use crate::storage::Store;
 use crate::ui::Ui;
 
 /// The store for writing, its waits announced.
 fn writable(cx: &Context) -> Result<Store, Error> {
-    let method = match cx.var("STRATE_LAYERING") {
-        Some("overlay") => Some(Method::Overlay),
-        Some("copy") => Some(Method::Copy),
-        _ => None,
-    };
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
-    Ok(store.with_notice(Notice::new(|text| Ui::new().note(text))).with_layering(method))
+    Ok(ops::store::write(cx, |text| Ui::new().note(text))?)
 }
 
 /// The store for reading.
 fn readable(cx: &Context) -> Result<Store, Error> {
-    Ok(Store::open(&cx.root)?)
+    Ok(ops::store::read(cx)?)
 }
 
 /// An error with docker's exit code for run, create, start -a and exec.

@@ -9,6 +9,7 @@ mod complete;
 mod container;
 mod error;
 mod image;
+mod man;
 mod registry;
 mod system;
 mod verbs;

@@ -71,11 +71,7 @@ fn committing(dir: &ContainerDir, source: impl Into<crate::image::BoxError>) -> 
 }
 
 /// The container's changes as a layer; `None` when it was never started.
-fn changes_layer(
-    store: &Store,
-    dir: &ContainerDir,
-    stack: &Stack,
-) -> Result<Option<NewLayer>, Error> {
+fn changes_layer(store: &Store, dir: &ContainerDir, stack: &Stack) -> Result<Option<NewLayer>, Error> {
     let (upper, method) = [("upper", Method::Overlay), ("rootfs", Method::Copy)]
         .map(|(name, method)| (dir.path.join(name), method))
         .into_iter()

@@ -8,36 +8,12 @@ use std::str::FromStr;
 use super::container::mounts::MountKind;
 use super::container::spec::merge;
 use super::container::{ContainerSpec, Error, Overrides, names};
+use super::pull::PullPolicy;
 use super::when;
 use crate::image::BoxError;
 use crate::oci::Platform;
 use crate::storage::{ContainerDir, ContainerRecord, Image, ImageRecord, NewName, RunLock, Store};
 use crate::sys::SysError;
-
-/// When an image is pulled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Every time.
-    Always,
-    /// When it is not here.
-    #[default]
-    Missing,
-    /// Never: not here is an error.
-    Never,
-}
-
-impl FromStr for PullPolicy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "always" | "true" => Ok(Self::Always),
-            "missing" | "newer" => Ok(Self::Missing),
-            "never" | "false" => Ok(Self::Never),
-            _ => Err("there are always, missing and never".into()),
-        }
-    }
-}
 
 /// A container to be made.
 #[derive(Debug, Clone)]
@@ -60,11 +36,11 @@ pub struct Request {
 
 /// What a creation may need from outside: how images are fetched, and where remarks go.
 pub trait Helper {
-    /// Fetch an image.
+    /// Fetch an image, or with [`PullPolicy::Newer`] see whether there is a newer one.
     ///
     /// # Errors
     /// Whatever stops the fetch.
-    fn pull(&mut self, store: &Store, image: &str, platform: Option<&Platform>) -> Result<(), BoxError>;
+    fn pull(&mut self, image: &str, platform: Option<&Platform>, policy: PullPolicy) -> Result<(), BoxError>;
 
     /// Something the user should know.
     fn note(&mut self, text: &str);
@@ -152,7 +128,8 @@ fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Resu
             helper.note(&format!("Unable to find image '{shown}' locally"));
         }
     }
-    let pulled = helper.pull(store, &request.image, request.platform.as_ref());
+    let policy = if request.pull == PullPolicy::Newer { PullPolicy::Newer } else { PullPolicy::Always };
+    let pulled = helper.pull(&request.image, request.platform.as_ref(), policy);
     pulled.map_err(|source| Error::Pull { image: request.image.clone(), source })?;
     Ok(store.find_image(&request.image)?)
 }

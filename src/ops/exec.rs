@@ -97,9 +97,8 @@ fn overlay(spec: &mut ContainerSpec, request: &Request) -> Result<(), Error> {
     }
     if let Some(dir) = &request.working_dir {
         let rooted = mounts::clean_target(dir).or_else(|| dir.starts_with('/').then(|| "/".to_owned()));
-        spec.config.working_dir = rooted.ok_or_else(|| {
-            values::bad("--workdir", dir, "it must be an absolute path of the container")
-        })?;
+        spec.config.working_dir = rooted
+            .ok_or_else(|| values::bad("--workdir", dir, "it must be an absolute path of the container"))?;
     }
     spec.host.privileged |= request.privileged;
     spec.tty = request.tty;

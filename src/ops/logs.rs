@@ -100,7 +100,8 @@ fn show(entry: &Entry<'_>, request: &Request, output: &mut Output<'_>) -> Contro
 fn watch(dir: &ContainerDir) -> Result<rustix::fd::OwnedFd, SysError> {
     use rustix::fs::inotify;
     let failed = |error| SysError::path("watch", dir.log(), error);
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
+    let watch =
+        inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
     inotify::add_watch(&watch, dir.log(), inotify::WatchFlags::MODIFY).map_err(failed)?;
     Ok(watch)
 }

@@ -141,7 +141,11 @@ struct Resolved<'a> {
 impl<'a> Resolved<'a> {
     fn new(store: &Store, filters: &'a Filters) -> Result<Self, Error> {
         let created = |name: &Option<String>| -> Result<Option<String>, Error> {
-            Ok(name.as_deref().map(|name| store.find_container(name)).transpose()?.map(|dir| dir.record.created))
+            Ok(name
+                .as_deref()
+                .map(|name| store.find_container(name))
+                .transpose()?
+                .map(|dir| dir.record.created))
         };
         let mut ancestors = Vec::new();
         for name in &filters.ancestors {
@@ -155,7 +159,8 @@ impl<'a> Resolved<'a> {
     }
 
     fn take(&self, row: &Row) -> bool {
-        let Filters { ids, names, labels, exited, states, ancestors, volumes, networks, ports, .. } = self.filters;
+        let Filters { ids, names, labels, exited, states, ancestors, volumes, networks, ports, .. } =
+            self.filters;
         let record = &row.dir.record;
         let config = &row.spec.config;
         let label = |wanted: &String| match wanted.split_once('=') {
@@ -171,7 +176,9 @@ impl<'a> Resolved<'a> {
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
             && any(networks, |network| network == network_name(&row.spec))
-            && any(ports, |port| config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/"))))
+            && any(ports, |port| {
+                config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/")))
+            })
             && (ancestors.is_empty() || self.descends(row))
     }
 
@@ -215,7 +222,9 @@ mod tests {
     #[test]
     fn filters_that_mean_nothing_are_refused() {
         let mut filters = Filters::default();
-        for good in ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=none"] {
+        for good in
+            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=none"]
+        {
             filters.add(good).unwrap();
         }
         for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=healthy"] {

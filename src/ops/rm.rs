@@ -31,9 +31,8 @@ pub fn rm(store: &Store, text: &str, force: bool, volumes: bool) -> Result<bool,
 pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), Error> {
     let Some(lock) = stopped(dir, force)? else { return Ok(()) };
     // A description that cannot be read does not protect the container from being removed.
-    let own: Vec<String> = spec_of(dir)
-        .map(|spec| spec.anonymous_volumes().map(str::to_owned).collect())
-        .unwrap_or_default();
+    let own: Vec<String> =
+        spec_of(dir).map(|spec| spec.anonymous_volumes().map(str::to_owned).collect()).unwrap_or_default();
     dir.remove(lock)?;
     if volumes && !own.is_empty() {
         let used: Vec<String> = store.containers()?.iter().flat_map(volumes_of).collect();

@@ -227,7 +227,8 @@ fn watch(ready: Ready, report: monitor::Report) {
         interactive: ready.spec.open_stdin,
         output_seen: !ready.spec.host.no_log,
     };
-    let started = streams::detached(&wanted).and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
+    let started =
+        streams::detached(&wanted).and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
     let ((process, state), streams) = match started {
         Ok(started) => started,
         Err(error) => return report.failed(&give_up(&ready.dir, &ready.spec, ready.lock, error)),

@@ -58,6 +58,16 @@ fn walk(root: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
+/// The same without the numbers of links: a layer cannot link to a file of another one.
+fn walk_content(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = walk(root);
+    for line in found.values_mut() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        *line = format!("{} {} {}", words[0], words[1], words[3]);
+    }
+    found
+}
+
 fn two_layers() -> [TestLayer; 2] {
     [
         layer(&[
@@ -192,7 +202,7 @@ fn committed_changes_give_the_tree_they_were_made_in() {
                 let place = store.scratch_dir().unwrap();
                 let mounted = store.mount_writable(&stack, place.path(), take).unwrap();
                 change(&at(&mounted));
-                let mut before = walk(&at(&mounted));
+                let mut before = walk_content(&at(&mounted));
                 before.remove(Path::new("stub"));
                 let upper = mounted.upper.clone().unwrap();
                 let options = CommitOptions { skip: &|path| path == Path::new("stub"), take };
@@ -205,7 +215,7 @@ fn committed_changes_give_the_tree_they_were_made_in() {
                 layers.push((new.descriptor.clone(), new.diff_id.clone()));
                 let shown = || {
                     let stack = store.stack_of(&layers, &Silent).unwrap();
-                    walk(&at(&store.mount_read_only(&stack).unwrap()))
+                    walk_content(&at(&store.mount_read_only(&stack).unwrap()))
                 };
                 assert_eq!(shown(), before, "as it was taken ({method:?}, take {take})");
                 if snapshot.exists() {

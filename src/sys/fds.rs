@@ -38,7 +38,8 @@ pub fn close_all_but(keep: &[RawFd]) -> SysResult<()> {
 /// When there is no `/dev/null`.
 pub fn silence() -> SysResult<()> {
     let failed = |error| SysError::new("open", "`/dev/null`", error);
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
     rustix::stdio::dup2_stdout(&null).map_err(failed)?;
     rustix::stdio::dup2_stderr(&null).map_err(failed)

@@ -1,8 +1,11 @@
 //! Floor 6: the terminal. stdout is data; everything else goes to stderr. A broken pipe is a quiet end.
 
+pub mod build_progress;
 pub mod crash;
 pub mod error;
 pub mod format;
+pub mod progress;
+pub mod prompt;
 pub mod sanitise;
 pub mod table;
 pub mod term;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args};
 
 use super::other_flags::OtherFlags;
+use crate::cmd::registry::PolicyArg;
 use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::container::mounts::{self, Mount};
 use crate::ops::container::{Error, HostOptions, NetworkMode, Overrides, names, values};
-use crate::ops::create::{PullPolicy, Request};
+use crate::ops::create::Request;
 use crate::ui::Ui;
 
 /// What docker lets one say about a new container.
@@ -138,9 +139,9 @@ pub(super) struct ContainerFlags {
     /// Seconds to wait before a stop kills
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     stop_timeout: Option<i64>,
-    /// When to pull the image: always, missing or never
-    #[arg(long, value_name = "WHEN", default_value = "missing")]
-    pull: PullPolicy,
+    /// When to ask the registry for the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pull: PolicyArg,
     /// The platform of the image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -222,8 +223,8 @@ impl ContainerFlags {
             image,
             name: self.name,
             replace: self.replace,
-            pull: self.pull,
-            platform: self.platform,
+            pull: self.pull.into(),
+            platform: self.platform.or_else(|| cx.var("DOCKER_DEFAULT_PLATFORM")?.parse().ok()),
             cidfile: self.cidfile.map(|path| cx.cwd.join(path)),
             overrides,
         })

@@ -105,8 +105,10 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool) -> Value {
             text.chars().take(length - 1).chain(['…']).collect()
         }
     };
-    let mounts: Vec<String> = row.spec.mounts.iter().filter_map(mount_name).map(|name| short(&name, 15)).collect();
-    let volumes = row.spec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Volume { .. })).count();
+    let mounts: Vec<String> =
+        row.spec.mounts.iter().filter_map(mount_name).map(|name| short(&name, 15)).collect();
+    let volumes =
+        row.spec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Volume { .. })).count();
     let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let ports: Vec<&str> = config.exposed_ports.keys().map(String::as_str).collect();
     json!({

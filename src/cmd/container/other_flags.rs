@@ -178,7 +178,9 @@ mod tests {
         let warning = judge(&["x", "-m", "1g", "--cpus=2", "--restart", "always"]).unwrap().unwrap();
         assert_eq!(warning, "--restart always, --memory, --cpus have no effect yet");
         assert_eq!(judge(&["x", "--restart=no", "--pid", "private", "--no-healthcheck"]).unwrap(), None);
-        for refused in [&["x", "-p", "80:80"][..], &["x", "-P"], &["x", "--pid=host"], &["x", "--userns", "keep-id"]] {
+        for refused in
+            [&["x", "-p", "80:80"][..], &["x", "-P"], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
+        {
             let error = judge(refused).unwrap_err();
             assert!(matches!(error, Error::NotAvailable { .. }), "{refused:?}");
         }

@@ -6,12 +6,15 @@ use clap::{ArgAction, Args};
 
 use super::flags::ContainerFlags;
 use super::{each, failed, readable, writable};
-use crate::cmd::{CmdError, CmdResult};
+use crate::cmd::{CmdError, CmdResult, registry};
 use crate::context::Context;
 use crate::image::BoxError;
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::ops;
 use crate::ops::container::{Error, values};
+use crate::ops::create::{Created, Request};
+use crate::ops::pull::{PullPolicy, PullRequest};
+use crate::ops::remote::RemoteOptions;
 use crate::storage::Store;
 use crate::ui::Ui;
 
@@ -44,17 +47,48 @@ struct Helper<'a> {
     ui: &'a mut Ui,
     cx: &'a Context,
     quiet: bool,
+    /// How a pull failed, with its hints.
+    failure: Option<CmdError>,
 }
 
 impl ops::create::Helper for Helper<'_> {
-    fn pull(&mut self, _store: &Store, image: &str, _platform: Option<&Platform>) -> Result<(), BoxError> {
-        let _ = (self.cx, self.quiet);
-        Err(Box::new(Error::ImageNotHere(image.into())))
+    fn pull(&mut self, image: &str, platform: Option<&Platform>, policy: PullPolicy) -> Result<(), BoxError> {
+        let request = PullRequest {
+            reference: Reference::parse(image)?,
+            platform: platform.cloned(),
+            policy,
+            remote: RemoteOptions::default(),
+        };
+        match registry::pull_for(self.cx, self.ui, &request, self.quiet) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.failure = Some(error);
+                Err(Box::new(Error::ImageNotHere(image.into())))
+            }
+        }
     }
 
     fn note(&mut self, text: &str) {
-        self.ui.note(text);
+        if !self.quiet {
+            self.ui.note(text);
+        }
     }
+}
+
+/// Make a container, with what went wrong in docker's codes.
+fn make(
+    cx: &Context,
+    ui: &mut Ui,
+    store: &Store,
+    request: Request,
+    quiet: bool,
+) -> Result<Created, CmdError> {
+    let mut helper = Helper { ui, cx, quiet, failure: None };
+    let created = ops::create::create(store, request, &mut helper);
+    created.map_err(|error| match helper.failure {
+        Some(failure) => failure.with_exit_code(125),
+        None => failed(error),
+    })
 }
 
 /// `strate run`
@@ -65,7 +99,7 @@ pub(in crate::cmd) fn run(cx: &mut Context, ui: &mut Ui, args: RunArgs) -> CmdRe
     }
     let request = args.flags.request(cx, ui, args.detach).map_err(failed)?;
     let store = writable(cx).map_err(failed)?;
-    let created = ops::create::create(&store, request, &mut Helper { ui, cx, quiet }).map_err(failed)?;
+    let created = make(cx, ui, &store, request, quiet)?;
     let id = created.dir.record.id.clone();
     let outcome = ops::start::first(cx, store, created, args.sig_proxy).map_err(failed)?;
     match outcome {
@@ -82,7 +116,7 @@ pub(in crate::cmd) fn create(cx: &mut Context, ui: &mut Ui, args: CreateArgs) ->
     let quiet = args.flags.quiet;
     let request = args.flags.request(cx, ui, true).map_err(failed)?;
     let store = writable(cx).map_err(failed)?;
-    let created = ops::create::create(&store, request, &mut Helper { ui, cx, quiet }).map_err(failed)?;
+    let created = make(cx, ui, &store, request, quiet)?;
     ui.line(&created.dir.record.id);
     Ok(0)
 }

@@ -25,8 +25,12 @@ pub fn apply(config: &mut ContainerConfig, text: &str) -> Result<(), Error> {
 
 fn instruct(config: &mut ContainerConfig, instruction: &Instruction) -> Result<(), String> {
     let lex = Lex::new('\\');
-    let environment: BTreeMap<String, String> =
-        config.env.iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+    let environment: BTreeMap<String, String> = config
+        .env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(k, v)| (k.into(), v.into()))
+        .collect();
     let word = |text: &str| lex.process_word(text, &environment).map_err(|error| error.to_string());
     let words = |text: &str| lex.process_words(text, &environment).map_err(|error| error.to_string());
     match instruction {

@@ -151,7 +151,9 @@ fn moving(first: i32) -> Result<BTreeSet<i32>, i32> {
     let ours = namespace(first).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if namespace(pid).is_ok_and(|link| link == ours) && is_moving(&entry.path()) {
             found.insert(pid);
         }

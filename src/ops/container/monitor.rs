@@ -98,9 +98,9 @@ fn settle(write: OwnedFd, keep: &[RawFd], life: impl FnOnce(Report)) -> ! {
     let mut keep = keep.to_vec();
     keep.push(write.as_raw_fd());
     // The working directory would keep a file system busy.
-    let ready = fds::silence().and_then(|()| fds::close_all_but(&keep)).and_then(|()| {
-        rustix::process::chdir("/").map_err(|error| SysError::path("enter", "/", error))
-    });
+    let ready = fds::silence()
+        .and_then(|()| fds::close_all_but(&keep))
+        .and_then(|()| rustix::process::chdir("/").map_err(|error| SysError::path("enter", "/", error)));
     let report = Report(write.into());
     match ready {
         Ok(()) => life(report),
@@ -118,9 +118,10 @@ fn listen(name: &str, read: OwnedFd) -> Result<(), Error> {
     let mut messages = failure.messages.into_iter();
     let message = messages.next().unwrap_or_default();
     let causes: Vec<String> = messages.collect();
-    let source = causes.into_iter().rev().fold(None, |source: Option<BoxError>, message| {
-        Some(Box::new(Told { message, source }))
-    });
+    let source = causes
+        .into_iter()
+        .rev()
+        .fold(None, |source: Option<BoxError>, message| Some(Box::new(Told { message, source })));
     Err(Error::Monitor { message, source, exit_code: failure.exit_code })
 }
 
@@ -148,7 +149,8 @@ mod tests {
     #[test]
     fn what_stays_behind_keeps_only_what_it_was_given() {
         let dir = tempfile::tempdir().unwrap();
-        let (kept, leaked) = (File::create(dir.path().join("kept")).unwrap(), File::create(dir.path().join("l")).unwrap());
+        let (kept, leaked) =
+            (File::create(dir.path().join("kept")).unwrap(), File::create(dir.path().join("l")).unwrap());
         let out = dir.path().join("out");
         leave_behind("x", &[kept.as_raw_fd()], |report| {
             let links = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();

@@ -356,7 +356,9 @@ mod tests {
 
     #[test]
     fn devices_are_shown_as_they_are() {
-        for (spec, target) in [("/dev/fuse", "/dev/fuse"), ("/dev/fuse:rw", "/dev/fuse"), ("/dev/a:/dev/b:rwm", "/dev/b")] {
+        for (spec, target) in
+            [("/dev/fuse", "/dev/fuse"), ("/dev/fuse:rw", "/dev/fuse"), ("/dev/a:/dev/b:rwm", "/dev/b")]
+        {
             assert_eq!(device_flag(spec).unwrap().target, target);
         }
         for bad in ["fuse", "/dev/a:b", "/dev/a:/dev/b:x", ""] {

@@ -148,7 +148,12 @@ fn mounts(spec: &ContainerSpec, facts: &Facts<'_>, hostname: &str) -> Vec<MountO
         ("/etc/hosts", hosts(&spec.host, facts.hosts, hostname)),
         ("/etc/hostname", format!("{hostname}\n")),
     ] {
-        all.push(MountOp::File { content: content.into(), target: target.into(), mode: 0o644, read_only: false });
+        all.push(MountOp::File {
+            content: content.into(),
+            target: target.into(),
+            mode: 0o644,
+            read_only: false,
+        });
     }
     all.retain(|op| !taken(target_of(op)));
     all.extend(spec.mounts.iter().map(|mount| user_mount(mount, facts)));
@@ -167,7 +172,13 @@ fn target_of(op: &MountOp) -> &str {
 }
 
 fn bind(source: PathBuf, target: &str, read_only: bool) -> MountOp {
-    MountOp::Bind { source, target: target.into(), read_only, recursive: true, propagation: "rprivate".into() }
+    MountOp::Bind {
+        source,
+        target: target.into(),
+        read_only,
+        recursive: true,
+        propagation: "rprivate".into(),
+    }
 }
 
 fn user_mount(mount: &Mount, facts: &Facts<'_>) -> MountOp {
@@ -178,7 +189,11 @@ fn user_mount(mount: &Mount, facts: &Facts<'_>) -> MountOp {
             target,
             read_only: mount.read_only,
             recursive: !mount.non_recursive,
-            propagation: if mount.propagation.is_empty() { "rprivate".into() } else { mount.propagation.clone() },
+            propagation: if mount.propagation.is_empty() {
+                "rprivate".into()
+            } else {
+                mount.propagation.clone()
+            },
         },
         MountKind::Volume { name, .. } => bind((facts.volume)(name), &target, mount.read_only),
         MountKind::Tmpfs { options } => {
@@ -204,7 +219,8 @@ fn resolv_conf(host: &HostOptions, outer: &str) -> String {
         }
     }
     // `--dns-search .` means none.
-    let search: Vec<&str> = host.dns_search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+    let search: Vec<&str> =
+        host.dns_search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));
     }
@@ -288,7 +304,11 @@ mod tests {
         let targets: Vec<&str> = plan.mounts.iter().map(target_of).collect();
         assert_eq!(targets.iter().filter(|t| **t == "/etc/hosts").count(), 1);
         assert_eq!(targets[targets.len() - 2..], ["/etc/hosts", "/d"]);
-        assert!(plan.mounts.iter().any(|op| matches!(op, MountOp::Bind { source, .. } if source == "/volumes/data")));
+        assert!(
+            plan.mounts
+                .iter()
+                .any(|op| matches!(op, MountOp::Bind { source, .. } if source == "/volumes/data"))
+        );
         assert_eq!(plan.hostname, "0123456789ab");
         assert_eq!(plan.cwd, "/");
     }

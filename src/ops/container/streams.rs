@@ -109,7 +109,7 @@ pub fn attached(cx: &Context, wanted: &Wanted) -> Result<(Stdio, Streams), Error
             read
         }
     };
-    let mut output = |own: BorrowedFd<'_>, slot: &mut Option<OwnedFd>| -> Result<OwnedFd, Error> {
+    let output = |own: BorrowedFd<'_>, slot: &mut Option<OwnedFd>| -> Result<OwnedFd, Error> {
         if !wanted.output_seen && is_plain(own) {
             return duplicate(own);
         }

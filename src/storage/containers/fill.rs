@@ -36,9 +36,9 @@ impl Volume {
             return Ok(());
         };
         let staged = self.data.with_file_name(format!(".fill-{}", std::process::id()));
-        let result = self.stage(&source, &staged).map_err(|error| {
-            Error::from(SysError::path("copy the image's files to", &self.data, error))
-        });
+        let result = self
+            .stage(&source, &staged)
+            .map_err(|error| Error::from(SysError::path("copy the image's files to", &self.data, error)));
         if result.is_err() {
             let _ = std::fs::remove_dir_all(&staged);
         }
@@ -213,8 +213,13 @@ mod tests {
         symlink("/data", image.join("alias")).unwrap();
         let data = dir.path().join("_data");
         std::fs::create_dir(&data).unwrap();
-        let volume =
-            Volume { name: "v".into(), created: String::new(), anonymous: false, data: data.clone(), new: true };
+        let volume = Volume {
+            name: "v".into(),
+            created: String::new(),
+            anonymous: false,
+            data: data.clone(),
+            new: true,
+        };
         let root = rustix::fs::open(&image, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         volume.fill(root.as_fd(), "/nothing").unwrap();
         volume.fill(root.as_fd(), "/data/f").unwrap();
