@@ -3,6 +3,16 @@
 pub mod complete;
 pub mod doctor;
 pub mod enter;
+pub mod history;
 pub mod host;
+pub mod images;
 pub mod info;
+pub mod inspect;
+pub mod inspect_image;
+pub mod prune;
+pub mod remove_image;
+pub mod save;
+pub mod store;
+pub mod tag;
 pub mod version;
+pub mod when;

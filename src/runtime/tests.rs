@@ -557,3 +557,43 @@ fn relay_with_a_terminal() {
         assert_eq!(format!("{:?}", rustix::termios::tcgetattr(&slave).unwrap()), before);
     });
 }
+
+/// Not a test but a measurement: `cargo test --lib cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_start() {
+    inside(|tree, rung| {
+        let measure = |what: &str, plan: &Plan| {
+            let mut times: Vec<_> = (0..200)
+                .map(|_| {
+                    let null = || {
+                        OwnedFd::from(
+                            std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap(),
+                        )
+                    };
+                    let root = tree.mount();
+                    let before = std::time::Instant::now();
+                    let stdio = Stdio::Descriptors { stdin: null(), stdout: null(), stderr: null() };
+                    let process = spawn(root.as_fd(), plan, stdio).unwrap();
+                    let spawned = before.elapsed();
+                    process.wait().unwrap();
+                    (before.elapsed(), spawned)
+                })
+                .collect();
+            times.sort_unstable();
+            println!("{rung} {what}: min {:?} median {:?}", times[0], times[times.len() / 2]);
+        };
+        let full = plan(&["/bin/true"]);
+        measure("all", &full);
+        measure("no seccomp", &Plan { seccomp: Seccomp::Unconfined, ..full.clone() });
+        measure("no masks", &Plan { masked_paths: vec![], read_only_paths: vec![], ..full.clone() });
+        measure(
+            "no mounts",
+            &Plan { mounts: vec![], masked_paths: vec![], read_only_paths: vec![], ..full.clone() },
+        );
+        let none = Namespaces { ipc: false, uts: false, cgroup: false, network: Network::Host };
+        measure("fewer namespaces", &Plan { namespaces: none, ..full.clone() });
+        let network = Namespaces { network: Network::None, ..Namespaces::default() };
+        measure("own network", &Plan { namespaces: network, ..full.clone() });
+    });
+}
