@@ -1,5 +1,6 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
+pub mod build;
 pub mod complete;
 pub mod doctor;
 pub mod enter;
