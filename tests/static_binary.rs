@@ -5,6 +5,7 @@
 //! that hold them are only pulled into the link when something refers to them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

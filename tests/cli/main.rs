@@ -5,6 +5,7 @@
 //! in the environment it fails.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
 mod support;
 
