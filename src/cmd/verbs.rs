@@ -75,20 +75,20 @@ verbs! {
         #[command(alias = "bud")]
         Build(build::BuildArgs) => build::build, UserNamespace;
 
-        // /// Fetch an image from a registry
-        // Pull(registry::PullArgs) => registry::pull, UserNamespace;
+        /// Fetch an image from a registry
+        Pull(registry::PullArgs) => registry::pull, UserNamespace;
 
-        // /// Send an image to a registry
-        // Push(registry::PushArgs) => registry::push, Nothing;
+        /// Send an image to a registry
+        Push(registry::PushArgs) => registry::push, Nothing;
 
         /// List images
         Images(image::ImagesArgs) => image::images, Nothing;
 
-        // /// Log in to a registry
-        // Login(registry::LoginArgs) => registry::login, Nothing;
+        /// Log in to a registry
+        Login(registry::LoginArgs) => registry::login, Nothing;
 
-        // /// Log out of a registry
-        // Logout(registry::LogoutArgs) => registry::logout, Nothing;
+        /// Log out of a registry
+        Logout(registry::LogoutArgs) => registry::logout, Nothing;
 
         // /// Make a new image from a container's changes
         // Commit(container::CommitArgs) => container::commit, UserNamespace;
@@ -153,11 +153,11 @@ verbs! {
         /// Remove images that nothing uses
         Prune(image::PruneArgs) => image::image_prune, UserNamespace;
 
-        // /// Fetch an image from a registry
-        // Pull(registry::PullArgs) => registry::pull, UserNamespace;
+        /// Fetch an image from a registry
+        Pull(registry::PullArgs) => registry::pull, UserNamespace;
 
-        // /// Send an image to a registry
-        // Push(registry::PushArgs) => registry::push, Nothing;
+        /// Send an image to a registry
+        Push(registry::PushArgs) => registry::push, Nothing;
 
         /// Remove images
         #[command(visible_aliases = ["remove", "rmi"])]

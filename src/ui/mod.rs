@@ -4,6 +4,8 @@ pub mod build_progress;
 pub mod crash;
 pub mod error;
 pub mod format;
+pub mod progress;
+pub mod prompt;
 pub mod sanitise;
 pub mod table;
 pub mod term;
