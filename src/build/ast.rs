@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::check::Checks;
+
 /// A range of physical lines, 1-based and inclusive, heredoc bodies included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
@@ -29,8 +31,10 @@ pub struct Dockerfile {
     pub global_args: Vec<Located<Vec<ArgPair>>>,
     /// The stages, in order; at least one.
     pub stages: Vec<Stage>,
-    /// Lint-like remarks of the parser (rule, message, span).
+    /// Remarks on the text (rule, message, span), before any of them is skipped.
     pub warnings: Vec<Warning>,
+    /// Check options in comments, each for the instruction below it.
+    pub skips: Vec<(Span, Checks)>,
 }
 
 /// A remark that does not stop the build.
@@ -279,7 +283,8 @@ pub enum RunForm {
     Exec(Vec<String>),
     /// This text, as one argument after the stage's SHELL.
     Shell(String),
-    /// A script with an interpreter line: a read-only file of mode 0755 to be executed as `/dev/pipes/<name>`.
+    /// A script with an interpreter line: a read-only file of mode 0755, mounted as `/dev/pipes/<name>`. That path is
+    /// what the stage's SHELL runs, and what history shows.
     Script {
         /// The heredoc's delimiter.
         name: String,

@@ -275,7 +275,7 @@ impl<'a> Graph<'a> {
     fn undefined_in_from(&mut self, unset: &BTreeSet<String>, globals: &Globals, span: Span) {
         let undeclared = |name: &&String| !globals.declared().any(|known| known == name.as_str());
         for name in unset.iter().filter(undeclared) {
-            let mut message = format!("FROM argument '{name}' is not declared");
+            let mut message = format!("argument `{name}` of FROM is not declared before it");
             if let Some(near) = suggest::nearest(name, globals.declared()) {
                 message = format!("{message} (did you mean {near}?)");
             }

@@ -13,6 +13,8 @@ pub(super) struct Opener {
     pub(super) chomp: bool,
     /// The file descriptor before `<<`.
     pub(super) fd: Option<u32>,
+    /// Whether blanks stand between `<<` and the delimiter. Shell arithmetic (`1 << 2`) looks the same.
+    pub(super) detached: bool,
 }
 
 /// What `word` opens when it opens a heredoc and is nothing else.
@@ -35,7 +37,7 @@ pub(super) fn opener(word: &str) -> Option<Opener> {
     let mut plain = words(false)?;
     let expand = words(true)?.first() == plain.first();
     let name = plain.pop().filter(|_| plain.is_empty())?;
-    Some(Opener { name, expand, chomp, fd: digits.parse().ok() })
+    Some(Opener { name, expand, chomp, fd: digits.parse().ok(), detached: false })
 }
 
 /// The heredocs a logical line opens, in order. The escape is `\` whatever the directive says.
@@ -46,7 +48,21 @@ pub(super) fn openers(line: &str) -> Vec<Opener> {
     let lex = Lex { keep_unset: true, raw_quotes: true, raw_escapes: true, ..Lex::new('\\') };
     // A line that cannot be cut into words, say for a lone apostrophe, has no heredocs.
     let words = lex.process_words(line, &()).unwrap_or_default();
-    words.iter().filter_map(|word| opener(word)).collect()
+    let mut openers = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        // `<< EOF`: the marker and its delimiter may stand apart.
+        let marker = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        let detached = matches!(marker, "<<" | "<<-");
+        let joined = if detached { words.peek().map(|next| format!("{word}{next}")) } else { None };
+        if let Some(opener) = opener(joined.as_deref().unwrap_or(word)) {
+            if joined.is_some() {
+                words.next();
+            }
+            openers.push(Opener { detached, ..opener });
+        }
+    }
+    openers
 }
 
 /// `body` with the leading tabs of each line removed, as `<<-` asks for.
@@ -71,7 +87,7 @@ mod tests {
             ("<<\\EOF", "EOF", false, false, None),
             ("<<$EOF", "$EOF", true, false, None),
         ] {
-            let expected = Opener { name: name.into(), expand, chomp, fd };
+            let expected = Opener { name: name.into(), expand, chomp, fd, detached: false };
             assert_eq!(opener(word), Some(expected), "{word}");
         }
         for word in ["<<<EOF", "<<", "<<-", "<EOF", "a<<EOF", "\"<<EOF\"", "<<\"E", "EOF", "3", "", "<<A<<B"]
@@ -84,7 +100,8 @@ mod tests {
     fn lines_that_open_heredocs() {
         let names = |line| openers(line).into_iter().map(|opener| opener.name).collect::<Vec<_>>();
         assert_eq!(names("RUN cat <<A && cat <<-'B C' > /x"), ["A", "B C"]);
-        assert_eq!(names("COPY << EOF /x"), Vec::<String>::new());
+        assert_eq!(names("RUN cat << EOF > /x && cat <<- 'B C'"), ["EOF", "B C"]);
+        assert_eq!(names("RUN x <<"), Vec::<String>::new());
         assert_eq!(names("RUN echo 'a <<A'"), Vec::<String>::new());
         assert_eq!(names("RUN echo it's <<A"), Vec::<String>::new());
         assert_eq!(names("RUN echo $(( 1 <<2 ))"), ["2"]);

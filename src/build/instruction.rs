@@ -394,7 +394,8 @@ impl Line<'_> {
     fn onbuild(&self) -> Result<String, Fault> {
         let inner = words::split(&self.parts.rest, self.escape);
         let keyword = inner.keyword.to_ascii_uppercase();
-        if is_known(&keyword) {
+        // A chain of triggers is refused below, and must not be followed to any depth.
+        if is_known(&keyword) && keyword != "ONBUILD" {
             let text = self.parts.rest.clone();
             let logical = Logical { text, ..self.logical.clone() };
             if let Err(fault) = parse(&logical, self.escape)

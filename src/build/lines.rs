@@ -126,19 +126,20 @@ impl<'a> Reader<'a> {
         if may == MayHold::No {
             return Some(Vec::new());
         }
-        let start = self.at;
         let mut heredocs = Vec::new();
         for opener in heredoc::openers(text) {
+            let start = self.at;
             let Some(raw) = self.body(&opener) else {
-                if may == MayHold::Guess {
+                // Without its end, what only resembles a heredoc is none.
+                if may == MayHold::Guess || opener.detached {
                     self.at = start;
-                    return Some(Vec::new());
+                    continue;
                 }
                 errors.push(plain_error("unterminated heredoc".into(), first_line, self.at));
                 return None;
             };
             let content = if opener.chomp { heredoc::chomp(&raw) } else { raw.clone() };
-            let heredoc::Opener { name, expand, chomp, fd } = opener;
+            let heredoc::Opener { name, expand, chomp, fd, .. } = opener;
             heredocs.push(Heredoc { name, content, raw, expand, chomp, fd });
         }
         Some(heredocs)

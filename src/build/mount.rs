@@ -115,8 +115,8 @@ impl fmt::Display for MountType {
 #[must_use]
 pub fn from(value: &str) -> Option<String> {
     let fields = fields(value).ok()?;
-    let from = fields.iter().filter_map(|field| field.split_once('='));
-    from.filter(|(key, _)| key.eq_ignore_ascii_case("from")).next_back().map(|(_, name)| name.to_owned())
+    let mut from = fields.iter().filter_map(|field| field.split_once('='));
+    from.rfind(|(key, _)| key.eq_ignore_ascii_case("from")).map(|(_, name)| name.to_owned())
 }
 
 /// What is checked before anything can be expanded.

@@ -1,6 +1,7 @@
 //! A whole file: lines → instructions → stages, with every independent mistake reported in one go.
 
 use super::ast::{ArgPair, Dockerfile, Instruction, Located, ParseError, Span, Stage};
+use super::check::Checks;
 use super::instruction::{self, Parsed};
 use super::lines::{self, Logical, plain_error};
 use super::lint;
@@ -39,6 +40,7 @@ pub fn parse(source: &[u8], name: &str) -> Result<Dockerfile, Vec<ParseError>> {
         global_args: builder.global_args,
         stages: builder.stages,
         warnings: Vec::new(),
+        skips: logical.iter().filter_map(skip_comment).collect(),
     };
     file.warnings = lint::warnings(&file, &logical);
     Ok(file)
@@ -72,6 +74,15 @@ pub fn parse_triggers(
         errors.extend(found.into_iter().map(|error| ParseError { span: from, names_line: false, ..error }));
     }
     if errors.is_empty() { Ok(instructions) } else { Err(errors) }
+}
+
+/// `# check=…` above an instruction; options that are wrong are comments here.
+fn skip_comment(line: &Logical) -> Option<(Span, Checks)> {
+    let options = line.comments.iter().rev().find_map(|comment| {
+        let (name, value) = comment.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("check").then_some(value)
+    });
+    Some((line.span, Checks::parse(options?).ok()?))
 }
 
 /// What a file without mistakes in its lines may still lack.

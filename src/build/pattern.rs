@@ -86,7 +86,10 @@ impl Glob {
                 '*' => Token::Many,
                 '?' => Token::One,
                 '[' => class(&mut chars)?,
-                '\\' => Token::Literal(chars.next().ok_or(BadPattern)?),
+                '\\' => {
+                    let escaped = chars.next().ok_or(BadPattern)?;
+                    Token::Literal(if deep { control(escaped) } else { escaped })
+                }
                 c => Token::Literal(c),
             });
         }
@@ -117,6 +120,20 @@ impl Glob {
             }
         }
         reachable[text.len()]
+    }
+}
+
+/// What an escaped letter stands for in an ignore file. BuildKit hands the escape on to a regular expression, where
+/// some letters name control characters; `\a.txt` therefore does not match `a.txt`.
+fn control(escaped: char) -> char {
+    match escaped {
+        'a' => '\x07',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        other => other,
     }
 }
 
@@ -308,6 +325,8 @@ mod tests {
             ("a.|)$(}+{bc", "a.|)$(}+{bc", true),
             ("[a-z]x", "bx", true),
             ("\\[a]", "[a]", true),
+            ("\\a.x", "a.x", false),
+            ("\\*.x", "*.x", true),
             ("?.x", "a.x", true),
             ("?.x", "ab.x", false),
         ] {

@@ -266,8 +266,8 @@ impl Scope {
         let names = std::mem::take(&mut self.undefined);
         let known = || self.env.iter().map(|(name, _)| name.as_str());
         let message = |name: &String| match suggest::nearest(name, known()) {
-            Some(near) => format!("Usage of undefined variable '${name}' (did you mean ${near}?)"),
-            None => format!("Usage of undefined variable '${name}'"),
+            Some(near) => format!("variable `${name}` is never set (did you mean ${near}?)"),
+            None => format!("variable `${name}` is never set"),
         };
         names.iter().map(message).collect()
     }
@@ -375,10 +375,7 @@ mod tests {
     fn undefined_names_are_reported_once() {
         let mut scope = scope("FROM scratch\nARG DECLARED\nENV VERSION=1\n", &[]);
         scope.expand("$DECLARED $VERSIN ${X:-y}").unwrap();
-        assert_eq!(
-            scope.take_undefined(),
-            ["Usage of undefined variable '$VERSIN' (did you mean $VERSION?)"]
-        );
+        assert_eq!(scope.take_undefined(), ["variable `$VERSIN` is never set (did you mean $VERSION?)"]);
         assert!(scope.take_undefined().is_empty());
         assert_eq!(scope.expand_for_display("a \"$VERSION\" $NOPE"), "a \"1\" $NOPE");
     }

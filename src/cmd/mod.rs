@@ -9,6 +9,7 @@ mod complete;
 mod container;
 mod error;
 mod image;
+mod man;
 mod registry;
 mod system;
 mod verbs;
@@ -178,11 +179,12 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     if context.is_some_and(|name| name != "default") {
         ui.warn("--context is ignored: strate has no daemon and so one context");
     }
-    if cli.verb.needs() == Needs::UserNamespace {
+    let needs = cli.verb.needs();
+    if needs != Needs::Nothing {
         enter::enter(&mut cx)?;
-        if let Some(notice) = enter::notice(&cx) {
-            ui.note(notice);
-        }
+    }
+    if let Some(notice) = enter::notice(&cx).filter(|_| needs == Needs::UserNamespace) {
+        ui.note(notice);
     }
     cli.verb.run(&mut cx, ui)
 }

@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, image, registry, system};
+use super::{CmdResult, build, container, image, man, registry, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -18,8 +18,10 @@ use crate::ui::Ui;
 pub(super) enum Needs {
     /// Nothing: works in any process.
     Nothing,
-    /// A rung of the ladder of user namespaces, taken once, before any thread exists.
+    /// A rung of the ladder of user namespaces, taken once, before any thread exists. A rung with limits is said once.
     UserNamespace,
+    /// The same, without saying anything: the verb itself reports the rung.
+    Quietly,
 }
 
 macro_rules! verbs {
@@ -79,8 +81,8 @@ verbs! {
         /// Send an image to a registry
         Push(registry::PushArgs) => registry::push, Nothing;
 
-        // /// List images
-        // Images(image::ImagesArgs) => image::images, Nothing;
+        /// List images
+        Images(image::ImagesArgs) => image::images, Nothing;
 
         /// Log in to a registry
         Login(registry::LoginArgs) => registry::login, Nothing;
@@ -94,11 +96,11 @@ verbs! {
         // /// Create a container without starting it
         // Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
-        // /// Show how an image was made
-        // History(image::HistoryArgs) => image::history, Nothing;
+        /// Show how an image was made
+        History(image::HistoryArgs) => image::history, Nothing;
 
-        // /// Show everything about images and containers, as JSON
-        // Inspect(image::InspectArgs) => image::inspect, Nothing;
+        /// Show everything about images and containers, as JSON
+        Inspect(image::InspectArgs) => image::inspect, Nothing;
 
         // /// Send a signal to running containers
         // Kill(container::KillArgs) => container::kill, Nothing;
@@ -112,11 +114,11 @@ verbs! {
         // /// Remove containers
         // Rm(container::RmArgs) => container::rm, UserNamespace;
 
-        // /// Remove images
-        // Rmi(image::RmiArgs) => image::rmi, UserNamespace;
+        /// Remove images
+        Rmi(image::RmiArgs) => image::rmi, UserNamespace;
 
-        // /// Write images to a tar archive
-        // Save(image::SaveArgs) => image::save, Nothing;
+        /// Write images to a tar archive
+        Save(image::SaveArgs) => image::save, Nothing;
 
         // /// Start stopped containers
         // Start(container::StartArgs) => container::start, UserNamespace;
@@ -124,8 +126,8 @@ verbs! {
         // /// Stop running containers
         // Stop(container::StopArgs) => container::stop, Nothing;
 
-        // /// Give an image another name
-        // Tag(image::TagArgs) => image::tag, Nothing;
+        /// Give an image another name
+        Tag(image::TagArgs) => image::tag, Nothing;
 
         // /// Wait until containers stop, then print their exit codes
         // Wait(container::WaitArgs) => container::wait, Nothing;
@@ -138,18 +140,18 @@ verbs! {
         /// Build an image from a Dockerfile
         Build(build::BuildArgs) => build::build, UserNamespace;
 
-        // /// Show how an image was made
-        // History(image::HistoryArgs) => image::history, Nothing;
+        /// Show how an image was made
+        History(image::HistoryArgs) => image::history, Nothing;
 
-        // /// Show everything about images, as JSON
-        // Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
+        /// Show everything about images, as JSON
+        Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
 
-        // /// List images
-        // #[command(visible_alias = "list")]
-        // Ls(image::ImagesArgs) => image::images, Nothing;
+        /// List images
+        #[command(visible_alias = "list")]
+        Ls(image::ImagesArgs) => image::images, Nothing;
 
-        // /// Remove images that nothing uses
-        // Prune(image::PruneArgs) => image::image_prune, UserNamespace;
+        /// Remove images that nothing uses
+        Prune(image::PruneArgs) => image::image_prune, UserNamespace;
 
         /// Fetch an image from a registry
         Pull(registry::PullArgs) => registry::pull, UserNamespace;
@@ -157,15 +159,15 @@ verbs! {
         /// Send an image to a registry
         Push(registry::PushArgs) => registry::push, Nothing;
 
-        // /// Remove images
-        // #[command(visible_aliases = ["remove", "rmi"])]
-        // Rm(image::RmiArgs) => image::rmi, UserNamespace;
+        /// Remove images
+        #[command(visible_aliases = ["remove", "rmi"])]
+        Rm(image::RmiArgs) => image::rmi, UserNamespace;
 
-        // /// Write images to a tar archive
-        // Save(image::SaveArgs) => image::save, Nothing;
+        /// Write images to a tar archive
+        Save(image::SaveArgs) => image::save, Nothing;
 
-        // /// Give an image another name
-        // Tag(image::TagArgs) => image::tag, Nothing;
+        /// Give an image another name
+        Tag(image::TagArgs) => image::tag, Nothing;
     }
 }
 
@@ -221,14 +223,18 @@ verbs! {
 verbs! {
     /// Verbs that come last in the help.
     ToolVerb {
-        // /// Print a completion script for a shell
-        // Completion(system::CompletionArgs) => system::completion, Nothing;
+        /// Print a completion script for a shell
+        Completion(system::CompletionArgs) => system::completion, Nothing;
 
-        // /// Check this host and say how to fix what is missing
-        // Doctor(system::DoctorArgs) => system::doctor, Nothing;
+        /// Check this host and say how to fix what is missing
+        Doctor(system::DoctorArgs) => system::doctor, Quietly;
 
-        // /// Show facts about this host and the store
-        // Info(system::InfoArgs) => system::info, Nothing;
+        /// Show facts about this host and the store
+        Info(system::InfoArgs) => system::info, Quietly;
+
+        /// Write the manual pages
+        #[command(hide = true)]
+        InternalMan(man::ManArgs) => man::man, Nothing;
 
         /// Show the version
         Version(system::VersionArgs) => system::version, Nothing;
@@ -238,11 +244,11 @@ verbs! {
 verbs! {
     /// Verbs of `system`.
     SystemVerb {
-        // /// Check this host and say how to fix what is missing
-        // Doctor(system::DoctorArgs) => system::doctor, Nothing;
+        /// Check this host and say how to fix what is missing
+        Doctor(system::DoctorArgs) => system::doctor, Quietly;
 
-        // /// Show facts about this host and the store
-        // Info(system::InfoArgs) => system::info, Nothing;
+        /// Show facts about this host and the store
+        Info(system::InfoArgs) => system::info, Quietly;
     }
 }
 

@@ -1,10 +1,25 @@
 //! A tree of changes becomes a layer's tar stream.
+//!
+//! Of the extended attributes only `security.capability` is written, as BuildKit does: access control lists and labels
+//! belong to a host, and what overlayfs keeps in `user.overlay.*` (also escaped, as `user.overlay.overlay.*`) must not
+//! reach an image. The root itself is not written, nor are sockets, which mean nothing without their process.
 
+mod changes;
+mod scribe;
+
+use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::AtFlags;
+
+use self::changes::Comparer;
+use self::scribe::{Scribe, open_dir};
+use super::whiteout::{self, Marked};
 use super::{Error, Owner};
+use crate::sys::tree::{self, DirName};
+use crate::sys::{RootDir, SysError};
 
 /// How to write a layer.
 #[derive(Clone, Copy)]
@@ -39,22 +54,104 @@ pub struct DiffStats {
 /// # Errors
 /// When the tree cannot be read or the stream not be written.
 pub fn write_upper(
-    _upper: BorrowedFd<'_>,
-    _out: &mut dyn Write,
-    _options: &DiffOptions<'_>,
+    upper: BorrowedFd<'_>,
+    out: &mut dyn Write,
+    options: &DiffOptions<'_>,
 ) -> Result<DiffStats, Error> {
-    todo!()
+    let root = RootDir::new(upper);
+    let mut scribe = Scribe::new(out, options);
+    // A stack of our own: how deep a tree goes is not ours to decide.
+    let mut stack = vec![Level::new(root.open_dir("")?, PathBuf::new(), &mut scribe)?];
+    while let Some(level) = stack.last_mut() {
+        let Some(entry) = level.names.next() else {
+            stack.pop();
+            continue;
+        };
+        if let Some(inner) = level.take(root, &entry.name, &mut scribe)? {
+            if stack.len() > HELD_DEPTH
+                && let Some(level) = stack.last_mut()
+            {
+                level.dir = None;
+            }
+            stack.push(inner);
+        }
+    }
+    scribe.finish()
 }
 
 /// Compare two whole trees and write what changed from `old` to `new` as a layer tar (the copy method has no upper).
 ///
+/// A file counts as changed when its type, mode, owner, size, change time (in nanoseconds), device numbers or
+/// capability differ, a link when its target does. Content is not read: what changes it changes the time, and a time
+/// that changed alone belongs into the layer too, as with an overlay. `options.below` is not asked, as `old` tells.
+///
 /// # Errors
 /// When a tree cannot be read or the stream not be written.
 pub fn write_changes(
-    _old: BorrowedFd<'_>,
-    _new: BorrowedFd<'_>,
-    _out: &mut dyn Write,
-    _options: &DiffOptions<'_>,
+    old: BorrowedFd<'_>,
+    new: BorrowedFd<'_>,
+    out: &mut dyn Write,
+    options: &DiffOptions<'_>,
 ) -> Result<DiffStats, Error> {
-    todo!()
+    Comparer::new(old, new, Scribe::new(out, options)).run()
 }
+
+/// So many levels keep their directory open; deeper ones open it again by path, so that no depth uses up descriptors.
+const HELD_DEPTH: usize = 128;
+
+/// A directory that is being read.
+struct Level {
+    path: PathBuf,
+    dir: Option<OwnedFd>,
+    mark: Marked,
+    names: std::vec::IntoIter<DirName>,
+}
+
+impl Level {
+    fn new(dir: OwnedFd, path: PathBuf, scribe: &mut Scribe<'_, '_>) -> Result<Self, Error> {
+        let mark = whiteout::marked(&dir)?;
+        if mark == Marked::Opaque && (scribe.options.below)(&path) {
+            scribe.opaque(&path)?;
+        }
+        let names = tree::sorted_names(&dir)?.into_iter();
+        Ok(Self { path, dir: Some(dir), mark, names })
+    }
+
+    /// Write a name of this directory; a directory is given back to be entered.
+    fn take(
+        &mut self,
+        root: RootDir<'_>,
+        name: &OsStr,
+        scribe: &mut Scribe<'_, '_>,
+    ) -> Result<Option<Self>, Error> {
+        let path = self.path.join(name);
+        if (scribe.options.skip)(&path) {
+            return Ok(None);
+        }
+        let dir = match self.dir.take() {
+            Some(dir) => dir,
+            None => scribe::reopen(root, &self.path)?,
+        };
+        let dir = &*self.dir.insert(dir);
+        let dir = dir.as_fd();
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| SysError::path("stat", &path, errno))?;
+        if whiteout::is_whiteout(dir, name, &stat, self.mark)? {
+            // In an opaque directory nothing is left to delete.
+            if self.mark != Marked::Opaque && (scribe.options.below)(&path) {
+                scribe.whiteout(&path)?;
+            }
+            return Ok(None);
+        }
+        if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            scribe.leaf(dir, name, &path, &stat)?;
+            return Ok(None);
+        }
+        let inner = open_dir(dir, name, &path)?;
+        scribe.directory(&path, &stat)?;
+        Self::new(inner, path, scribe).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests;

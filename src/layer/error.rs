@@ -1,5 +1,7 @@
 //! What can be wrong with a layer.
 
+use std::path::PathBuf;
+
 use crate::oci::Digest;
 use crate::sys::SysError;
 
@@ -29,6 +31,14 @@ pub enum Error {
         offset: u64,
         /// Which rule is broken.
         what: String,
+    },
+    /// A hard link to a file that neither the layer nor those below it have.
+    #[error("hard link `{}` leads to `{}`, which is not a file of any layer", name.display(), target.display())]
+    LinkTarget {
+        /// The link, relative to the root.
+        name: PathBuf,
+        /// What it should be another name of.
+        target: PathBuf,
     },
     /// A limit was passed.
     #[error("layer passes a limit: {0}")]

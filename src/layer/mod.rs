@@ -5,6 +5,7 @@
 //! Owners, modes and devices that the present id map cannot put on disk are kept in an [`OwnerTable`] beside it.
 
 mod apply;
+mod complete;
 mod compress;
 mod diff;
 mod error;
@@ -17,7 +18,8 @@ mod verify;
 mod whiteout;
 
 pub use apply::{Applied, ApplyOptions, apply};
-pub use compress::{Compression, decompressor, gzip_writer};
+pub use complete::{Lower, complete};
+pub use compress::{Compression, GzipWriter, decompressor, gzip_writer};
 pub use diff::{DiffOptions, DiffStats, write_changes, write_upper};
 pub use error::Error;
 pub use owners::{Owner, OwnerTable};

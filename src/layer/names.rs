@@ -12,7 +12,7 @@ const AUFS: &[u8] = b".wh..wh.";
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// `PATH_MAX` without the NUL: longer paths cannot be handed to the kernel at once.
-const MAX_PATH: usize = 4095;
+pub(super) const MAX_PATH: usize = 4095;
 /// `NAME_MAX` of every Linux file system.
 const MAX_NAME: usize = 255;
 

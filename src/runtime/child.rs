@@ -29,12 +29,12 @@ pub(super) fn start(
     hide()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     name_and_network(plan)?;
-    let pts = build_tree(root, plan, teller)?;
+    let (pts, covered) = build_tree(root, plan, teller)?;
     let terminal = match stdio {
         Stdio::Terminal { rows, columns } => Some(pts.open(*rows, *columns, plan.uid)?),
         Stdio::Descriptors { .. } => None,
     };
-    enter_root(root, scratch_needed(plan))?;
+    enter_root(root, covered)?;
     enter_cwd(plan)?;
     if plan.read_only_root {
         let root = open_root()?;
@@ -76,8 +76,9 @@ fn scratch_needed(plan: &Plan) -> bool {
     !plan.masked_paths.is_empty() || plan.mounts.iter().any(|op| matches!(op, MountOp::File { .. }))
 }
 
-/// All mounts, while the host's paths can still be reached.
-fn build_tree(root: BorrowedFd<'_>, plan: &Plan, teller: Teller<'_>) -> Result<Pts, StepFailure> {
+/// All mounts, while the host's paths can still be reached. Also tells whether the old root is covered by a file system of
+/// ours.
+fn build_tree(root: BorrowedFd<'_>, plan: &Plan, teller: Teller<'_>) -> Result<(Pts, bool), StepFailure> {
     use rustix::mount::{MountPropagationFlags as Flags, mount_change};
     // Mounts of the host may still arrive below slave binds; ours never travel back.
     mount_change("/", Flags::DOWNSTREAM | Flags::REC).step("make", "the mounts our own")?;
@@ -85,19 +86,19 @@ fn build_tree(root: BorrowedFd<'_>, plan: &Plan, teller: Teller<'_>) -> Result<P
     attach_over_root(root).step("attach", "the root")?;
     let tree = Rootfs::new(root, Some(teller));
     let pts = mounts::mount_all(plan, &tree, &mut scratch)?;
-    mounts::mask(&plan.masked_paths, &tree, scratch.as_ref())?;
+    mounts::mask(&plan.masked_paths, &tree, scratch.as_mut())?;
     mounts::read_only(&plan.read_only_paths, &tree)?;
-    Ok(pts)
+    Ok((pts, scratch.is_some_and(|scratch| scratch.attached())))
 }
 
 /// Make the mounted tree `/` and let go of everything else (`man 2 pivot_root`, the "." "." form: the old root then lies
 /// over the new one, and is taken away there).
-fn enter_root(root: BorrowedFd<'_>, scratch: bool) -> Result<(), StepFailure> {
+fn enter_root(root: BorrowedFd<'_>, covered: bool) -> Result<(), StepFailure> {
     use rustix::mount::{UnmountFlags, unmount};
     rustix::process::fchdir(root).step("go to", "the root")?;
     rustix::process::pivot_root(".", ".").step("pivot to", "the root")?;
-    // The scratch file system lies over the old root and covers it.
-    for _ in 0..=usize::from(scratch) {
+    // What lies over the old root goes first.
+    for _ in 0..=usize::from(covered) {
         unmount(".", UnmountFlags::DETACH).step("leave", "the host's root")?;
     }
     rustix::process::chdir("/").step("go to", "the root")

@@ -15,9 +15,11 @@ mod plan;
 mod privileges;
 mod process;
 mod program;
+pub mod relay;
 mod rootfs;
 mod seccomp;
 pub mod signal;
+pub mod user;
 
 pub use error::{Error, StepFailure};
 pub use plan::{

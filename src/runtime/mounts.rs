@@ -26,19 +26,33 @@ const PROC_ROOT_INODE: u64 = 1;
 pub(super) struct Scratch {
     tmpfs: OwnedFd,
     files: usize,
+    /// The first copy of the empty directory, made to find out whether it can be.
+    spare: Option<OwnedFd>,
+    attached: bool,
 }
 
 impl Scratch {
-    /// Mount it over `/`, where the container's root will cover it. Only then may parts of it be cloned (before Linux
-    /// 6.15 a tree must be attached for that).
+    /// Mount it, detached where the kernel can copy parts of detached trees (Linux 6.15); else over `/`, where the
+    /// container's root will cover it.
     pub(super) fn new() -> Result<Self, StepFailure> {
+        let subject = "a tmpfs for generated files";
         let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let tmpfs = new_mount("tmpfs", &[("mode", Some("0700"))], attrs)
-            .step("mount", "a tmpfs for generated files")?;
-        attach_over_root(tmpfs.as_fd()).step("attach", "a tmpfs for generated files")?;
+        let tmpfs = new_mount("tmpfs", &[("mode", Some("0700"))], attrs).step("mount", subject)?;
         rustix::fs::mkdirat(&tmpfs, "empty", Mode::from_raw_mode(0o555))
             .step("make", "an empty directory")?;
-        Ok(Self { tmpfs, files: 0 })
+        match clone_tree(tmpfs.as_fd(), "empty", false) {
+            Ok(spare) => Ok(Self { tmpfs, files: 0, spare: Some(spare), attached: false }),
+            Err(Errno::INVAL) => {
+                attach_over_root(tmpfs.as_fd()).step("attach", subject)?;
+                Ok(Self { tmpfs, files: 0, spare: None, attached: true })
+            }
+            Err(error) => Err(error).step("copy", subject),
+        }
+    }
+
+    /// Whether it lies over the old root.
+    pub(super) fn attached(&self) -> bool {
+        self.attached
     }
 
     /// A file with this content, ready to be attached.
@@ -56,7 +70,10 @@ impl Scratch {
         clone_tree(self.tmpfs.as_fd(), &name, false)
     }
 
-    fn empty_directory(&self) -> Result<OwnedFd, Errno> {
+    fn empty_directory(&mut self) -> Result<OwnedFd, Errno> {
+        if let Some(spare) = self.spare.take() {
+            return Ok(spare);
+        }
         clone_tree(self.tmpfs.as_fd(), "empty", false)
     }
 }
@@ -292,13 +309,13 @@ pub(super) fn attach_over_root(tree: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(super) fn mask(
     paths: &[String],
     root: &Rootfs<'_>,
-    scratch: Option<&Scratch>,
+    mut scratch: Option<&mut Scratch>,
 ) -> Result<(), StepFailure> {
     let read_only = MountAttr { set: READ_ONLY | NO_SUID | NO_DEV | NO_EXEC, ..MountAttr::default() };
     for path in paths {
         let subject = format!("`{path}`");
         let Some((place, kind)) = existing(root, path)? else { continue };
-        let cover = match (kind, scratch) {
+        let cover = match (kind, scratch.as_deref_mut()) {
             (Kind::Directory, Some(scratch)) => {
                 let empty = scratch.empty_directory().step("mask", &subject)?;
                 mount_setattr(empty.as_fd(), false, read_only).step("mask", &subject)?;

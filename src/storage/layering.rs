@@ -68,7 +68,7 @@ pub struct Mounted {
 }
 
 /// The writable part of an overlay.
-struct Upper<'a> {
+pub(super) struct Upper<'a> {
     upper: &'a File,
     work: &'a File,
     volatile: bool,
@@ -224,7 +224,11 @@ impl Store {
     }
 
     /// For kernels that know no `lowerdir+`: `mount(2)`, which takes one page of options.
-    fn overlay_by_string(&self, lowers: &[File], upper: Option<&Upper<'_>>) -> Result<OwnedFd, Error> {
+    pub(super) fn overlay_by_string(
+        &self,
+        lowers: &[File],
+        upper: Option<&Upper<'_>>,
+    ) -> Result<OwnedFd, Error> {
         let failed = |error| SysError::path("mount an overlay in", self.layout.root(), error);
         let mut options = String::from("userxattr,lowerdir=");
         for (i, lower) in lowers.iter().rev().enumerate() {
@@ -274,7 +278,7 @@ impl Store {
     }
 }
 
-fn open_lowers(stack: &Stack) -> Result<Vec<File>, Error> {
+pub(super) fn open_lowers(stack: &Stack) -> Result<Vec<File>, Error> {
     stack.layers.iter().map(|layer| open_dir(&layer.fs)).collect()
 }
 

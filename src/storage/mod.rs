@@ -195,4 +195,6 @@ fn refuse_read_only(root: &Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
+mod mount_tests;
+#[cfg(test)]
 mod tests;

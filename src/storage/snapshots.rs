@@ -186,6 +186,15 @@ impl Store {
         Ok(None)
     }
 
+    /// Where the unpacked layers of an image lie, lowest first: those that are unpacked.
+    #[must_use]
+    pub fn unpacked_layers(&self, image: &Image) -> Vec<PathBuf> {
+        let diff_ids = &image.config.rootfs.diff_ids;
+        let chain = chain_ids(diff_ids);
+        let found = diff_ids.iter().zip(&chain).filter_map(|(d, c)| self.find_snapshot(d, c).ok().flatten());
+        found.map(|snapshot| snapshot.fs).collect()
+    }
+
     fn make_missing(
         &self,
         wanted: &[Wanted<'_>],

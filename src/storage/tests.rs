@@ -393,7 +393,6 @@ fn snapshots_of_an_earlier_boot_are_made_again_unless_they_were_synced() {
 }
 
 #[test]
-#[ignore = "the layer floor cannot complete yet"]
 fn layers_that_lean_on_others_are_completed_from_them() {
     let (_dir, store) = scratch();
     let base = layer(&[("usr/", ""), ("usr/bin/", ""), ("usr/bin/tool", "tool")]);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::facts::{LayerFact, layer_error};
 use super::snapshots::Marker;
 use super::{Error, Snapshot, Store};
-use crate::layer::{self, Applied, ApplyOptions, HashingReader, VerifiedReader, decompressor};
+use crate::layer::{self, Applied, ApplyOptions, HashingReader, Lower, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
 use crate::sys::SysError;
 
@@ -90,9 +90,12 @@ impl Store {
         let failed = |source| Error::Layer { digest: unpacked.diff_id.0.clone(), source };
         let root = open_dir(&unpacked.fs())?;
         let lowers = below.iter().map(|lower| open_dir(&lower.fs)).collect::<Result<Vec<File>, Error>>()?;
-        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
-        let _ = (root.as_fd(), lowers);
-        Err(failed(layer::Error::Limit("a layer that leans on those below cannot be completed yet".into())))
+        let lowers: Vec<Lower<'_>> = lowers
+            .iter()
+            .zip(below)
+            .map(|(root, lower)| Lower { root: root.as_fd(), owners: &lower.owners })
+            .collect();
+        layer::complete(root.as_fd(), &mut unpacked.applied, &lowers).map_err(failed)
     }
 
     /// Publish an unpacked layer under `key`: marker, then rename. What lay there before was not usable and makes way.

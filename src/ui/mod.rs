@@ -1,5 +1,6 @@
 //! Floor 6: the terminal. stdout is data; everything else goes to stderr. A broken pipe is a quiet end.
 
+pub mod build_progress;
 pub mod crash;
 pub mod error;
 pub mod format;

@@ -141,7 +141,10 @@ fn named_contexts_replace_stages_and_stand_for_bases() {
 #[test]
 fn undeclared_names_in_from_are_remarked() {
     let warnings = with("ARG VERSION=1\nFROM a:${VERSON}x\n", None, |graph| graph.warnings).unwrap();
-    assert_eq!(warnings[0].message, "FROM argument 'VERSON' is not declared (did you mean VERSION?)");
+    assert_eq!(
+        warnings[0].message,
+        "argument `VERSON` of FROM is not declared before it (did you mean VERSION?)"
+    );
 }
 
 #[test]

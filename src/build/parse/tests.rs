@@ -158,6 +158,8 @@ fn heredocs_of_run() {
             "RUN cat <<A | sed <<-B\na\nA\n\tb\n\tB\n",
             RunForm::Shell("cat <<A | sed <<-B\na\nA\n\tb\nB".into()),
         ),
+        ("RUN << EOF\na\nEOF\n", RunForm::Shell("a\n".into())),
+        ("RUN echo $((1 << 2))\n", RunForm::Shell("echo $((1 << 2))".into())),
         ("RUN cat <<'E F' > /o\nx\nE F\n", RunForm::Shell("cat <<'E F' > /o\nx\nE F".into())),
     ] {
         assert_eq!(form(body), expected, "{body:?}");
@@ -177,6 +179,9 @@ fn heredocs_of_copy_and_onbuild() {
         instructions("ONBUILD RUN <<EOF\necho a\nEOF\nUSER x"),
         [Instruction::OnBuild("RUN <<EOF\necho a\nEOF".into()), Instruction::User("x".into())]
     );
+    // The words of COPY do not join what stands apart, but the body is read all the same.
+    let Instruction::Copy(copy) = instructions("COPY << EOF /o\nx\nEOF\n").remove(0) else { panic!() };
+    assert_eq!((copy.sources, copy.heredocs.len()), (strings(&["<<", "EOF"]), 0));
     assert!(matches!(&instructions("RUN [\"<<EOF\"]\nUSER x")[1], Instruction::User(_)));
 }
 
@@ -268,6 +273,14 @@ fn several_mistakes_at_once() {
     assert_eq!(lines, [2, 5, 7]);
     let errors = parse(b"RUN a\nRUN b\nFORM scratch\nRUN c\n", "Dockerfile").unwrap_err();
     assert_eq!(errors.len(), 2);
+}
+
+#[test]
+fn no_nesting_exhausts_the_stack() {
+    let chain = format!("FROM scratch\n{}RUN x\n", "ONBUILD \\\n".repeat(100_000));
+    assert!(first_error(&chain).contains("Chaining ONBUILD"));
+    let json = format!("FROM scratch\nCMD {}\n", "[".repeat(60_000));
+    assert!(parse(json.as_bytes(), "Dockerfile").is_ok());
 }
 
 #[test]

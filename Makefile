@@ -1,0 +1,64 @@
+# The front door: every target works on a fresh clone; continuous integration runs the same ones.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+TARGET := x86_64-unknown-linux-gnu
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET_DIR)/$(TARGET)/release/strate
+BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+
+.PHONY: help build demo test lint fmt bench completions man install uninstall clean ci
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 16
+
+build: ## The static release binary
+	$(CARGO) build --release --locked
+	@ls -l $(RELEASE)
+
+demo: build ## A tour: build, run, commit, without registry and network
+	contrib/demo.sh $(RELEASE)
+
+test: ## All tests, as this user and, by root, as an ordinary user too; does its own set-up
+	contrib/test.sh
+
+lint: ## Formatting, clippy, dependencies, the rules of the code
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	contrib/deny.sh
+	contrib/layering.sh
+
+fmt: ## Format the sources
+	$(CARGO) fmt
+
+bench: build ## Speed side by side with podman and bubblewrap
+	contrib/bench.sh $(RELEASE)
+
+completions: build ## Write the completion scripts of contrib/completions anew
+	$(RELEASE) completion bash > contrib/completions/strate.bash
+	$(RELEASE) completion zsh > contrib/completions/_strate
+	$(RELEASE) completion fish > contrib/completions/strate.fish
+
+man: build ## Write the manual pages into target/man
+	mkdir -p $(TARGET_DIR)/man
+	$(RELEASE) internal-man $(TARGET_DIR)/man
+
+install: ## Install what `make build` made (PREFIX, DESTDIR)
+	test -x $(RELEASE) || $(MAKE) build
+	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/strate
+	install -D -m 644 contrib/completions/strate.bash $(BASH_DIR)/strate
+	install -D -m 644 contrib/completions/_strate $(ZSH_DIR)/_strate
+	install -D -m 644 contrib/completions/strate.fish $(FISH_DIR)/strate.fish
+
+uninstall: ## Undo `make install`
+	rm -f $(DESTDIR)$(PREFIX)/bin/strate $(BASH_DIR)/strate $(ZSH_DIR)/_strate $(FISH_DIR)/strate.fish
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+
+ci: ## What continuous integration runs
+	$(MAKE) lint
+	$(MAKE) test

@@ -1,0 +1,136 @@
+#!/bin/sh
+# All tests, with their set-up. Unit tests and the rules of the code run once. The tests of the binary run as this
+# user; when that is root, also as an ordinary user, who is made for it. They start registries of their own on free
+# loopback ports and stop them.
+#
+# STRATE_TEST_DIR: where big temporary things go (/var/tmp).
+set -eu
+cd "$(dirname "$0")/.."
+
+packages='docker-registry skopeo umoci uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns binutils bash-completion'
+programs='docker-registry skopeo umoci newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns nm'
+user=strate-test
+
+say() { printf '\n== %s\n' "$*"; }
+
+is_missing() {
+    ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1
+}
+
+# Install what the tests need, or say how.
+set_up_packages() {
+    missing=
+    for program in $programs; do
+        if is_missing "$program"; then missing="$missing $program"; fi
+    done
+    if [ -z "$missing" ]; then return; fi
+    say "missing:$missing"
+    if is_missing apt-get; then
+        echo "install them with your package manager; tests that need them are skipped until then" >&2
+    elif [ "$(id -u)" = 0 ]; then
+        install_packages
+    elif sudo -n true 2>/dev/null; then
+        install_packages sudo -n
+    else
+        echo "tests that need them are skipped; to install everything:" >&2
+        echo "    sudo apt-get install -y $packages" >&2
+    fi
+}
+
+# A package that this release does not have must not keep the others out.
+install_packages() {
+    "$@" env DEBIAN_FRONTEND=noninteractive apt-get update -qq || true
+    # shellcheck disable=SC2086 # a list of words
+    "$@" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages && return
+    for package in $packages; do
+        "$@" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" ||
+            echo "cannot install $package: tests that need it are skipped" >&2
+    done
+}
+
+# An ordinary user with subordinate ids that nobody else has.
+set_up_user() {
+    if ! id "$user" >/dev/null 2>&1; then
+        useradd --create-home --shell /bin/sh "$user"
+    fi
+    for file in /etc/subuid /etc/subgid; do
+        if ! grep -q "^$user:" "$file" 2>/dev/null; then
+            next=$(awk -F: 'BEGIN { next_id = 100000 } { end = $2 + $3; if (end > next_id) next_id = end } END { print next_id }' "$file" 2>/dev/null || echo 100000)
+            echo "$user:$next:65536" >>"$file"
+        fi
+    done
+}
+
+# The path of a test binary, from what cargo says about it.
+test_binary() {
+    cargo test --locked --no-run --test "$1" 2>&1 | tee /dev/stderr | sed -n "s/^ *Executable .*(\(.*\))$/\1/p" | tail -1
+}
+
+status=0
+results=$(mktemp)
+work=
+cleanup() {
+    rm -f "$results"
+    if [ -n "$work" ]; then rm -rf "$work"; fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# Run a command, keep its counts, remember its failure, go on.
+run() {
+    name=$1
+    shift
+    say "$name"
+    log=$(mktemp)
+    code=0
+    { "$@" 2>&1 || echo "$?" >"$log.code"; } | tee "$log"
+    if [ -s "$log.code" ]; then
+        code=$(cat "$log.code")
+        status=1
+    fi
+    counts=$(sed -n 's/^test result: //p' "$log" | tail -1)
+    skips=$(grep -c '^SKIPPED: ' "$log" || true)
+    printf '%-40s exit %s  skipped %s  %s\n' "$name" "$code" "$skips" "$counts" >>"$results"
+    rm -f "$log" "$log.code"
+}
+
+set_up_packages
+
+run 'unit tests' cargo test --locked --lib
+run 'rules of the code' cargo test --locked --test layering
+run 'the binary itself' cargo test --locked --test static_binary
+run 'completion scripts' cargo test --locked --test completions
+
+cli=$(test_binary cli)
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
+images=$target/test-images
+binary=$target/x86_64-unknown-linux-gnu/debug/strate
+base=${STRATE_TEST_DIR:-/var/tmp}
+if [ -z "$cli" ] || ! [ -x "$binary" ]; then
+    echo "the tests of the binary did not build" >&2
+    exit 1
+fi
+
+if [ "$(id -u)" = 0 ]; then
+    set_up_user
+    # Copies that an ordinary user can reach, wherever the sources lie; images are made once, by root.
+    work=$(mktemp -d "$base/strate-make-test.XXXXXX")
+    cp "$cli" "$work/cli"
+    cp "$binary" "$work/strate"
+    mkdir -p "$images"
+    chmod 755 "$work" "$work/cli" "$work/strate"
+    run 'the verbs, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
+        STRATE_TEST_CACHE="$images" "$work/cli"
+    cp -r "$images" "$work/images"
+    chown -R "$user:" "$work/images"
+    home=$(getent passwd "$user" | cut -d: -f6)
+    run "the verbs, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
+        CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
+        STRATE_TEST_CACHE="$work/images" sh -c "cd / && exec '$work/cli'"
+else
+    run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
+fi
+
+say 'results'
+cat "$results"
+exit "$status"

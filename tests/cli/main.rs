@@ -1,0 +1,26 @@
+//! Tests of the built binary, as a user types it: one file a verb or a story. They run as root and as an ordinary user
+//! (`make test` does both), against real registries on loopback.
+//!
+//! A test says what it needs with `need!`; where that is missing it prints `SKIPPED: …` and passes, but with `CI=true`
+//! in the environment it fails.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+mod cmd_usage;
+mod cmd_version;
+
+/// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.
+#[test]
+fn no_test_file_is_forgotten() {
+    let main = include_str!("main.rs");
+    let Ok(entries) = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli")) else {
+        return; // run away from the sources, as the ordinary user does
+    };
+    for entry in entries {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(module) = name.strip_suffix(".rs").filter(|module| *module != "main") else { continue };
+        assert!(main.contains(&format!("\nmod {module};")), "tests/cli/{name} is not part of the tests");
+    }
+}
