@@ -1,8 +1,17 @@
 //! Floor 4: text → instructions with spans → stage graph → steps. BuildKit's frontend is the reference for the language.
 
+mod add;
 pub mod ast;
+mod beneath;
 pub mod check;
+mod checksum;
+mod chmod;
+mod chown;
+mod copy;
+mod copy_step;
+mod error;
 pub mod excerpt;
+mod execute;
 pub mod expand;
 mod flags;
 pub mod go;
@@ -11,16 +20,57 @@ mod heredoc;
 pub mod history;
 pub mod ignore;
 mod instruction;
+mod interrupt;
 mod lines;
 mod lint;
 pub mod metadata;
 pub mod mount;
 pub mod parse;
 pub mod pattern;
-pub mod ports;
+mod ports;
+pub mod progress;
+mod put;
+mod record;
+mod request;
+mod run;
+mod run_mounts;
 pub mod scope;
+mod select;
 mod shell_pattern;
+mod sources;
+mod stat_cache;
+mod state;
+mod stubs;
 pub mod suggest;
+mod tree;
+mod vertex;
 mod words;
 
+pub use copy::CopyError;
+pub use error::{Error, Failure};
+pub use execute::{Workshop, build};
+pub use interrupt::Interrupt;
 pub use parse::{parse, parse_triggers};
+pub use request::{Bases, Request};
+
+/// Read a small file of a directory that may come from anywhere: its links are followed inside the directory only.
+/// `None` when it is not there.
+///
+/// # Errors
+/// When it is no regular file or cannot be read.
+pub fn read_inside(directory: &std::path::Path, name: &std::path::Path) -> std::io::Result<Option<Vec<u8>>> {
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    use rustix::fs::{FileType, Mode, OFlags};
+    let root = std::fs::File::open(directory)?;
+    let found = beneath::resolve(root.as_fd(), name, true)?;
+    let Some(stat) = found.stat else { return Ok(None) };
+    if beneath::kind(&stat) != FileType::RegularFile {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let file = beneath::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}

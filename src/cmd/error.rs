@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::context::ContextError;
 use crate::image::BoxError;
+use crate::registry;
 use crate::storage;
 use crate::ui::ErrorReport;
 use crate::userns;
@@ -145,7 +146,12 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
             .or_else(|| error.downcast_ref().map(userns_hint))
             .or_else(|| error.downcast_ref().map(context_hint))
             .or_else(|| error.downcast_ref().and_then(io_hint));
-        hints.extend(hint.filter(|hint| !hints.contains(hint)));
+        let more = error.downcast_ref().map(registry::Error::hints).unwrap_or_default();
+        for hint in hint.into_iter().chain(more) {
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
+        }
         next = error.source();
     }
     hints

@@ -150,7 +150,7 @@ impl Work<'_> {
                 // What lay here from an earlier try may have been the wrong part: once more from the start.
                 None => self.to.may_pass(&error) || (offset > 0 && in_all == 1),
             };
-            let error = failure.map_or(error, BoxError::from);
+            let error = failure.map_or(error, unwrap);
             if !again || tries >= TRIES || in_all >= TRIES_IN_ALL || self.stop.load(Ordering::Relaxed) {
                 return Err(error);
             }
@@ -158,6 +158,15 @@ impl Work<'_> {
             std::thread::sleep(FIRST_PAUSE * 2_u32.pow(tries.min(6) - 1));
         }
     }
+}
+
+/// The source's own error, where the stream wraps one.
+fn unwrap(error: io::Error) -> BoxError {
+    if error.get_ref().is_none() {
+        return error.into();
+    }
+    let kind = error.kind();
+    error.into_inner().unwrap_or_else(|| io::Error::from(kind).into())
 }
 
 /// A source's stream that remembers whether it was the one that failed, and ends when another layer has failed.

@@ -1,1 +1,35 @@
 //! Floor 2: images in registries (OCI distribution-spec v1.1, docker registry v2).
+//!
+//! A [`Client`] is one repository at one registry (and, for reading, its mirrors) as an image source and sink. Below
+//! it: `endpoint.rs` speaks to one host with `auth.rs` answering its challenges, `http.rs` sends single requests and
+//! follows redirects, `tls.rs`, `proxy.rs` and `resolver.rs` make connections. Credentials are bound to an origin
+//! (scheme, host and port) and never leave it.
+
+mod auth;
+mod client;
+mod conf;
+mod credentials;
+mod endpoint;
+mod error;
+mod http;
+mod limits;
+mod login;
+mod origin;
+mod process;
+mod proxy;
+mod resolver;
+mod retry;
+mod secret;
+mod settings;
+mod tls;
+mod upload;
+
+pub use client::{Action, Client};
+pub use credentials::{Found, Login};
+pub use error::{Answer, Error};
+pub use login::{LoggedIn, LoggedOut, log_in, log_out, log_out_all, logged_in};
+pub use secret::Secret;
+pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@ use crate::sys::signals::SignalReader;
 /// Bytes carried at once; also the most input that waits for a program which does not read.
 const CHUNK: usize = 64 * 1024;
 
+/// The most that a pipe can hold without privileges (`man 7 pipe`).
+const MOST_LEFT: usize = 1 << 20;
+
 /// As docker: who interrupts three times means it.
 const PATIENCE: usize = 3;
 
@@ -251,9 +254,13 @@ impl<'a> Running<'a> {
                 }
             }
             if ended {
-                // The end of pid 1 is the end of all in its namespace, so what is in the pipes now is all there is.
+                // With a container's pid 1 all in its namespace has ended, so what is in the pipes now is all there is. What
+                // another program (an exec) left running may write on for ever; more than a pipe holds is not its own.
                 for index in 0..self.sources.len() {
-                    while self.carry(index, &mut buffer, on_output) {}
+                    let mut rest = MOST_LEFT;
+                    while let Some(got) = self.carry(index, &mut buffer, on_output).filter(|_| rest > 0) {
+                        rest = rest.saturating_sub(got);
+                    }
                 }
                 return self.process.wait().map(End::Exited);
             }
@@ -307,10 +314,10 @@ impl<'a> Running<'a> {
     }
 
     fn follow_size(&self) {
-        if let (Some(user), Some(master)) = (self.user_terminal, &self.process.terminal) {
-            if let Ok(size) = tcgetwinsize(user) {
-                let _ = tcsetwinsize(master, size);
-            }
+        if let (Some(user), Some(master)) = (self.user_terminal, &self.process.terminal)
+            && let Ok(size) = tcgetwinsize(user)
+        {
+            let _ = tcsetwinsize(master, size);
         }
     }
 
@@ -353,24 +360,24 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Carry one chunk of output; whether there may be more just now.
-    fn carry(&mut self, index: usize, buffer: &mut [u8], on_output: &mut OnOutput<'_>) -> bool {
-        let Some(slot) = self.sources.get_mut(index) else { return false };
-        let Some((stream, fd)) = slot else { return false };
-        match rustix::io::read(&*fd, &mut *buffer) {
+    /// Carry one chunk of output: its size, when there may be more just now.
+    fn carry(&mut self, index: usize, buffer: &mut [u8], on_output: &mut OnOutput<'_>) -> Option<usize> {
+        let slot = self.sources.get_mut(index)?;
+        let (stream, fd) = slot.as_ref()?;
+        match rustix::io::read(fd, &mut *buffer) {
             Ok(got @ 1..) => {
                 let written = on_output(*stream, buffer.get(..got).unwrap_or_default());
                 if written.is_err() {
                     *slot = None;
                 }
-                written.is_ok()
+                written.is_ok().then_some(got)
             }
-            Err(Errno::INTR) => true,
-            Err(Errno::AGAIN) => false,
+            Err(Errno::INTR) => Some(0),
+            Err(Errno::AGAIN) => None,
             // The end of a pipe, or (EIO) of a terminal.
             Ok(0) | Err(_) => {
                 *slot = None;
-                false
+                None
             }
         }
     }

@@ -1,8 +1,11 @@
 //! Floor 6: the terminal. stdout is data; everything else goes to stderr. A broken pipe is a quiet end.
 
+pub mod build_progress;
 pub mod crash;
 pub mod error;
 pub mod format;
+pub mod progress;
+pub mod prompt;
 pub mod sanitise;
 pub mod table;
 pub mod term;
@@ -78,10 +81,10 @@ impl Ui {
     /// Say something about the command: one line on stderr.
     pub fn note(&mut self, text: impl std::fmt::Display) {
         let mut text = format!("{text}\n");
-        if self.stderr_is_terminal {
-            if let Cow::Owned(clean) = sanitise::text(&text) {
-                text = clean;
-            }
+        if self.stderr_is_terminal
+            && let Cow::Owned(clean) = sanitise::text(&text)
+        {
+            text = clean;
         }
         // Nothing can be said about a stderr that is gone.
         let _ = std::io::stderr().write_all(text.as_bytes());

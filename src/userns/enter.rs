@@ -1,7 +1,8 @@
 //! Going up the ladder.
 //!
 //! The full rung, step by step: two children are forked while we still are outside; we unshare; each child becomes
-//! newuidmap or newgidmap, both at once, as one program's start is most of the cost; we wait and become uid 0.
+//! newuidmap or newgidmap, both at once, as one program's start is most of the cost; we wait and become uid 0. Root without
+//! the capability to mount (in many containers) needs neither: its children write the maps themselves.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,12 +72,14 @@ impl Climb<'_> {
     }
 
     fn full(&mut self) -> Result<(), String> {
-        let map = self.full_map()?;
-        let helpers = [self.helper(Kind::Users)?, self.helper(Kind::Groups)?];
+        let (map, helpers) = match self.own_map() {
+            Some(map) => (map, [None, None]),
+            None => (self.full_map()?, [Some(self.helper(Kind::Users)?), Some(self.helper(Kind::Groups)?)]),
+        };
         let mut jobs = Vec::new();
         for (helper, (kind, map)) in helpers.iter().zip([(Kind::Users, &map.uids), (Kind::Groups, &map.gids)])
         {
-            jobs.push(MapJob::prepare(helper, kind, map).map_err(|error| describe(&error))?);
+            jobs.push(MapJob::prepare(helper.as_deref(), kind, map).map_err(|error| describe(&error))?);
         }
         self.unshare()?;
         for job in &jobs {
@@ -94,6 +97,17 @@ impl Climb<'_> {
             return Err(refusal::powerless(&why));
         }
         become_root()
+    }
+
+    /// What root may map by itself: every id it has.
+    fn own_map(&self) -> Option<IdMap> {
+        use rustix::thread::{CapabilitySet, capabilities};
+        let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
+        let may = self.uid == 0 && capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+        let identity =
+            |ranges: Vec<IdRange>| ranges.into_iter().map(|r| IdRange { outside: r.inside, ..r }).collect();
+        let map = read_maps();
+        (may && mapped_ids(&map) > 1).then(|| IdMap { uids: identity(map.uids), gids: identity(map.gids) })
     }
 
     fn full_map(&self) -> Result<IdMap, String> {
@@ -186,30 +200,37 @@ fn describe(error: &SysError) -> String {
     format!("{error}: {}", error.source)
 }
 
-/// One of the two map programs, forked and waiting for the word to go.
+/// One half of the map: a child outside that waits for the word to go.
 struct MapJob {
     kind: Kind,
-    program: PathBuf,
+    program: Option<PathBuf>,
     pid: i32,
     go: OwnedFd,
     said: OwnedFd,
 }
 
 impl MapJob {
-    fn prepare(program: &Path, kind: Kind, map: &[IdRange]) -> SysResult<Self> {
+    fn prepare(program: Option<&Path>, kind: Kind, map: &[IdRange]) -> SysResult<Self> {
         let failed = |error| SysError::new("make", "a pipe", std::io::Error::from(error));
         let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let (said, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-        let args = arguments(program, map);
+        let own = rustix::process::getpid().as_raw_nonzero().get();
         let pid = match fork()? {
             Forked::Parent(pid) => pid,
             Forked::Child => {
                 let _guard = NeverReturn;
                 drop(go);
-                run_helper(&wait, &tell, &args)
+                // Without the word (the parent failed to unshare) there is nothing to do.
+                if rustix::io::read(&wait, &mut [0u8; 1]) != Ok(1) {
+                    exit_now(0);
+                }
+                match program {
+                    Some(program) => run_helper(&tell, &arguments(program, own, map)),
+                    None => write_map(&tell, kind, own, map),
+                }
             }
         };
-        Ok(Self { kind, program: program.to_owned(), pid, go, said })
+        Ok(Self { kind, program: program.map(Path::to_owned), pid, go, said })
     }
 
     fn go(&self) {
@@ -223,13 +244,12 @@ impl MapJob {
         let _ = std::fs::File::from(self.said).take(4096).read_to_string(&mut said);
         match wait_pid(self.pid) {
             Ok(0) => Ok(self.kind),
-            _ => Err(refusal::helper(&self.program, &said)),
+            _ => Err(self.program.map_or(said.clone(), |program| refusal::helper(&program, &said))),
         }
     }
 }
 
-fn arguments(program: &Path, map: &[IdRange]) -> Vec<std::ffi::CString> {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
+fn arguments(program: &Path, own: i32, map: &[IdRange]) -> Vec<std::ffi::CString> {
     let mut args = vec![program.as_os_str().as_encoded_bytes().to_vec(), own.to_string().into_bytes()];
     for range in map {
         args.extend([range.inside, range.outside, range.count].map(|n| n.to_string().into_bytes()));
@@ -237,12 +257,8 @@ fn arguments(program: &Path, map: &[IdRange]) -> Vec<std::ffi::CString> {
     args.into_iter().filter_map(|arg| std::ffi::CString::new(arg).ok()).collect()
 }
 
-/// In the child: wait for the word, become the program. Without the word (the parent failed to unshare) just end.
-fn run_helper(wait: &OwnedFd, tell: &OwnedFd, args: &[std::ffi::CString]) -> ! {
-    let mut word = [0u8; 1];
-    if rustix::io::read(wait, &mut word) != Ok(1) {
-        exit_now(0);
-    }
+/// In the child: become the program.
+fn run_helper(tell: &OwnedFd, args: &[std::ffi::CString]) -> ! {
     if let Ok(null) = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let _ = exec::place_descriptor(null.as_fd(), 0);
         let _ = exec::place_descriptor(null.as_fd(), 1);
@@ -252,6 +268,19 @@ fn run_helper(wait: &OwnedFd, tell: &OwnedFd, args: &[std::ffi::CString]) -> ! {
         let _ = exec::execve(program, args, &[]);
     }
     exit_now(127)
+}
+
+/// In the child: write the map of the parent, in one write as the kernel wants it.
+fn write_map(tell: &OwnedFd, kind: Kind, own: i32, map: &[IdRange]) -> ! {
+    let lines = map.iter().map(|r| format!("{} {} {}\n", r.inside, r.outside, r.count));
+    let path = format!("/proc/{own}/{}", kind.map_file());
+    match std::fs::write(&path, lines.collect::<String>()) {
+        Ok(()) => exit_now(0),
+        Err(error) => {
+            let _ = rustix::io::write(tell, format!("writing {path}: {error}").as_bytes());
+            exit_now(1)
+        }
+    }
 }
 
 /// The maps of the namespace we are in.

@@ -101,4 +101,19 @@ mod tests {
         std::fs::remove_dir_all(&dir).unwrap();
         assert!([10, 11, 12].contains(&code), "{code}");
     }
+
+    /// The cause of a refusal names what is missing.
+    #[test]
+    fn refusals_name_the_cause() {
+        if rustix::process::geteuid().is_root() {
+            println!("skipped: for an ordinary user");
+            return;
+        }
+        let request = |user: &str| Request { user: Some(user.to_owned()), pinned: None, path: Vec::new() };
+        let full = |user: &str| probe(&request(user)).swap_remove(1).1.unwrap_err();
+        assert_eq!(full("nosuchuser"), "/etc/subuid has no entry for user `nosuchuser`");
+        let Some(name) = super::super::subid::user_name(rustix::process::getuid().as_raw()) else { return };
+        let why = full(&name);
+        assert!(why.starts_with("`newuidmap` is not installed") || why.starts_with("/etc/subuid"), "{why}");
+    }
 }

@@ -24,6 +24,13 @@ impl Kind {
         }
     }
 
+    pub(super) fn map_file(self) -> &'static str {
+        match self {
+            Self::Users => "uid_map",
+            Self::Groups => "gid_map",
+        }
+    }
+
     pub(super) fn helper(self) -> &'static str {
         match self {
             Self::Users => "newuidmap",

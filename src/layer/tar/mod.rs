@@ -105,3 +105,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,412 @@
+//! From a Dockerfile to an image: stages in the order they need each other, steps from the cache or by doing them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::ast::{Instruction, Located, Span};
+use super::error::{Error, Failure};
+use super::expand::Lookup as _;
+use super::graph::{Base, Graph, GraphError, Input, Options};
+use super::interrupt::Interrupt;
+use super::metadata;
+use super::progress::Progress;
+use super::record::Record;
+use super::request::{Bases, Request};
+use super::scope::{Globals, Platforms};
+use super::sources::{Origin, Sources};
+use super::state::StageState;
+use super::vertex::{Board, Work};
+use crate::image::{Edit, Reporter};
+use crate::oci::{Platform, Reference};
+use crate::storage::{Image, Store};
+
+/// What a build works with.
+#[derive(Clone, Copy)]
+pub struct Workshop<'a> {
+    /// Where layers and build records are kept.
+    pub store: &'a Store,
+    /// Where base images come from.
+    pub bases: &'a dyn Bases,
+    /// Who is told what happens.
+    pub progress: &'a dyn Progress,
+    /// Who is told about layers that are unpacked.
+    pub report: &'a dyn Reporter,
+    /// Whether the user gave up.
+    pub interrupt: &'a Interrupt,
+}
+
+impl std::fmt::Debug for Workshop<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workshop").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// A build under way.
+pub(super) struct Build<'a> {
+    pub(super) shop: Workshop<'a>,
+    pub(super) request: &'a Request,
+    pub(super) globals: Arc<Globals>,
+    pub(super) graph: Graph<'a>,
+    pub(super) sources: Sources<'a>,
+    pub(super) board: Board<'a>,
+    /// Stages that are done.
+    pub(super) stages: BTreeMap<usize, StageState>,
+    /// Images by the name in the Dockerfile and platform.
+    images: BTreeMap<(String, String), Image>,
+    pub(super) epoch: Option<i64>,
+    /// Whether the steps of the stage at hand are done anew.
+    pub(super) anew: bool,
+}
+
+impl std::fmt::Debug for Build<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Build").field("shop", &self.shop).finish_non_exhaustive()
+    }
+}
+
+/// Where a step stands: for its name in progress.
+#[derive(Debug)]
+pub(super) struct Position {
+    stage: String,
+    total: usize,
+    pub(super) done: usize,
+}
+
+impl Position {
+    /// `[build 2/3] `
+    pub(super) fn next(&mut self) -> String {
+        self.done += 1;
+        let width = self.total.to_string().len();
+        format!("[{}{:>width$}/{}] ", self.stage, self.done, self.total)
+    }
+}
+
+/// Build the target and publish it under its names.
+///
+/// # Errors
+/// The first step that fails, with its place in the Dockerfile.
+pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
+    let board = Board::new(shop.progress);
+    let host = Platform::host();
+    let target_stage = request.target.as_deref();
+    let platforms = Platforms { build: &host, target: &request.platform, target_stage };
+    let globals = Globals::new(&request.dockerfile, &request.build_args, platforms)
+        .map_err(|error| Failure::at(error.span)(Error::Rule(error.reason.to_string())))?;
+    let contexts: BTreeSet<String> = request.named_contexts.keys().cloned().collect();
+    let options = Options { target: target_stage, named_contexts: Some(&contexts) };
+    let graph = Graph::new(&request.dockerfile, &globals, options).map_err(graph_failure)?;
+    for warning in request.dockerfile.warnings.iter().chain(&graph.warnings) {
+        board.lint(lint_line(warning.rule, &warning.message, warning.span));
+    }
+    let sources = Sources::new(shop.store, shop.report);
+    let globals = Arc::new(globals);
+    let epoch = epoch(&globals)?;
+    let (stages, images) = (BTreeMap::new(), BTreeMap::new());
+    let mut build =
+        Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false };
+    let result = build.all();
+    build.sources.save();
+    let mut state = result?;
+    for (key, value) in &request.labels {
+        state.config.config.labels.insert(key.clone(), value.clone());
+    }
+    Ok(build.publish(state.into_edit(epoch))?)
+}
+
+/// `SOURCE_DATE_EPOCH` in seconds, from a build argument or a global ARG. An empty one, or `context` for a context that
+/// knows no time of its own, is none.
+fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
+    match globals.get("SOURCE_DATE_EPOCH") {
+        None | Some("" | "context") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(seconds) => Ok(Some(seconds)),
+            Err(_) => Err(Error::Rule(format!("invalid SOURCE_DATE_EPOCH: {text}")).into()),
+        },
+    }
+}
+
+fn graph_failure(error: GraphError) -> Failure {
+    Failure { spans: error.span().into_iter().collect(), error: Error::Rule(error.to_string()) }
+}
+
+impl<'a> Build<'a> {
+    fn all(&mut self) -> Result<StageState, Failure> {
+        let order = self.resolve_bases()?;
+        for index in order {
+            let state = self.stage(index)?;
+            self.stages.insert(index, state);
+        }
+        let target = self.graph.target();
+        self.stages.remove(&target).ok_or_else(|| Error::Rule("no stage was built".into()).into())
+    }
+
+    /// Have every base image, and let its triggers add what they need. The stages to build come back, in order.
+    fn resolve_bases(&mut self) -> Result<Vec<usize>, Failure> {
+        let mut resolved = BTreeSet::new();
+        loop {
+            let order = self.graph.order().map_err(graph_failure)?;
+            let open: Vec<usize> = order.iter().copied().filter(|index| !resolved.contains(index)).collect();
+            if open.is_empty() {
+                return Ok(order);
+            }
+            for index in open {
+                resolved.insert(index);
+                let Base::External(name) = self.graph.get(index).base.clone() else { continue };
+                if self.named_context(&name).is_some() {
+                    continue;
+                }
+                let span = self.graph.stage(index).from.span;
+                let platform = self.platform_of(index);
+                let image = self.image(&name, &platform).map_err(Failure::at(span))?;
+                let triggers = image.config.config.on_build.clone();
+                self.graph.add_triggers(index, &triggers).map_err(graph_failure)?;
+            }
+        }
+    }
+
+    fn publish(&self, edit: Edit) -> Result<Image, Error> {
+        let work = self.board.begin("exporting to image".into(), false);
+        let image = self.shop.store.publish_image(edit, &self.request.names).map_err(Error::from);
+        if let Ok(image) = &image {
+            work.note(format!("writing image {}", image.id));
+            for name in &self.request.names {
+                work.note(format!("naming to {name}"));
+            }
+        }
+        work.end(&image);
+        image
+    }
+
+    fn platform_of(&self, index: usize) -> Platform {
+        self.graph.get(index).platform.clone().unwrap_or_else(|| self.request.platform.clone())
+    }
+
+    pub(super) fn named_context(&self, name: &str) -> Option<&'a std::path::PathBuf> {
+        self.request.named_contexts.get(super::graph::context_name(name))
+    }
+
+    /// An image, asked for once a build.
+    pub(super) fn image(&mut self, name: &str, platform: &Platform) -> Result<Image, Error> {
+        let key = (name.to_owned(), platform.to_string());
+        if let Some(image) = self.images.get(&key) {
+            return Ok(image.clone());
+        }
+        let reference = Reference::parse(name).map_err(|source| Error::Base {
+            reference: format!("failed to parse stage name {}", super::go::quote(name)),
+            source: Box::new(source),
+        })?;
+        let work = self.board.begin(format!("[internal] load metadata for {reference}"), false);
+        let image = self.shop.bases.image(&reference, platform).map_err(|source| {
+            let reference = reference.to_string();
+            Error::Base { reference, source }
+        });
+        work.end(&image);
+        let image = image?;
+        self.images.insert(key, image.clone());
+        Ok(image)
+    }
+
+    fn stage(&mut self, index: usize) -> Result<StageState, Failure> {
+        let span = self.graph.stage(index).from.span;
+        self.anew = self.ignores_cache(index);
+        let mut position = self.position(index);
+        let mut state = self.base(index, &mut position).map_err(Failure::at(span))?;
+        let instructions: Vec<(bool, Located<Instruction>)> =
+            self.graph.instructions(index).map(|(trigger, line)| (trigger, line.clone())).collect();
+        for (trigger, line) in instructions {
+            if self.shop.interrupt.asked() {
+                return Err(Error::Interrupted.into());
+            }
+            self.instruction(index, &mut state, &mut position, trigger, &line)
+                .map_err(Failure::at(line.span))?;
+            self.lint_undefined(&mut state, line.span);
+        }
+        Ok(state)
+    }
+
+    fn position(&self, index: usize) -> Position {
+        let makes_step = |instruction: &Instruction| {
+            use Instruction as I;
+            matches!(instruction, I::Run(_) | I::Copy(_) | I::Add(_) | I::Workdir(_))
+        };
+        let steps = self.graph.instructions(index).filter(|(_, line)| makes_step(&line.value)).count();
+        let based = matches!(self.graph.get(index).base, Base::External(_) | Base::Replaced(_));
+        let several = self.request.dockerfile.stages.len() > 1;
+        let stage = if several { format!("{} ", self.graph.stage_name(index)) } else { String::new() };
+        Position { stage, total: steps + usize::from(based), done: 0 }
+    }
+
+    /// What the stage starts from.
+    fn base(&mut self, index: usize, position: &mut Position) -> Result<StageState, Error> {
+        let escape = self.request.dockerfile.escape;
+        let platform = self.platform_of(index);
+        match self.graph.get(index).base.clone() {
+            Base::Scratch => Ok(StageState::scratch(&self.request.platform, &self.globals, escape)),
+            Base::Stage(parent) => {
+                let parent = self.stages.get(&parent);
+                let parent = parent.ok_or_else(|| Error::Rule("a stage is built before its base".into()))?;
+                Ok(StageState::on_stage(parent))
+            }
+            Base::Replaced(name) => self.context_base(&name, &platform, position),
+            Base::External(name) if self.named_context(&name).is_some() => {
+                self.context_base(&name, &platform, position)
+            }
+            Base::External(name) => {
+                let image = self.image(&name, &platform)?;
+                let shown = Reference::parse(&name).map_or(name, |reference| reference.to_string());
+                let digest = &image.raw.digest;
+                let at = if shown.contains('@') { String::new() } else { format!("@{digest}") };
+                let work = self.board.begin(format!("{}FROM {shown}{at}", position.next()), true);
+                work.cached();
+                Ok(StageState::on_image(image, &platform, &self.globals, escape))
+            }
+        }
+    }
+
+    fn instruction(
+        &mut self,
+        stage: usize,
+        state: &mut StageState,
+        position: &mut Position,
+        trigger: bool,
+        line: &Located<Instruction>,
+    ) -> Result<(), Error> {
+        match &line.value {
+            Instruction::Run(run) => {
+                let name = step_name(position, trigger, &state.scope.expand_for_display(&line.text));
+                self.run_step(stage, state, run, name)
+            }
+            Instruction::Copy(copy) | Instruction::Add(copy) => {
+                let name = step_name(position, trigger, &state.scope.expand_for_display(&line.text));
+                let is_add = matches!(line.value, Instruction::Add(_));
+                self.copy_step(stage, state, copy, is_add, name)
+            }
+            other => {
+                let text = metadata::apply(&mut state.config, other, &mut state.scope)
+                    .map_err(|error| Error::Rule(error.to_string()))?;
+                let workdir = matches!(other, Instruction::Workdir(_));
+                match text {
+                    Some(text) if workdir => {
+                        let name = step_name(position, trigger, &text.created_by);
+                        if text.empty_layer {
+                            self.board.begin(name, true).cached();
+                            state.push_empty(text.created_by);
+                            return Ok(());
+                        }
+                        self.workdir_step(state, text.created_by, name)
+                    }
+                    Some(text) => {
+                        state.push_empty(text.created_by);
+                        Ok(())
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn lint_undefined(&self, state: &mut StageState, span: Span) {
+        for message in state.scope.take_undefined() {
+            self.board.lint(lint_line("UndefinedVar", &message, span));
+        }
+    }
+
+    /// Where `--from` or a mount's `from` leads; the context without one.
+    pub(super) fn origin(&mut self, input: Option<Input>, platform: &Platform) -> Result<Origin, Error> {
+        match input {
+            None => match &self.request.context {
+                Some(path) => self.sources.directory(path, self.request.ignore.as_deref()),
+                None => Ok(self.sources.layers("context", Vec::new())),
+            },
+            Some(Input::Stage(index)) => {
+                let layers = self.stages.get(&index).map(StageState::layers).unwrap_or_default();
+                Ok(self.sources.layers(&self.graph.stage_name(index), layers))
+            }
+            Some(Input::External(name)) if self.named_context(&name).is_some() => self.context_origin(&name),
+            Some(Input::External(name)) if name == "scratch" => {
+                Ok(self.sources.layers("scratch", Vec::new()))
+            }
+            Some(Input::External(name)) => {
+                let image = self.image(&name, platform)?;
+                let diff_ids = image.config.rootfs.diff_ids.iter().cloned();
+                let layers = image.manifest.layers().iter().cloned().zip(diff_ids).collect();
+                Ok(self.sources.layers(&name, layers))
+            }
+        }
+    }
+
+    pub(super) fn context_origin(&mut self, name: &str) -> Result<Origin, Error> {
+        match self.named_context(name) {
+            Some(path) => self.sources.directory(path, Sources::own_ignore(path).as_deref()),
+            None => Err(Error::Rule(format!("unknown context {name}"))),
+        }
+    }
+
+    /// Whether the steps of a stage are done anew.
+    fn ignores_cache(&self, stage: usize) -> bool {
+        let name = || self.graph.stage_name(stage);
+        self.request.no_cache
+            || self.request.no_cache_stages.iter().any(|given| given.eq_ignore_ascii_case(&name()))
+    }
+
+    /// A result of an earlier build, when its layer is still here.
+    pub(super) fn cached(&self, key: &str) -> Result<Option<Record>, Error> {
+        if self.anew {
+            return Ok(None);
+        }
+        let Some(bytes) = self.shop.store.cache_get(key)? else { return Ok(None) };
+        // A record that cannot be read is no record.
+        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
+        let Ok(digest) = crate::oci::digest_of(&record.descriptor) else { return Ok(None) };
+        Ok(self.shop.store.has_blob(&digest, record.descriptor.size())?.then_some(record))
+    }
+
+    /// Take the step from the cache, or do it.
+    pub(super) fn step(
+        &mut self,
+        state: &mut StageState,
+        key: &str,
+        created_by: String,
+        name: String,
+        make: impl FnOnce(&mut Self, &StageState, &Work<'a>) -> Result<crate::image::NewLayer, Error>,
+    ) -> Result<(), Error> {
+        let work = self.board.begin(name, true);
+        if let Some(record) = self.cached(key)? {
+            work.cached();
+            state.push_layer(record.layer(), created_by, &record.created);
+            return Ok(());
+        }
+        let made = make(self, state, &work).and_then(|layer| {
+            let created = jiff::Timestamp::now().to_string();
+            self.remember(key, &layer, &created)?;
+            Ok((layer, created))
+        });
+        work.end(&made);
+        let (layer, created) = made?;
+        state.push_layer(layer, created_by, &created);
+        Ok(())
+    }
+
+    fn remember(&self, key: &str, layer: &crate::image::NewLayer, created: &str) -> Result<(), Error> {
+        let record = Record {
+            descriptor: layer.descriptor.clone(),
+            diff_id: layer.diff_id.clone(),
+            created: created.to_owned(),
+        };
+        let digest = crate::oci::digest_of(&record.descriptor)
+            .map_err(|error| Error::Rule(format!("a layer has an unusable digest: {error}")))?;
+        // A record is three strings and a number, which JSON always holds.
+        let bytes = serde_json::to_vec(&record).map_err(|error| Error::Rule(error.to_string()))?;
+        Ok(self.shop.store.cache_put(key, &bytes, &[digest])?)
+    }
+}
+
+/// A remark as BuildKit words it.
+fn lint_line(rule: &str, message: &str, span: Span) -> String {
+    format!("{rule}: {message} (line {})", span.first)
+}
+
+fn step_name(position: &mut Position, trigger: bool, text: &str) -> String {
+    let trigger = if trigger { "ONBUILD " } else { "" };
+    format!("{}{trigger}{text}", position.next())
+}

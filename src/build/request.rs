@@ -1,0 +1,63 @@
+//! What a build is asked to do, and what it needs from outside.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::ast::Dockerfile;
+use crate::image::BoxError;
+use crate::oci::{Platform, Reference};
+use crate::runtime::Network;
+use crate::storage::Image;
+
+/// What a build is asked to do. Nothing in it is read from the environment later on.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The parsed Dockerfile.
+    pub dockerfile: Dockerfile,
+    /// The context's directory; none for a Dockerfile that came alone.
+    pub context: Option<PathBuf>,
+    /// The ignore file's bytes, when there is one.
+    pub ignore: Option<Vec<u8>>,
+    /// `--build-context name=directory`.
+    pub named_contexts: BTreeMap<String, PathBuf>,
+    /// `--tag`: names for the result.
+    pub names: Vec<Reference>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--build-arg`, those without a value resolved.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`, in order.
+    pub labels: Vec<(String, String)>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--no-cache-filter`: stages for which it holds.
+    pub no_cache_stages: Vec<String>,
+    /// Whether files of the invoking user show as root's in a step (they do in a user namespace), so that a context can
+    /// be bound as it lies.
+    pub owns_context: bool,
+    /// `--network`.
+    pub network: Network,
+    /// What the image is for.
+    pub platform: Platform,
+    /// `--secret`: content by id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// `--add-host`: name and address.
+    pub add_hosts: Vec<(String, String)>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: u64,
+    /// `--ulimit`: `RLIMIT_*` name, soft, hard.
+    pub rlimits: Vec<(String, u64, u64)>,
+    /// The host's `resolv.conf`.
+    pub resolv_conf: Vec<u8>,
+    /// Whether programs can be isolated here: a rung of the ladder was taken.
+    pub isolated: bool,
+}
+
+/// Where base images come from; the build knows no registries.
+pub trait Bases {
+    /// An image that is here then: the local one, or pulled when it lacks or must be asked for anew.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be had.
+    fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, BoxError>;
+}

@@ -1,0 +1,100 @@
+//! Pieces of work with numbers, names and times, told to the progress display.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use super::progress::{Event, Progress, Stream, Vertex};
+
+/// Numbers pieces of work.
+pub(super) struct Board<'a> {
+    progress: &'a dyn Progress,
+    next: Cell<Vertex>,
+}
+
+impl std::fmt::Debug for Board<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// A piece of work that has begun.
+pub(super) struct Work<'a> {
+    progress: &'a dyn Progress,
+    vertex: Vertex,
+    began: Instant,
+}
+
+impl<'a> Board<'a> {
+    /// Nothing yet.
+    pub(super) fn new(progress: &'a dyn Progress) -> Self {
+        Self { progress, next: Cell::new(0) }
+    }
+
+    /// Begin a piece of work.
+    pub(super) fn begin(&self, name: String, step: bool) -> Work<'a> {
+        let vertex = self.next.replace(self.next.get() + 1);
+        self.progress.event(Event::Started { vertex, name, step });
+        Work { progress: self.progress, vertex, began: Instant::now() }
+    }
+
+    /// Do a piece of work that is no step.
+    pub(super) fn during<T>(
+        &self,
+        name: String,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let begun = self.begin(name, false);
+        let result = work();
+        begun.end(&result);
+        result
+    }
+
+    /// A remark about the Dockerfile.
+    pub(super) fn lint(&self, text: String) {
+        self.progress.event(Event::Lint { text });
+    }
+}
+
+impl Work<'_> {
+    /// The result was there already.
+    pub(super) fn cached(&self) {
+        self.progress.event(Event::Cached { vertex: self.vertex });
+    }
+
+    /// The end, good or bad.
+    pub(super) fn end<T>(&self, result: &Result<T, Error>) {
+        let vertex = self.vertex;
+        self.progress.event(match result {
+            Ok(_) => Event::Done { vertex, took: self.began.elapsed() },
+            Err(Error::Interrupted) => Event::Cancelled { vertex },
+            Err(error) => Event::Failed { vertex, why: chain(error) },
+        });
+    }
+
+    /// Something about it that the user should know.
+    pub(super) fn note(&self, text: String) {
+        self.progress.event(Event::Note { vertex: self.vertex, text });
+    }
+
+    /// The program wrote something.
+    pub(super) fn output(&self, stream: Stream, data: &[u8]) {
+        let after: Duration = self.began.elapsed();
+        self.progress.event(Event::Output { vertex: self.vertex, stream, data: data.to_vec(), after });
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let this = cause.to_string();
+        if !text.ends_with(&this) {
+            text.push_str(": ");
+            text.push_str(&this);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,460 @@
+//! `build`: read the Dockerfile and the context's facts, build, publish.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::build::{self, Bases, Failure, Interrupt, Request, Workshop, excerpt};
+use crate::context::Context;
+use crate::image::{BoxError, Reporter};
+use crate::oci::{Digest, ImageId, Platform, Reference};
+use crate::storage::{self, Image, Store};
+use crate::sys::signals::SignalReader;
+use crate::userns::Rung;
+
+pub use crate::build::progress::{Event as BuildEvent, Progress as BuildProgress, Stream};
+pub use crate::runtime::Network;
+
+/// Largest Dockerfile that is read, in bytes.
+const DOCKERFILE_MAX: u64 = 16 << 20;
+/// How long a build that was asked to end may take to clean up.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Where the context comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// `-`: standard input is the Dockerfile, and there are no files.
+    Stdin,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The positional argument.
+    pub context: ContextSource,
+    /// `--file`; `-` is standard input.
+    pub file: Option<String>,
+    /// `--tag`.
+    pub names: Vec<Reference>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--build-arg`: name and, unless it is to be taken from the environment, value.
+    pub build_args: Vec<(String, Option<String>)>,
+    /// `--build-context`: name and directory.
+    pub named_contexts: Vec<(String, PathBuf)>,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--no-cache-filter`.
+    pub no_cache_stages: Vec<String>,
+    /// `--pull`: ask registries even for images that are here.
+    pub pull: bool,
+    /// Whether no registry is asked at all.
+    pub offline: bool,
+    /// `--network`.
+    pub network: Network,
+    /// `--platform`.
+    pub platform: Option<Platform>,
+    /// `--secret`.
+    pub secrets: Vec<SecretSource>,
+    /// `--add-host`: name and address.
+    pub add_hosts: Vec<(String, String)>,
+    /// `--shm-size`, in bytes.
+    pub shm_size: u64,
+    /// `--ulimit`: `RLIMIT_*` name, soft, hard.
+    pub rlimits: Vec<(String, u64, u64)>,
+}
+
+/// A `--secret`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretSource {
+    /// Its id.
+    pub id: String,
+    /// A file, or nothing: then an environment variable, or a file named like the id.
+    pub file: Option<PathBuf>,
+    /// An environment variable.
+    pub env: Option<String>,
+}
+
+/// What was built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The image's id.
+    pub id: ImageId,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's size in bytes and its media type.
+    pub descriptor: (u64, String),
+    /// Its names.
+    pub names: Vec<Reference>,
+}
+
+/// Why nothing was built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The context is not a directory that can be read.
+    #[error("unable to prepare context: path {} not found", build::go::quote(&path.display().to_string()))]
+    Context {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Both the context and the Dockerfile should come from standard input.
+    #[error("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")]
+    Ambiguous,
+    /// Standard input is an archive.
+    #[error("an archive on standard input is not supported as a context yet: unpack it to a directory")]
+    ArchiveContext,
+    /// The Dockerfile cannot be read.
+    #[error("failed to solve: failed to read dockerfile: open {name}: {}", words(source))]
+    Dockerfile {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The ignore file cannot be read.
+    #[error("cannot read `{path}`")]
+    Ignore {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A secret cannot be read.
+    #[error("cannot read secret {id} from `{from}`")]
+    Secret {
+        /// Its id.
+        id: String,
+        /// The file or variable.
+        from: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A step failed.
+    #[error("{}", failure.text())]
+    Failed {
+        /// What failed.
+        failure: Box<Failure>,
+        /// The places in the Dockerfile, ready to be shown.
+        excerpts: Vec<String>,
+    },
+    /// The user gave up.
+    #[error("the build was interrupted")]
+    Interrupted,
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] storage::Error),
+    /// Signals cannot be taken.
+    #[error(transparent)]
+    Sys(#[from] crate::sys::SysError),
+}
+
+/// What the kernel's errors are called in Go's words, which people search for.
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Build an image. `notice` is told what the user should know about the store: waits and fallbacks.
+///
+/// # Errors
+/// See [`Error`]; names stand for what they stood for before then.
+pub fn build(
+    cx: &Context,
+    request: &BuildRequest,
+    progress: &dyn BuildProgress,
+    report: &dyn Reporter,
+    notice: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<Built, Error> {
+    let directory = match &request.context {
+        ContextSource::Directory(path) => Some(context_directory(cx, path)?),
+        ContextSource::Stdin => None,
+    };
+    let (name, source, beside) = dockerfile(cx, request, directory.as_deref())?;
+    let dockerfile = match build::parse(&source, &name) {
+        Ok(dockerfile) => dockerfile,
+        Err(errors) => {
+            let text = String::from_utf8_lossy(&source).into_owned();
+            let failure = Failure::from(build::Error::Parse(errors));
+            let show = |span: &build::ast::Span| excerpt::of_source(&text, &name, *span);
+            let excerpts = failure.spans.iter().map(show).collect();
+            return Err(Error::Failed { failure: Box::new(failure), excerpts });
+        }
+    };
+    let ignore = directory.as_deref().map(|dir| ignore_file(dir, beside.as_deref())).transpose()?.flatten();
+    let store = super::store::write(cx, notice)?;
+    let entered = cx.entered.as_ref();
+    let full = Request {
+        dockerfile,
+        ignore,
+        named_contexts: named_contexts(cx, &request.named_contexts)?,
+        names: request.names.clone(),
+        target: request.target.clone(),
+        build_args: build_args(cx, &request.build_args),
+        labels: request.labels.clone(),
+        no_cache: request.no_cache,
+        no_cache_stages: request.no_cache_stages.clone(),
+        owns_context: directory.as_deref().is_some_and(is_ours),
+        context: directory,
+        network: request.network,
+        platform: request.platform.clone().unwrap_or_else(Platform::host),
+        secrets: secrets(cx, &request.secrets)?,
+        add_hosts: request.add_hosts.clone(),
+        shm_size: request.shm_size,
+        rlimits: request.rlimits.clone(),
+        resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
+        isolated: entered.is_some_and(|entered| entered.rung != Rung::None),
+    };
+    let interrupt = Arc::new(Interrupt::default());
+    watch_signals(Arc::clone(&interrupt))?;
+    let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline, report };
+    let shop = Workshop { store: &store, bases: &bases, progress, report, interrupt: &interrupt };
+    let built = build::build(shop, &full);
+    if interrupt.asked() {
+        return Err(Error::Interrupted);
+    }
+    let image = built.map_err(|failure| {
+        let show = |span: &build::ast::Span| excerpt::excerpt(&full.dockerfile, *span);
+        let excerpts = failure.spans.iter().map(show).collect();
+        Error::Failed { failure: Box::new(failure), excerpts }
+    })?;
+    Ok(Built {
+        id: image.id,
+        descriptor: (image.raw.bytes.len() as u64, image.raw.media_type),
+        digest: image.raw.digest,
+        names: full.names,
+    })
+}
+
+fn context_directory(cx: &Context, path: &Path) -> Result<PathBuf, Error> {
+    let path = cx.cwd.join(path);
+    let missing = |source| Error::Context { path: path.clone(), source };
+    let canonical = std::fs::canonicalize(&path).map_err(missing)?;
+    std::fs::read_dir(&canonical).map_err(missing)?;
+    Ok(canonical)
+}
+
+/// The Dockerfile's name, its bytes, and where it lies when it is a file.
+fn dockerfile(
+    cx: &Context,
+    request: &BuildRequest,
+    directory: Option<&Path>,
+) -> Result<(String, Vec<u8>, Option<PathBuf>), Error> {
+    let failed = |name: &str| {
+        let name = name.to_owned();
+        move |source| Error::Dockerfile { name, source }
+    };
+    let stdin = || read_limited(io::stdin().lock()).map_err(failed("-"));
+    match (request.file.as_deref(), directory) {
+        (Some(_), None) => Err(Error::Ambiguous),
+        (None, None) => {
+            let bytes = stdin()?;
+            if is_archive(&bytes) {
+                return Err(Error::ArchiveContext);
+            }
+            Ok(("Dockerfile".into(), bytes, None))
+        }
+        (Some("-"), Some(_)) => Ok(("Dockerfile".into(), stdin()?, None)),
+        (Some(file), Some(directory)) => {
+            let name = Path::new(file).file_name().map_or(file.into(), |name| name.to_string_lossy());
+            let at = [cx.cwd.join(file), directory.join(file)].into_iter().find(|path| path.exists());
+            let path = at.unwrap_or_else(|| cx.cwd.join(file));
+            let opened = std::fs::File::open(&path).and_then(read_limited).map_err(failed(file))?;
+            Ok((name.into_owned(), opened, Some(path)))
+        }
+        (None, Some(directory)) => {
+            for name in ["Dockerfile", "dockerfile", "Containerfile"] {
+                if let Some(bytes) = build::read_inside(directory, Path::new(name)).map_err(failed(name))? {
+                    return Ok((name.into(), bytes, Some(directory.join(name))));
+                }
+            }
+            Err(failed("Dockerfile")(io::ErrorKind::NotFound.into()))
+        }
+    }
+}
+
+fn read_limited(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(DOCKERFILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > DOCKERFILE_MAX {
+        return Err(io::Error::other("it is larger than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Whether standard input is a context and no Dockerfile: by magic bytes, or a tar header's.
+fn is_archive(bytes: &[u8]) -> bool {
+    let magics: [&[u8]; 4] = [b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    magics.iter().any(|magic| bytes.starts_with(magic)) || bytes.get(257..262) == Some(b"ustar")
+}
+
+/// `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` at the context's root.
+fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    if let Some(dockerfile) = dockerfile {
+        let mut name = dockerfile.as_os_str().to_owned();
+        name.push(".dockerignore");
+        match std::fs::read(&name) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Ignore { path: name.into(), source }),
+        }
+    }
+    for name in [".dockerignore", ".containerignore"] {
+        let read = build::read_inside(directory, Path::new(name));
+        let read = read.map_err(|source| Error::Ignore { path: directory.join(name), source })?;
+        if read.is_some() {
+            return Ok(read);
+        }
+    }
+    Ok(None)
+}
+
+fn named_contexts(cx: &Context, given: &[(String, PathBuf)]) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let directory = |(name, path): &(String, PathBuf)| {
+        let key = build::graph::context_name(&name.to_lowercase()).to_owned();
+        Ok((key, context_directory(cx, path)?))
+    };
+    given.iter().map(directory).collect()
+}
+
+/// Build arguments, those without a value taken from the environment. The client's proxies and `SOURCE_DATE_EPOCH` are
+/// passed on unless they are given.
+fn build_args(cx: &Context, given: &[(String, Option<String>)]) -> BTreeMap<String, String> {
+    let mut args = BTreeMap::new();
+    if let Some(epoch) = cx.var("SOURCE_DATE_EPOCH") {
+        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+    }
+    for (name, value) in given {
+        match value.clone().or_else(|| cx.env.get(name).cloned()) {
+            Some(value) => args.insert(name.clone(), value),
+            None => args.remove(name),
+        };
+    }
+    args
+}
+
+fn secrets(cx: &Context, given: &[SecretSource]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let mut secrets = BTreeMap::new();
+    for SecretSource { id, file, env } in given {
+        let name = env.clone().or_else(|| file.is_none().then(|| id.clone()));
+        let from_env = name.as_ref().and_then(|name| cx.env.get(name));
+        let content = match (from_env, env) {
+            (Some(value), _) => value.clone().into_bytes(),
+            // A variable that is asked for by name and not set is a secret that was not given.
+            (None, Some(_)) => continue,
+            (None, None) => {
+                let path = cx.cwd.join(file.as_deref().unwrap_or(Path::new(id)));
+                let from = path.display().to_string();
+                std::fs::read(&path).map_err(|source| Error::Secret { id: id.clone(), from, source })?
+            }
+        };
+        secrets.insert(id.clone(), content);
+    }
+    Ok(secrets)
+}
+
+/// Whether a directory is the present user's (root's inside a user namespace).
+fn is_ours(directory: &Path) -> bool {
+    rustix::fs::stat(directory).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
+}
+
+/// Ctrl-C ends the running step and with it the build. When cleaning up takes too long, or it is asked for again, the
+/// process ends at once: what is left then is garbage that a later command sweeps.
+fn watch_signals(interrupt: Arc<Interrupt>) -> Result<(), Error> {
+    let signals = SignalReader::new(&[Signal::INT.as_raw(), Signal::TERM.as_raw(), Signal::HUP.as_raw()])?;
+    let watch = move || {
+        let wait = |timeout: Option<&rustix::event::Timespec>| {
+            let mut fds =
+                [rustix::event::PollFd::from_borrowed_fd(signals.fd(), rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, timeout).is_ok_and(|ready| ready > 0) && signals.next().is_some()
+        };
+        while !wait(None) {}
+        let running = interrupt.ask();
+        let grace = if running { GRACE } else { GRACE / 6 };
+        let grace = rustix::event::Timespec {
+            tv_sec: i64::try_from(grace.as_secs()).unwrap_or(1),
+            tv_nsec: i64::from(grace.subsec_nanos()),
+        };
+        wait(Some(&grace));
+        std::process::exit(130);
+    };
+    // Without the thread an interrupted build only takes longer to end.
+    let _ = std::thread::Builder::new().name("signals".into()).spawn(watch);
+    Ok(())
+}
+
+/// Base images: what is here, else from a registry.
+struct BaseImages<'a> {
+    cx: &'a Context,
+    store: &'a Store,
+    pull: bool,
+    offline: bool,
+    report: &'a dyn Reporter,
+}
+
+impl Bases for BaseImages<'_> {
+    fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, BoxError> {
+        if !self.pull
+            && let Some(image) = self.local(reference, platform)?
+        {
+            return Ok(image);
+        }
+        if self.offline {
+            return Err(Box::new(storage::Error::NoSuchImage(reference.to_string())));
+        }
+        let _ = (self.cx, self.report);
+        Err(Box::new(storage::Error::NoSuchImage(reference.to_string())))
+    }
+}
+
+impl BaseImages<'_> {
+    /// The image of that name, when it is here and fits the platform.
+    fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, BoxError> {
+        let record = match self.store.find_image(&reference.to_string()) {
+            Ok(record) => record,
+            Err(storage::Error::NoSuchImage(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let image = self.store.image(&record.manifest)?;
+        Ok(image.config.platform().fit(platform).is_some().then_some(image))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_told_from_dockerfiles() {
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(is_archive(&tar) && is_archive(b"\x1f\x8b\x08...") && is_archive(b"BZh9"));
+        assert!(!is_archive(b"FROM scratch\n") && !is_archive(b""));
+    }
+
+    #[test]
+    fn the_dockerfiles_own_ignore_file_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| std::fs::write(dir.path().join(name), name).unwrap();
+        let read = || ignore_file(dir.path(), Some(&dir.path().join("D"))).unwrap();
+        assert_eq!(read(), None);
+        write(".dockerignore");
+        assert_eq!(read().unwrap(), b".dockerignore");
+        write("D.dockerignore");
+        assert_eq!(read().unwrap(), b"D.dockerignore");
+    }
+}

@@ -1,0 +1,166 @@
+//! `pull`: resolve, compare with what is here, copy what lacks, move the name.
+
+use super::remote::{RemoteOptions, inner};
+use crate::context::Context;
+use crate::image::{BoxError, Event, Reporter, Selection, copy};
+use crate::oci::{Digest, ImageId, Platform, Reference};
+use crate::registry::{self, Action, Client};
+use crate::storage::{self, ImageRecord, Store};
+
+/// Layers that move at once (docker's number).
+pub const JOBS: usize = 3;
+
+/// When the registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Always.
+    Always,
+    /// When the image is not here.
+    Missing,
+    /// Never: an image that is not here is an error.
+    Never,
+    /// Always, but what is here will do when the registry cannot be asked.
+    Newer,
+}
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The image.
+    pub reference: Reference,
+    /// The platform that was asked for; without one, this machine's.
+    pub platform: Option<Platform>,
+    /// When to ask the registry.
+    pub policy: PullPolicy,
+    /// Registry options.
+    pub remote: RemoteOptions,
+}
+
+/// What is here now.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The image.
+    pub reference: Reference,
+    /// The digest its name stands for at the registry: an index's, where it is one.
+    pub digest: Digest,
+    /// The image id.
+    pub id: ImageId,
+    /// The manifest of the chosen platform.
+    pub manifest: Digest,
+    /// Whether the registry was asked.
+    pub asked: bool,
+    /// Whether the name stood for something else, or nothing, before.
+    pub changed: bool,
+}
+
+/// Why a pull failed. Names are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image could not be brought over.
+    #[error("cannot pull `{reference}`")]
+    Pull {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The policy forbids to ask, and the image is not here.
+    #[error("image `{reference}` is not here, and the pull policy is never to ask a registry")]
+    NotHere {
+        /// The image.
+        reference: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The registry is not usable by its settings.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+}
+
+/// Bring an image into the store, by the policy.
+///
+/// # Errors
+/// See [`Error`].
+pub fn pull(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<Pulled, Error> {
+    let reference = &request.reference;
+    if request.policy != PullPolicy::Always
+        && let Some(record) = here(&Store::open(&cx.root)?, request)?
+    {
+        match request.policy {
+            PullPolicy::Newer => return newer(cx, request, report, &record),
+            _ => return Ok(unchanged(reference, &record, false)),
+        }
+    }
+    if request.policy == PullPolicy::Never {
+        return Err(Error::NotHere { reference: reference.to_string() });
+    }
+    fetch(cx, request, report)
+}
+
+/// Ask, and be content with what is here when that fails.
+fn newer(
+    cx: &Context,
+    request: &PullRequest,
+    report: &dyn Reporter,
+    record: &ImageRecord,
+) -> Result<Pulled, Error> {
+    match fetch(cx, request, report) {
+        Err(Error::Pull { source, .. }) if source.is::<registry::Error>() => {
+            report.event(Event::Note(format!(
+                "the registry cannot be asked whether `{}` has changed ({source}): what is here is used",
+                request.reference.familiar()
+            )));
+            Ok(unchanged(&request.reference, record, true))
+        }
+        result => result,
+    }
+}
+
+/// The image when it is here, for the platform that was asked for.
+fn here(store: &Store, request: &PullRequest) -> Result<Option<ImageRecord>, Error> {
+    let record = match store.find_image(&request.reference.to_string()) {
+        Ok(record) => record,
+        Err(storage::Error::NoSuchImage(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(wanted) = &request.platform else { return Ok(Some(record)) };
+    let fits = store.image(&record.manifest)?.config.platform().fit(wanted).is_some();
+    Ok(fits.then_some(record))
+}
+
+fn unchanged(reference: &Reference, record: &ImageRecord, asked: bool) -> Pulled {
+    Pulled {
+        reference: reference.clone(),
+        digest: record.digest.clone(),
+        id: record.id.clone(),
+        manifest: record.manifest.clone(),
+        asked,
+        changed: false,
+    }
+}
+
+fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<Pulled, Error> {
+    let reference = &request.reference;
+    let failed = |source: BoxError| Error::Pull { reference: reference.to_string(), source };
+    let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
+    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let before = store.find_image(&reference.to_string()).ok();
+    let selection = Selection {
+        from: reference.clone(),
+        to: Some(reference.clone()),
+        platform: Some(request.platform.clone().unwrap_or_else(Platform::host)),
+        jobs: JOBS,
+    };
+    copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;
+    let record = store.find_image(&reference.to_string())?;
+    Ok(Pulled {
+        reference: reference.clone(),
+        changed: before.is_none_or(|before| before.digest != record.digest || before.id != record.id),
+        digest: record.digest,
+        id: record.id,
+        manifest: record.manifest,
+        asked: true,
+    })
+}

@@ -1,0 +1,51 @@
+//! What verbs that talk to a registry have in common.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::image::{BoxError, CopyError};
+use crate::registry::{Login, Settings};
+
+/// The registry options of a verb.
+#[derive(Debug, Clone, Default)]
+pub struct RemoteOptions {
+    /// `--creds`: user name and password.
+    pub creds: Option<(String, String)>,
+    /// `--authfile`.
+    pub authfile: Option<PathBuf>,
+    /// `--tls-verify`.
+    pub tls_verify: Option<bool>,
+    /// `--cert-dir`.
+    pub cert_dir: Option<PathBuf>,
+    /// `--retry`.
+    pub retries: Option<u32>,
+    /// `--retry-delay`.
+    pub retry_delay: Option<Duration>,
+}
+
+impl RemoteOptions {
+    /// The settings of a registry client, from the context and these options.
+    #[must_use]
+    pub fn settings(&self, cx: &Context) -> Settings {
+        let absolute = |path: &PathBuf| cx.cwd.join(path);
+        Settings {
+            env: cx.env.clone(),
+            home: cx.home.clone(),
+            creds: self.creds.as_ref().map(|(user, password)| Login::password(user, password)),
+            authfile: self.authfile.as_ref().map(absolute),
+            tls_verify: self.tls_verify,
+            cert_dir: self.cert_dir.as_ref().map(absolute),
+            retries: self.retries,
+            retry_delay: self.retry_delay,
+        }
+    }
+}
+
+/// The part of a copy's error that says something new: a verb's own error names the image already.
+pub(super) fn inner(error: CopyError) -> BoxError {
+    match error {
+        CopyError::Source { source, .. } | CopyError::Sink { source, .. } => source,
+        other => other.into(),
+    }
+}

@@ -1,0 +1,369 @@
+//! A repository at a registry, with its mirrors, as an image source.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ureq::http::Method;
+
+use super::conf::Registries;
+use super::endpoint::{About, ApiRequest, Endpoint};
+use super::http::Response;
+use super::retry::with_retries;
+use super::{Error, Settings, limits};
+use crate::image::{BoxError, Event, Reporter, Source};
+use crate::oci::{Descriptor, Digest, RawManifest, Reference, descriptor, digest_of, media_type};
+
+/// What a client is going to do: it decides which rights are asked for and whether mirrors serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Read.
+    Pull,
+    /// Read and write.
+    Push,
+}
+
+impl Action {
+    pub(super) fn scope(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        }
+    }
+}
+
+/// One repository at a registry and, for pulls, its mirrors: an image source and sink.
+pub struct Client<'r> {
+    pub(super) settings: Settings,
+    pub(super) report: &'r dyn Reporter,
+    /// Mirrors first, the registry itself last.
+    endpoints: Vec<Endpoint>,
+    /// The endpoint that answered last.
+    current: AtomicUsize,
+    /// A manifest that had to be fetched to be resolved.
+    fetched: Mutex<Option<RawManifest>>,
+    /// Repositories of the same registry that are known to hold a layer.
+    pub(super) mounts: HashMap<Digest, String>,
+    /// The last manifest that was put: it is sent under its name at once.
+    pub(super) pending: Mutex<Option<RawManifest>>,
+    /// The registry did not take a layer whole.
+    pub(super) chunked: AtomicBool,
+    noted: AtomicBool,
+}
+
+impl std::fmt::Debug for Client<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client {:?}", self.endpoints.iter().map(Endpoint::name).collect::<Vec<_>>())
+    }
+}
+
+impl<'r> Client<'r> {
+    /// A client for the repository of `reference`. Nothing is sent yet. Fallbacks are told to `report`.
+    ///
+    /// # Errors
+    /// When registries.conf is broken or blocks the registry.
+    pub fn new(
+        settings: &Settings,
+        reference: &Reference,
+        action: Action,
+        report: &'r dyn Reporter,
+    ) -> Result<Self, Error> {
+        let places = Registries::load(settings)?.places(reference, action)?;
+        Ok(Self {
+            settings: settings.clone(),
+            report,
+            endpoints: places.iter().map(|place| Endpoint::new(settings, place, action)).collect(),
+            current: AtomicUsize::new(0),
+            fetched: Mutex::default(),
+            mounts: HashMap::new(),
+            pending: Mutex::default(),
+            chunked: AtomicBool::new(false),
+            noted: AtomicBool::new(false),
+        })
+    }
+
+    /// Tell which repositories of the same registry hold which layers, so that a push can mount them.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: HashMap<Digest, String>) -> Self {
+        self.mounts = mounts;
+        self
+    }
+
+    /// The registry itself.
+    pub(super) fn primary(&self) -> &Endpoint {
+        &self.endpoints[self.endpoints.len() - 1]
+    }
+
+    /// Ask one endpoint after the other, from the one that answered last on.
+    fn ask<T>(&self, operation: impl Fn(&Endpoint) -> Result<T, Error>) -> Result<T, Error> {
+        let mut i = self.current.load(Ordering::Relaxed).min(self.endpoints.len() - 1);
+        loop {
+            let endpoint = &self.endpoints[i];
+            let result = with_retries(&self.settings, || operation(endpoint));
+            self.note(endpoint);
+            match result {
+                Ok(value) => {
+                    self.current.store(i, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(error) if i + 1 < self.endpoints.len() && error.lets_fall_back() => {
+                    i += 1;
+                    let next = &self.endpoints[i].registry;
+                    self.report.event(Event::Note(format!(
+                        "mirror {} does not serve this: {error}; going on with {next}",
+                        endpoint.registry
+                    )));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Say once what looking for a login found missing.
+    pub(super) fn note(&self, endpoint: &Endpoint) {
+        if !endpoint.notes().is_empty() && !self.noted.swap(true, Ordering::Relaxed) {
+            for note in endpoint.notes() {
+                self.report.event(Event::Note(note.clone()));
+            }
+        }
+    }
+
+    fn fetch_manifest(&self, endpoint: &Endpoint, selector: &str) -> Result<RawManifest, Error> {
+        let path = endpoint.path(&format!("manifests/{selector}"));
+        let about = About::Manifest(selector);
+        let response = endpoint.send(manifest_request(Method::GET, &path, about))?;
+        if response.status != 200 {
+            return Err(endpoint.error(response, &Method::GET, &path, about));
+        }
+        let said = response.header("content-type").map(str::to_owned);
+        let bytes = response.document(limits::MANIFEST_BYTES)?;
+        let bytes = bytes.ok_or_else(|| Error::Corrupt {
+            registry: endpoint.registry.clone(),
+            what: format!("the manifest `{selector}`"),
+            expected: "at most 4 MiB".into(),
+            found: "more".into(),
+        })?;
+        if let Ok(expected) = selector.parse::<Digest>() {
+            verify(endpoint, "a manifest", &bytes, &expected)?;
+        }
+        Ok(RawManifest::new(bytes, said.as_deref())?)
+    }
+
+    /// HEAD, which costs nothing of Docker Hub's limit; GET where its answer is not enough, and for the error text.
+    fn resolve_at(&self, endpoint: &Endpoint, selector: &str) -> Result<Descriptor, Error> {
+        let path = endpoint.path(&format!("manifests/{selector}"));
+        let response = endpoint.send(manifest_request(Method::HEAD, &path, About::Manifest(selector)))?;
+        if response.status == 200
+            && let Some(found) = described(&response)
+        {
+            return Ok(found);
+        }
+        let raw = self.fetch_manifest(endpoint, selector)?;
+        let found = raw.descriptor();
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
+        Ok(found)
+    }
+
+    fn open_blob(
+        &self,
+        endpoint: &Endpoint,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<(u64, Box<dyn Read + Send>), Error> {
+        let path = endpoint.path(&format!("blobs/{digest}"));
+        let about = About::Blob(digest);
+        let mut request = ApiRequest::new(Method::GET, path.as_str(), about);
+        request.streaming = true;
+        if offset > 0 {
+            request = request.header("range", format!("bytes={offset}-"));
+        }
+        let response = endpoint.send(request)?;
+        let start = match response.status {
+            200 => 0,
+            206 if offset > 0 => {
+                check_range(&response, endpoint, &path, offset, size)?;
+                offset
+            }
+            416 if offset > 0 => return self.open_blob(endpoint, digest, size, 0),
+            _ => return Err(endpoint.error(response, &Method::GET, &path, about)),
+        };
+        let reader = BlobReader {
+            inner: response.reader(),
+            registry: endpoint.registry.clone(),
+            digest: digest.clone(),
+            at: start,
+            size,
+        };
+        Ok((start, Box::new(reader)))
+    }
+}
+
+impl Source for Client<'_> {
+    fn resolve(&self, reference: &Reference) -> Result<Descriptor, BoxError> {
+        let selector = reference.selector();
+        let found = self.ask(|endpoint| self.resolve_at(endpoint, selector))?;
+        if let Some(expected) = reference.digest() {
+            // The digest is what was asked for, whatever a header claims; the bytes are verified against it.
+            let claimed = found.digest().to_string();
+            if expected.algorithm() == "sha256" && claimed != expected.as_str() {
+                return Err(Error::Corrupt {
+                    registry: reference.registry().to_owned(),
+                    what: "a manifest".into(),
+                    expected: expected.to_string(),
+                    found: super::error::sanitise(&claimed, 200),
+                }
+                .into());
+            }
+        }
+        Ok(found)
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, BoxError> {
+        let digest = digest_of(descriptor)?;
+        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(raw) = fetched.filter(|raw| raw.digest == digest) {
+            return Ok(raw);
+        }
+        let raw = self.ask(|endpoint| {
+            let raw = self.fetch_manifest(endpoint, digest.as_str())?;
+            if raw.bytes.len() as u64 == descriptor.size() {
+                return Ok(raw);
+            }
+            Err(Error::Corrupt {
+                registry: endpoint.registry.clone(),
+                what: "a manifest".into(),
+                expected: format!("{} bytes", descriptor.size()),
+                found: format!("{} bytes", raw.bytes.len()),
+            })
+        })?;
+        Ok(raw)
+    }
+
+    fn raw_blob(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
+        let digest = digest_of(descriptor)?;
+        let (size, offset) = (descriptor.size(), offset.min(descriptor.size()));
+        Ok(self.ask(|endpoint| self.open_blob(endpoint, &digest, size, offset))?)
+    }
+}
+
+fn manifest_request<'a>(method: Method, path: &str, about: About<'a>) -> ApiRequest<'a> {
+    let accept = [
+        media_type::OCI_INDEX,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_INDEX,
+        media_type::DOCKER_MANIFEST,
+    ];
+    ApiRequest::new(method, path, about).header("accept", accept.join(", "))
+}
+
+/// The descriptor that the headers of a HEAD response make, when they make one.
+fn described(response: &Response) -> Option<Descriptor> {
+    let digest: Digest = response.header("docker-content-digest")?.parse().ok()?;
+    let kind = response.header("content-type")?.split(';').next()?.trim();
+    let size = response.header("content-length")?.parse().ok()?;
+    (media_type::is_index(kind) || media_type::is_manifest(kind)).then(|| descriptor(kind, &digest, size))
+}
+
+fn verify(endpoint: &Endpoint, what: &str, bytes: &[u8], expected: &Digest) -> Result<(), Error> {
+    let mut hasher = expected.hasher();
+    hasher.update(bytes);
+    let found = hasher.finish();
+    if found == *expected {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        registry: endpoint.registry.clone(),
+        what: what.into(),
+        expected: expected.to_string(),
+        found: found.to_string(),
+    })
+}
+
+/// A partial answer must be the part that was asked for.
+fn check_range(
+    response: &Response,
+    endpoint: &Endpoint,
+    path: &str,
+    offset: u64,
+    size: u64,
+) -> Result<(), Error> {
+    let range = response.header("content-range").unwrap_or_default();
+    let parse = || {
+        let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+        let (start, _) = span.split_once('-')?;
+        Some((start.trim().parse::<u64>().ok()?, total.trim().parse::<u64>().ok()))
+    };
+    match parse() {
+        Some((start, total)) if start == offset && total.is_none_or(|total| total == size) => Ok(()),
+        _ => Err(Error::Protocol {
+            registry: endpoint.registry.clone(),
+            request: format!("GET {path}"),
+            what: "it sent another part of the blob than was asked for".into(),
+        }),
+    }
+}
+
+/// A blob's stream: its end is checked against its size, and its failures say who failed.
+struct BlobReader {
+    inner: Box<dyn Read + Send>,
+    registry: String,
+    digest: Digest,
+    at: u64,
+    size: u64,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let n = match self.inner.read(buffer) {
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.truncated()),
+            Err(source) => {
+                let kind = source.kind();
+                return Err(io::Error::new(kind, Error::Broken { registry: self.registry.clone(), source }));
+            }
+        };
+        if n == 0 && self.at < self.size {
+            return Err(self.truncated());
+        }
+        self.at += n as u64;
+        if self.at > self.size {
+            let error = Error::Corrupt {
+                registry: self.registry.clone(),
+                what: self.digest.to_string(),
+                expected: format!("{} bytes", self.size),
+                found: "more".into(),
+            };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(n)
+    }
+}
+
+impl BlobReader {
+    fn truncated(&self) -> io::Error {
+        let error = Error::Truncated {
+            registry: self.registry.clone(),
+            digest: self.digest.clone(),
+            got: self.at,
+            size: self.size,
+        };
+        io::Error::new(io::ErrorKind::UnexpectedEof, error)
+    }
+}

@@ -1,0 +1,60 @@
+//! Questions on a terminal.
+
+use std::io::{self, BufRead, Write};
+
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
+
+/// The byte that Ctrl-C sends.
+const INTERRUPT: u8 = 3;
+
+/// Ask for a line. `None` at the end of input.
+///
+/// # Errors
+/// When stdin cannot be read.
+pub fn line(question: &str) -> io::Result<Option<String>> {
+    ask(question)?;
+    let mut text = String::new();
+    let n = io::stdin().lock().read_line(&mut text)?;
+    Ok((n > 0).then(|| text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+/// Ask for a secret without showing it. `None` when Ctrl-C or the end of input came instead.
+///
+/// # Errors
+/// When stdin is no terminal or cannot be read.
+pub fn secret(question: &str) -> io::Result<Option<String>> {
+    ask(question)?;
+    let before = termios::tcgetattr(io::stdin())?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHO);
+    // Ctrl-C would leave a silent terminal behind: here it ends the line instead, and is looked for in it.
+    quiet.local_modes.remove(LocalModes::ISIG);
+    quiet.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
+    termios::tcsetattr(io::stdin(), OptionalActions::Flush, &quiet)?;
+    let restore = Restore(before);
+    let mut bytes = Vec::new();
+    let result = io::stdin().lock().read_until(b'\n', &mut bytes);
+    drop(restore);
+    ask("\n")?;
+    result?;
+    if bytes.is_empty() || bytes.contains(&INTERRUPT) {
+        return Ok(None);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("the answer is not valid UTF-8"))?;
+    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+fn ask(question: &str) -> io::Result<()> {
+    let mut err = io::stderr();
+    err.write_all(question.as_bytes())?;
+    err.flush()
+}
+
+/// Puts the terminal back as it was.
+struct Restore(Termios);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+    }
+}
