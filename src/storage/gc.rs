@@ -80,8 +80,7 @@ impl Store {
             true => found.name.iter().cloned().collect(),
             false => same.iter().filter_map(|r| r.name.clone()).collect(),
         };
-        let layers =
-            self.image(&found.manifest).map(|image| image.config.rootfs.diff_ids).unwrap_or_default();
+        let layers = self.image(&found.manifest).map(|image| image.layers()).unwrap_or_default();
         let targets = targets_of(&images, &found.id);
         let mut removed = self.drop_names(&doomed, (last && !keep_image).then_some(&targets))?;
         if last && !keep_image {
