@@ -196,7 +196,7 @@ impl<'a> Build<'a> {
             source: Box::new(source),
         })?;
         let work = self.board.begin(format!("[internal] load metadata for {reference}"), false);
-        let image = self.shop.bases.image(&reference, platform).map_err(|source| {
+        let image = self.shop.bases.image(&reference, platform, &work.parts()).map_err(|source| {
             let reference = reference.to_string();
             Error::Base { reference, source }
         });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::ast::Dockerfile;
-use crate::image::BoxError;
+use crate::image::{BoxError, Reporter};
 use crate::oci::{Platform, Reference};
 use crate::runtime::Network;
 use crate::storage::Image;
@@ -59,5 +59,10 @@ pub trait Bases {
     ///
     /// # Errors
     /// When there is none, or it cannot be had.
-    fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, BoxError>;
+    fn image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        report: &dyn Reporter,
+    ) -> Result<Image, BoxError>;
 }

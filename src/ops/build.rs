@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::pull::{self, PullPolicy, PullRequest};
+use super::remote::RemoteOptions;
 use crate::build::{self, Bases, Failure, Interrupt, Request, Workshop, excerpt};
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
@@ -221,7 +223,7 @@ pub fn build(
     };
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(Arc::clone(&interrupt))?;
-    let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline, report };
+    let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
     let shop = Workshop { store: &store, bases: &bases, progress, report, interrupt: &interrupt };
     let built = build::build(shop, &full);
     if interrupt.asked() {
@@ -403,21 +405,29 @@ struct BaseImages<'a> {
     store: &'a Store,
     pull: bool,
     offline: bool,
-    report: &'a dyn Reporter,
 }
 
 impl Bases for BaseImages<'_> {
-    fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, BoxError> {
+    fn image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        report: &dyn Reporter,
+    ) -> Result<Image, BoxError> {
         if !self.pull
             && let Some(image) = self.local(reference, platform)?
         {
             return Ok(image);
         }
-        if self.offline {
-            return Err(Box::new(storage::Error::NoSuchImage(reference.to_string())));
-        }
-        let _ = (self.cx, self.report);
-        Err(Box::new(storage::Error::NoSuchImage(reference.to_string())))
+        let policy = if self.offline { PullPolicy::Never } else { PullPolicy::Always };
+        let request = PullRequest {
+            reference: reference.clone(),
+            platform: Some(platform.clone()),
+            policy,
+            remote: RemoteOptions::default(),
+        };
+        let pulled = pull::pull(self.cx, &request, report)?;
+        Ok(self.store.image(&pulled.manifest)?)
     }
 }
 
