@@ -39,6 +39,8 @@ pub struct Request {
     pub network: Network,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether the platform was asked for, and is not just this machine's.
+    pub platform_given: bool,
     /// `--secret`: content by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// `--add-host`: name and address.

@@ -283,6 +283,10 @@ impl<'a> Build<'a> {
                     }
                 }
             }
+            if self.anew && !fresh {
+                // `--no-cache` means the caches of the step too, as in the reference.
+                empty(&path).map_err(failed)?;
+            }
             if fresh {
                 let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
                 rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
@@ -384,6 +388,19 @@ fn ssh(mount: &Mount, mounts: &mut Mounts) -> Result<(), Error> {
         return Err(Error::Rule(format!("no SSH key {} forwarded from the client", super::go::quote(id))));
     }
     mounts.env.push("SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".into());
+    Ok(())
+}
+
+/// Remove what is in a directory.
+fn empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 
