@@ -1,6 +1,7 @@
 //! The completion scripts: those that are checked in are those that the binary prints, and they work in their shells.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
 use std::io::Write;
 use std::path::Path;

@@ -344,7 +344,14 @@ mod tests {
     use super::*;
 
     fn heredoc(name: &str, content: &str) -> Heredoc {
-        Heredoc { name: name.into(), content: content.into(), expand: true, chomp: false, fd: None }
+        Heredoc {
+            name: name.into(),
+            content: content.into(),
+            raw: content.into(),
+            expand: true,
+            chomp: false,
+            fd: None,
+        }
     }
 
     fn run(text: &str, heredocs: Vec<Heredoc>) -> Run {

@@ -80,7 +80,9 @@ fn one(store: &Store, name: &str, kind: Kind, size: bool) -> Result<Value, BoxEr
 
 /// A container's document; `None` when there is none of that name.
 fn container(store: &Store, name: &str, size: bool) -> Result<Option<Value>, BoxError> {
-    // The verbs of containers bring `inspect_container`, which is called here.
-    let _ = (store, name, size);
-    Ok(None)
+    match super::inspect_container::inspect_container(store, name, size) {
+        Ok(value) => Ok(Some(value)),
+        Err(super::container::Error::Storage(storage::Error::NoSuchContainer(_))) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

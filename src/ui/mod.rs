@@ -81,10 +81,10 @@ impl Ui {
     /// Say something about the command: one line on stderr.
     pub fn note(&mut self, text: impl std::fmt::Display) {
         let mut text = format!("{text}\n");
-        if self.stderr_is_terminal {
-            if let Cow::Owned(clean) = sanitise::text(&text) {
-                text = clean;
-            }
+        if self.stderr_is_terminal
+            && let Cow::Owned(clean) = sanitise::text(&text)
+        {
+            text = clean;
         }
         // Nothing can be said about a stderr that is gone.
         let _ = std::io::stderr().write_all(text.as_bytes());

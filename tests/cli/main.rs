@@ -5,11 +5,19 @@
 //! in the environment it fails.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
 mod support;
 
+mod bad_input;
+mod cmd_build;
+mod cmd_pull;
+mod cmd_push;
+mod cmd_rmi;
+mod cmd_run;
 mod cmd_usage;
 mod cmd_version;
+mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.
 #[test]

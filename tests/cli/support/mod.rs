@@ -1,6 +1,6 @@
 //! What tests stand on: an environment of their own, registries, images and file trees.
 
-#![allow(dead_code, unused_imports, unused_macros, reason = "not every test needs everything")]
+#![allow(dead_code, reason = "not every test needs everything")]
 
 mod env;
 mod image;
@@ -8,11 +8,11 @@ mod pty;
 mod registry;
 mod tree;
 
-pub use env::{Env, Output, Running, eventually};
-pub use image::{busybox_image, debian_image, docker_archive};
+pub use env::{Env, Output, eventually};
+pub use image::{busybox_image, debian_image};
 pub use pty::Pty;
 pub use registry::{Registry, debian, shared_registry};
-pub use tree::{Entry, Tree};
+pub use tree::Tree;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
