@@ -127,9 +127,9 @@ impl Unpacker<'_, '_> {
             let dest = self.dest.clone();
             return if kind.is_dir() { self.directory(&dest, &meta) } else { Ok(()) };
         }
-        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        // Directories that the archive does not name are root's, whatever `--chown` says: the reference's way.
         let parent = self.dest.join(inside.parent().unwrap_or(Path::new("")));
-        let parent = self.placer.make_dirs(&parent, uid, gid, 0o755)?;
+        let parent = self.placer.make_dirs(&parent, 0, 0, 0o755)?;
         let path = parent.join(inside.file_name().unwrap_or_default());
         if kind.is_dir() {
             return self.directory(&path, &meta);
