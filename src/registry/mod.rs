@@ -30,3 +30,6 @@ pub use error::{Answer, Error};
 pub use login::{LoggedIn, LoggedOut, log_in, log_out, log_out_all, logged_in};
 pub use secret::Secret;
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

@@ -367,7 +367,7 @@ impl<'a> Running<'a> {
     fn carry(&mut self, index: usize, buffer: &mut [u8], on_output: &mut OnOutput<'_>) -> Option<usize> {
         let slot = self.sources.get_mut(index)?;
         let (stream, fd) = slot.as_ref()?;
-        match rustix::io::read(&*fd, &mut *buffer) {
+        match rustix::io::read(fd, &mut *buffer) {
             Ok(got @ 1..) => {
                 let written = on_output(*stream, buffer.get(..got).unwrap_or_default());
                 if written.is_err() {

@@ -114,13 +114,16 @@ impl Progress {
         });
     }
 
-    /// Take in the list of layers. Lines appear with the first thing that happens to one of them.
+    /// Take in the list of layers. Those of a pull show with the first thing that happens to one of them.
     fn add(&self, state: &mut State, layers: Vec<(Digest, u64)>) {
         for (digest, size) in layers {
             let layer = Layer { size, step: Step::Known, told: Instant::now(), bar: None };
             if state.layers.insert(digest.clone(), layer).is_none() {
                 state.order.push(digest);
             }
+        }
+        if self.direction == Direction::Push {
+            self.reveal(state);
         }
     }
 
