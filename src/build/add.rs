@@ -127,9 +127,9 @@ impl Unpacker<'_, '_> {
             let dest = self.dest.clone();
             return if kind.is_dir() { self.directory(&dest, &meta) } else { Ok(()) };
         }
-        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        // Directories that the archive does not name are root's, whatever `--chown` says: the reference's way.
         let parent = self.dest.join(inside.parent().unwrap_or(Path::new("")));
-        let parent = self.placer.make_dirs(&parent, uid, gid, 0o755)?;
+        let parent = self.placer.make_dirs(&parent, 0, 0, 0o755)?;
         let path = parent.join(inside.file_name().unwrap_or_default());
         if kind.is_dir() {
             return self.directory(&path, &meta);
@@ -144,7 +144,14 @@ impl Unpacker<'_, '_> {
                 let target = entry.link_name().map_err(broken)?.unwrap_or_default().into_owned();
                 let target = self.inside(&target)?;
                 let name = path.file_name().unwrap_or_default();
-                self.placer.hard_link(&target, dir.as_fd(), name, &path)
+                self.placer.hard_link(&target, dir.as_fd(), name, &path)?;
+                // What the archive says of this name is said of the file, as in the reference.
+                match beneath::stat(self.placer.root, &path).map_err(failed("look at", &path))? {
+                    Some(stat) if beneath::kind(&stat) == FileType::RegularFile => {
+                        self.placer.finish_at(dir.as_fd(), &path, &meta, true)
+                    }
+                    _ => Ok(()),
+                }
             }
             tar::EntryType::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
@@ -351,5 +358,6 @@ mod tests {
         let at = |path: &str| std::fs::metadata(root.join(path)).unwrap();
         assert_eq!(at("out/bin/h").ino(), at("out/bin/x").ino());
         assert_eq!((at("out/bin").mtime(), at("out/r.txt").mode() & 0o7777), (1_234_567_890, 0o640));
+        assert_eq!(at("out/bin/x").mode() & 0o7777, 0o640);
     }
 }

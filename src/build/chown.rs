@@ -38,11 +38,6 @@ pub(super) enum ChownError {
     Malformed(String),
 }
 
-/// Whether the text needs the account files, so that they belong to a cache key.
-pub(super) fn needs_accounts(text: &str) -> bool {
-    text.split(':').any(|part| !part.is_empty() && part != "root" && part.parse::<u32>().is_err())
-}
-
 /// The ids that `user[:group]` stands for. Without accounts (`--link`) names cannot be told.
 pub(super) fn resolve(text: &str, root: Option<BorrowedFd<'_>>) -> Result<(u32, u32), ChownError> {
     let mut parts = text.splitn(2, ':');
@@ -130,7 +125,5 @@ mod tests {
         assert!(resolve("nobody", Some(root.as_fd())).is_err());
         assert!(resolve("web", None).is_err());
         assert!(resolve("1:2:3", None).is_err());
-        assert!(needs_accounts("web") && needs_accounts("0:devs"));
-        assert!(!needs_accounts("0:5") && !needs_accounts("root"));
     }
 }

@@ -158,7 +158,8 @@ impl<'a> Copier<'a> {
     /// Make a directory and those above it, with the owner and mode of the flags.
     pub(super) fn make_dirs(&mut self, path: &Path) -> Result<PathBuf, CopyError> {
         let (uid, gid) = self.rules.owner.unwrap_or((0, 0));
-        let mode = self.rules.mode.and_then(Chmod::octal).unwrap_or(0o755);
+        // As in the reference: special bits are for what is copied only.
+        let mode = self.rules.mode.and_then(Chmod::octal).unwrap_or(0o755) & 0o777;
         self.placer.make_dirs(path, uid, gid, mode)
     }
 

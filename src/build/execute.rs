@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ast::{Instruction, Located, Span};
+use super::ast::{Dockerfile, Instruction, Located, Span, Warning};
+use super::check::Checks;
 use super::error::{Error, Failure};
 use super::expand::Lookup as _;
 use super::graph::{Base, Graph, GraphError, Input, Options};
@@ -56,6 +57,7 @@ pub(super) struct Build<'a> {
     pub(super) epoch: Option<i64>,
     /// Whether the steps of the stage at hand are done anew.
     pub(super) anew: bool,
+    checks: Checks,
 }
 
 impl std::fmt::Debug for Build<'_> {
@@ -90,20 +92,21 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
     let host = Platform::host();
     let target_stage = request.target.as_deref();
     let platforms = Platforms { build: &host, target: &request.platform, target_stage };
-    let globals = Globals::new(&request.dockerfile, &request.build_args, platforms)
-        .map_err(|error| Failure::at(error.span)(Error::Rule(error.reason.to_string())))?;
+    let globals = global_scope(request, platforms)?;
     let contexts: BTreeSet<String> = request.named_contexts.keys().cloned().collect();
     let options = Options { target: target_stage, named_contexts: Some(&contexts) };
     let graph = Graph::new(&request.dockerfile, &globals, options).map_err(graph_failure)?;
-    for warning in request.dockerfile.warnings.iter().chain(&graph.warnings) {
-        board.lint(lint_line(warning.rule, &warning.message, warning.span));
+    let (checks, warnings) = remarks(&request.dockerfile, &globals, &graph)?;
+    for warning in &warnings {
+        board.lint(lint_line(warning));
     }
+    checks.verdict(&warnings).map_err(|error| Error::Rule(error.to_string()))?;
     let sources = Sources::new(shop.store, shop.report);
     let globals = Arc::new(globals);
     let epoch = epoch(&globals)?;
     let (stages, images) = (BTreeMap::new(), BTreeMap::new());
     let mut build =
-        Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false };
+        Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false, checks };
     let result = build.all();
     build.sources.save();
     let mut state = result?;
@@ -196,7 +199,7 @@ impl<'a> Build<'a> {
             source: Box::new(source),
         })?;
         let work = self.board.begin(format!("[internal] load metadata for {reference}"), false);
-        let image = self.shop.bases.image(&reference, platform).map_err(|source| {
+        let image = self.shop.bases.image(&reference, platform, &work.parts()).map_err(|source| {
             let reference = reference.to_string();
             Error::Base { reference, source }
         });
@@ -258,7 +261,9 @@ impl<'a> Build<'a> {
                 let at = if shown.contains('@') { String::new() } else { format!("@{digest}") };
                 let work = self.board.begin(format!("{}FROM {shown}{at}", position.next()), true);
                 work.cached();
-                Ok(StageState::on_image(image, &platform, &self.globals, escape))
+                let asked = self.graph.get(index).platform.is_some() || self.request.platform_given;
+                let asked = asked.then_some(&platform);
+                Ok(StageState::on_image(image, asked, &self.globals, escape))
             }
         }
     }
@@ -306,8 +311,10 @@ impl<'a> Build<'a> {
     }
 
     fn lint_undefined(&self, state: &mut StageState, span: Span) {
-        for message in state.scope.take_undefined() {
-            self.board.lint(lint_line("UndefinedVar", &message, span));
+        let remark = |message| Warning { rule: "UndefinedVar", message, span };
+        let found = state.scope.take_undefined().into_iter().map(remark).collect();
+        for warning in self.checks.filter(&self.request.dockerfile, found) {
+            self.board.lint(lint_line(&warning));
         }
     }
 
@@ -401,9 +408,43 @@ impl<'a> Build<'a> {
     }
 }
 
+/// The check options in force, and the remarks they leave.
+fn remarks(
+    file: &Dockerfile,
+    globals: &Globals,
+    graph: &Graph<'_>,
+) -> Result<(Checks, Vec<Warning>), Failure> {
+    let options = globals.build_arg("BUILDKIT_DOCKERFILE_CHECK").or(file.check.as_deref());
+    let checks =
+        Checks::parse(options.unwrap_or_default()).map_err(|error| Error::Rule(error.to_string()))?;
+    let all = file.warnings.iter().chain(&graph.warnings).cloned().collect();
+    let left = checks.filter(file, all);
+    Ok((checks, left))
+}
+
+/// Look for mistakes and questionable lines without building anything.
+///
+/// # Errors
+/// For mistakes that would fail any build.
+pub fn check(request: &Request) -> Result<Vec<Warning>, Failure> {
+    let host = Platform::host();
+    let target_stage = request.target.as_deref();
+    let platforms = Platforms { build: &host, target: &request.platform, target_stage };
+    let globals = global_scope(request, platforms)?;
+    let contexts: BTreeSet<String> = request.named_contexts.keys().cloned().collect();
+    let options = Options { target: target_stage, named_contexts: Some(&contexts) };
+    let graph = Graph::new(&request.dockerfile, &globals, options).map_err(graph_failure)?;
+    Ok(remarks(&request.dockerfile, &globals, &graph)?.1)
+}
+
+fn global_scope(request: &Request, platforms: Platforms<'_>) -> Result<Globals, Failure> {
+    Globals::new(&request.dockerfile, &request.build_args, platforms)
+        .map_err(|error| Failure::at(error.span)(Error::Rule(error.reason.to_string())))
+}
+
 /// A remark as BuildKit words it.
-fn lint_line(rule: &str, message: &str, span: Span) -> String {
-    format!("{rule}: {message} (line {})", span.first)
+fn lint_line(warning: &Warning) -> String {
+    format!("{}: {} (line {})", warning.rule, warning.message, warning.span.first)
 }
 
 fn step_name(position: &mut Position, trigger: bool, text: &str) -> String {

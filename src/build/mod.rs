@@ -48,7 +48,7 @@ mod words;
 
 pub use copy::CopyError;
 pub use error::{Error, Failure};
-pub use execute::{Workshop, build};
+pub use execute::{Workshop, build, check};
 pub use interrupt::Interrupt;
 pub use parse::{parse, parse_triggers};
 pub use request::{Bases, Request};

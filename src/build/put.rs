@@ -274,7 +274,7 @@ impl<'a> Placer<'a> {
     }
 
     /// As `finish`, for what cannot be opened.
-    fn finish_at(
+    pub(super) fn finish_at(
         &mut self,
         dir: BorrowedFd<'_>,
         path: &Path,

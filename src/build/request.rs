@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::ast::Dockerfile;
-use crate::image::BoxError;
+use crate::image::{BoxError, Reporter};
 use crate::oci::{Platform, Reference};
 use crate::runtime::Network;
 use crate::storage::Image;
@@ -39,6 +39,8 @@ pub struct Request {
     pub network: Network,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether the platform was asked for, and is not just this machine's.
+    pub platform_given: bool,
     /// `--secret`: content by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// `--add-host`: name and address.
@@ -59,5 +61,10 @@ pub trait Bases {
     ///
     /// # Errors
     /// When there is none, or it cannot be had.
-    fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, BoxError>;
+    fn image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        report: &dyn Reporter,
+    ) -> Result<Image, BoxError>;
 }

@@ -46,7 +46,7 @@ enum Held {
     /// Locked caches.
     Lock { _file: OwnedFd },
     /// A mount on a scratch directory.
-    Mount(MountPoint),
+    Mount { _point: MountPoint },
     /// A directory that is removed.
     Scratch { _dir: tempfile::TempDir },
 }
@@ -222,7 +222,7 @@ impl<'a> Build<'a> {
         };
         move_mount(&mounted.root, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|errno| cache_error(&path, errno.into()))?;
-        mounts.held.push(Held::Mount(MountPoint { path: path.clone(), _dir: dir }));
+        mounts.held.push(Held::Mount { _point: MountPoint { path: path.clone(), _dir: dir } });
         Ok(path)
     }
 
@@ -282,6 +282,10 @@ impl<'a> Build<'a> {
                         continue;
                     }
                 }
+            }
+            if self.anew && !fresh {
+                // `--no-cache` means the caches of the step too, as in the reference.
+                empty(&path).map_err(failed)?;
             }
             if fresh {
                 let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
@@ -356,7 +360,7 @@ impl<'a> Build<'a> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("tmpfs", &point, "tmpfs", flags, c"mode=0700").map_err(|e| failed(e.into()))?;
         let path = point.join("content");
-        mounts.held.push(Held::Mount(MountPoint { path: point.clone(), _dir: dir }));
+        mounts.held.push(Held::Mount { _point: MountPoint { path: point.clone(), _dir: dir } });
         fs::write(&path, content).map_err(failed)?;
         let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
         std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(failed)?;
@@ -384,6 +388,19 @@ fn ssh(mount: &Mount, mounts: &mut Mounts) -> Result<(), Error> {
         return Err(Error::Rule(format!("no SSH key {} forwarded from the client", super::go::quote(id))));
     }
     mounts.env.push("SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".into());
+    Ok(())
+}
+
+/// Remove what is in a directory.
+fn empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 

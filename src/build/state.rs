@@ -35,11 +35,21 @@ impl StageState {
         Self::new(config, Vec::new(), scope, platform)
     }
 
-    /// On an image. Its ONBUILD triggers are in the stage graph by now.
-    pub(super) fn on_image(image: Image, platform: &Platform, globals: &Arc<Globals>, escape: char) -> Self {
-        let (config, _) = metadata::inherit(image.config);
+    /// On an image. Its ONBUILD triggers are in the stage graph by now. A platform that was asked for by name is what the
+    /// result claims to be for, even when the image is for another; else the image's own counts.
+    pub(super) fn on_image(
+        image: Image,
+        asked: Option<&Platform>,
+        globals: &Arc<Globals>,
+        escape: char,
+    ) -> Self {
+        let (mut config, _) = metadata::inherit(image.config);
+        let platform = asked.cloned().unwrap_or_else(|| config.platform());
+        config.os.clone_from(&platform.os);
+        config.architecture.clone_from(&platform.architecture);
+        config.variant.clone_from(&platform.variant);
         let scope = Scope::new(Arc::clone(globals), escape, &config.config);
-        Self::new(config, image.manifest.layers().clone(), scope, platform)
+        Self::new(config, image.manifest.layers().clone(), scope, &platform)
     }
 
     fn new(config: ImageConfig, base_layers: Vec<Descriptor>, scope: Scope, platform: &Platform) -> Self {

@@ -1,10 +1,14 @@
 //! Pieces of work with numbers, names and times, told to the progress display.
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::progress::{Event, Progress, Stream, Vertex};
+use crate::image::{self, Reporter};
+use crate::oci::Digest;
 
 /// Numbers pieces of work.
 pub(super) struct Board<'a> {
@@ -38,18 +42,6 @@ impl<'a> Board<'a> {
         Work { progress: self.progress, vertex, began: Instant::now() }
     }
 
-    /// Do a piece of work that is no step.
-    pub(super) fn during<T>(
-        &self,
-        name: String,
-        work: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let begun = self.begin(name, false);
-        let result = work();
-        begun.end(&result);
-        result
-    }
-
     /// A remark about the Dockerfile.
     pub(super) fn lint(&self, text: String) {
         self.progress.event(Event::Lint { text });
@@ -72,6 +64,11 @@ impl Work<'_> {
         });
     }
 
+    /// Shows the layers of a pull as parts of this work.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        Parts { progress: self.progress, vertex: self.vertex, totals: Mutex::default() }
+    }
+
     /// Something about it that the user should know.
     pub(super) fn note(&self, text: String) {
         self.progress.event(Event::Note { vertex: self.vertex, text });
@@ -81,6 +78,46 @@ impl Work<'_> {
     pub(super) fn output(&self, stream: Stream, data: &[u8]) {
         let after: Duration = self.began.elapsed();
         self.progress.event(Event::Output { vertex: self.vertex, stream, data: data.to_vec(), after });
+    }
+}
+
+/// See [`Work::parts`].
+pub(super) struct Parts<'a> {
+    progress: &'a dyn Progress,
+    vertex: Vertex,
+    totals: Mutex<HashMap<Digest, u64>>,
+}
+
+impl Reporter for Parts<'_> {
+    fn event(&self, event: image::Event) {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let (digest, bytes, done) = match event {
+            image::Event::Layers(layers) => {
+                totals.extend(layers);
+                return;
+            }
+            image::Event::Moved { digest, bytes } => (digest, Some(bytes), false),
+            image::Event::Done(digest) | image::Event::Exists(digest) => (digest, None, true),
+            image::Event::Note(text) => {
+                self.progress.event(Event::Note { vertex: self.vertex, text });
+                return;
+            }
+            image::Event::Retry { digest, why } => {
+                let text = format!("{}: trying again: {why}", digest.short());
+                self.progress.event(Event::Note { vertex: self.vertex, text });
+                return;
+            }
+            _ => return,
+        };
+        let total = totals.get(&digest).copied().unwrap_or(0);
+        let current = bytes.unwrap_or(total);
+        self.progress.event(Event::Part {
+            vertex: self.vertex,
+            part: digest.to_string(),
+            current,
+            total,
+            done,
+        });
     }
 }
 

@@ -82,6 +82,9 @@ pub(super) struct BuildArgs {
     /// A resource limit of RUN (name=soft[:hard])
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
+    /// Look the Dockerfile over and build nothing
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     accepted: Accepted,
     #[command(flatten)]
@@ -159,8 +162,6 @@ struct Refused {
     annotation: Vec<String>,
     #[arg(long, hide = true)]
     call: Option<String>,
-    #[arg(long, hide = true)]
-    check: bool,
     #[arg(short = 'v', long, hide = true)]
     volume: Vec<String>,
     #[arg(long, hide = true)]
@@ -216,8 +217,7 @@ impl Refused {
             ("--squash-all", self.squash_all),
             ("--format", self.format.as_deref().is_some_and(|format| format != "oci")),
             ("--annotation", !self.annotation.is_empty()),
-            ("--call", self.call.as_deref().is_some_and(|call| call != "build")),
-            ("--check", self.check),
+            ("--call", self.call.as_deref().is_some_and(|call| !["build", "check", "lint"].contains(&call))),
             ("--volume", !self.volume.is_empty()),
             ("--device", !self.device.is_empty()),
             ("--cap-add", !self.cap_add.is_empty()),
@@ -244,6 +244,9 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
         ui.warn(format_args!("{flag} has no effect"));
     }
     let request = request(&args)?;
+    if args.check || args.refused.call.as_deref().is_some_and(|call| call != "build") {
+        return check(cx, ui, &request);
+    }
     let mode = mode(cx, ui, &args)?;
     let display = BuildDisplay::new(mode);
     let result = op::build(cx, &request, &display, &Silent, display.notice());
@@ -254,15 +257,35 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
             ui.note("ERROR: the build was interrupted");
             Err(CmdError::silent(130))
         }
-        Err(Error::Failed { failure, excerpts }) => {
-            for text in tail.iter().chain(&excerpts) {
-                ui.note(text.trim_end_matches('\n'));
-            }
-            ui.note(format_args!("ERROR: {}", failure.text()));
-            Err(CmdError::silent(1))
-        }
-        Err(error) => Err(CmdError::new(error)),
+        Err(error) => Err(failed(ui, error, tail.as_deref())),
     }
+}
+
+/// Print a failure in BuildKit's form: the last output, the lines of the Dockerfile, the reason.
+fn failed(ui: &mut Ui, error: Error, tail: Option<&str>) -> CmdError {
+    let Error::Failed { failure, excerpts } = error else { return CmdError::new(error) };
+    for text in tail.into_iter().chain(excerpts.iter().map(String::as_str)) {
+        ui.note(text.trim_end_matches('\n'));
+    }
+    ui.note(format_args!("ERROR: {}", failure.text()));
+    CmdError::silent(1)
+}
+
+/// `--check`
+fn check(cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult {
+    let remarks = op::check(cx, request).map_err(|error| failed(ui, error, None))?;
+    for remark in &remarks {
+        ui.line(format_args!("WARNING: {}", remark.rule));
+        ui.line(&remark.message);
+        ui.line(remark.excerpt.trim_end_matches('\n'));
+        ui.line("");
+    }
+    match remarks.len() {
+        0 => ui.line("Check complete, no warnings found."),
+        1 => ui.line("Check complete, 1 warning has been found!"),
+        many => ui.line(format_args!("Check complete, {many} warnings have been found!")),
+    }
+    Ok(u8::from(!remarks.is_empty()))
 }
 
 fn done(ui: &mut Ui, args: &BuildArgs, built: &Built) -> CmdResult {

@@ -1,1 +1,52 @@
 //! Verbs of the container group.
+
+mod commit;
+mod flags;
+mod lifecycle;
+mod list;
+mod other_flags;
+mod run;
+
+pub(super) use commit::{CommitArgs, commit};
+pub(super) use lifecycle::{
+    KillArgs, PruneArgs, RenameArgs, RmArgs, StopArgs, WaitArgs, kill, prune, rename, rm, stop, wait,
+};
+pub(super) use list::{InspectArgs, LogsArgs, PsArgs, inspect, logs, ps};
+pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run, start};
+
+use super::CmdError;
+use crate::context::Context;
+use crate::ops;
+use crate::ops::container::Error;
+use crate::storage::Store;
+use crate::ui::Ui;
+
+/// The store for writing, its waits announced.
+fn writable(cx: &Context) -> Result<Store, Error> {
+    Ok(ops::store::write(cx, |text| Ui::new().note(text))?)
+}
+
+/// The store for reading.
+fn readable(cx: &Context) -> Result<Store, Error> {
+    Ok(ops::store::read(cx)?)
+}
+
+/// An error with docker's exit code for run, create, start -a and exec.
+fn failed(error: Error) -> CmdError {
+    let code = error.exit_code();
+    CmdError::new(error).with_exit_code(code)
+}
+
+/// Do one thing to each container that the user named; what fails is said, and the others get their turn.
+fn each(ui: &mut Ui, names: &[String], mut act: impl FnMut(&mut Ui, &str) -> Result<(), Error>) -> u8 {
+    let mut code = 0;
+    for name in names {
+        if let Err(error) = act(ui, name) {
+            if let Some(report) = CmdError::new(error).report() {
+                ui.error(&report);
+            }
+            code = 1;
+        }
+    }
+    code
+}

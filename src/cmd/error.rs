@@ -4,10 +4,8 @@ use std::error::Error;
 
 use crate::context::ContextError;
 use crate::image::BoxError;
-use crate::registry;
-use crate::storage;
 use crate::ui::ErrorReport;
-use crate::userns;
+use crate::{ops, registry, storage, userns};
 
 /// An error on its way to the terminal. Any error becomes one by `?`.
 #[derive(Debug)]
@@ -138,16 +136,21 @@ fn causes(error: &(dyn Error + 'static), message: &str) -> Vec<String> {
 
 /// Commands that help, from what the domain errors in the chain say.
 fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut hints = Vec::new();
+    let mut hints: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let hint = None
-            .or_else(|| error.downcast_ref().and_then(storage_hint))
-            .or_else(|| error.downcast_ref().map(userns_hint))
-            .or_else(|| error.downcast_ref().map(context_hint))
-            .or_else(|| error.downcast_ref().and_then(io_hint));
-        let more = error.downcast_ref().map(registry::Error::hints).unwrap_or_default();
-        for hint in hint.into_iter().chain(more) {
+        let error = inner(error);
+        let found: Vec<String> = match error.downcast_ref::<registry::Error>() {
+            Some(error) => error.hints(),
+            None => None
+                .or_else(|| error.downcast_ref().and_then(storage_hint))
+                .or_else(|| error.downcast_ref().map(userns_hint))
+                .or_else(|| error.downcast_ref().map(context_hint))
+                .or_else(|| error.downcast_ref().and_then(io_hint))
+                .into_iter()
+                .collect(),
+        };
+        for hint in found {
             if !hints.contains(&hint) {
                 hints.push(hint);
             }
@@ -155,6 +158,29 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
         next = error.source();
     }
     hints
+}
+
+/// The domain error behind an operation's transparent wrapper, which the chain of sources leaves out.
+fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    macro_rules! look {
+        ($($verb:ident: $($variant:ident),+;)+) => {
+            $( match error.downcast_ref::<ops::$verb::Error>() {
+                $( Some(ops::$verb::Error::$variant(inner)) => return inner, )+
+                _ => {}
+            } )+
+        };
+    }
+    look! {
+        build: Store;
+        container: Storage;
+        images: Store;
+        prune: Store;
+        pull: Storage, Registry;
+        push: Storage, Registry;
+        save: Store;
+        tag: Store;
+    }
+    error
 }
 
 fn storage_hint(error: &storage::Error) -> Option<String> {
@@ -233,5 +259,7 @@ mod tests {
     fn storage_errors_have_hints() {
         let error = CmdError::from(storage::Error::NoSuchImage("x".into()));
         assert_eq!(error.hints(), ["`strate images` lists the images that are here"]);
+        let wrapped = ops::tag::Error::Store(storage::Error::NoSuchImage("x".into()));
+        assert_eq!(CmdError::from(wrapped).hints(), error.hints());
     }
 }

@@ -180,7 +180,6 @@ fn pull_shown(cx: &Context, ui: &mut Ui, request: &PullRequest, quiet: bool) -> 
 
 /// Bring an image here for another verb (`run`, `create`), as docker does: everything is said on stderr, and nothing
 /// when the image is here and the policy does not ask.
-#[allow(dead_code, reason = "`run` and `create` are coming")]
 pub(super) fn pull_for(
     cx: &Context,
     ui: &mut Ui,

@@ -61,15 +61,15 @@ macro_rules! verbs {
 verbs! {
     /// Verbs without an object.
     PlainVerb {
-        // /// Create and run a new container from an image
-        // Run(container::RunArgs) => container::run, UserNamespace, 125;
+        /// Create and run a new container from an image
+        Run(container::RunArgs) => container::run, UserNamespace, 125;
 
-        // /// Run another program in a running container
-        // Exec(container::ExecArgs) => container::exec, Nothing, 125;
+        /// Run another program in a running container
+        Exec(container::ExecArgs) => container::exec, Nothing, 125;
 
-        // /// List containers
-        // #[command(visible_alias = "list")]
-        // Ps(container::PsArgs) => container::ps, Nothing;
+        /// List containers
+        #[command(visible_alias = "list")]
+        Ps(container::PsArgs) => container::ps, Nothing;
 
         /// Build an image from a Dockerfile
         #[command(alias = "bud")]
@@ -90,11 +90,11 @@ verbs! {
         /// Log out of a registry
         Logout(registry::LogoutArgs) => registry::logout, Nothing;
 
-        // /// Make a new image from a container's changes
-        // Commit(container::CommitArgs) => container::commit, UserNamespace;
+        /// Make a new image from a container's changes
+        Commit(container::CommitArgs) => container::commit, Nothing;
 
-        // /// Create a container without starting it
-        // Create(container::CreateArgs) => container::create, UserNamespace, 125;
+        /// Create a container without starting it
+        Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
@@ -102,17 +102,17 @@ verbs! {
         /// Show everything about images and containers, as JSON
         Inspect(image::InspectArgs) => image::inspect, Nothing;
 
-        // /// Send a signal to running containers
-        // Kill(container::KillArgs) => container::kill, Nothing;
+        /// Send a signal to running containers
+        Kill(container::KillArgs) => container::kill, Nothing;
 
-        // /// Show what a container has written
-        // Logs(container::LogsArgs) => container::logs, Nothing;
+        /// Show what a container has written
+        Logs(container::LogsArgs) => container::logs, Nothing;
 
-        // /// Rename a container
-        // Rename(container::RenameArgs) => container::rename, Nothing;
+        /// Rename a container
+        Rename(container::RenameArgs) => container::rename, Nothing;
 
-        // /// Remove containers
-        // Rm(container::RmArgs) => container::rm, UserNamespace;
+        /// Remove containers
+        Rm(container::RmArgs) => container::rm, UserNamespace;
 
         /// Remove images
         Rmi(image::RmiArgs) => image::rmi, UserNamespace;
@@ -120,17 +120,17 @@ verbs! {
         /// Write images to a tar archive
         Save(image::SaveArgs) => image::save, Nothing;
 
-        // /// Start stopped containers
-        // Start(container::StartArgs) => container::start, UserNamespace;
+        /// Start stopped containers
+        Start(container::StartArgs) => container::start, UserNamespace;
 
-        // /// Stop running containers
-        // Stop(container::StopArgs) => container::stop, Nothing;
+        /// Stop running containers
+        Stop(container::StopArgs) => container::stop, Nothing;
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;
 
-        // /// Wait until containers stop, then print their exit codes
-        // Wait(container::WaitArgs) => container::wait, Nothing;
+        /// Wait until containers stop, then print their exit codes
+        Wait(container::WaitArgs) => container::wait, Nothing;
     }
 }
 
@@ -174,49 +174,49 @@ verbs! {
 verbs! {
     /// Verbs of `container`.
     ContainerVerb {
-        // /// Make a new image from a container's changes
-        // Commit(container::CommitArgs) => container::commit, UserNamespace;
+        /// Make a new image from a container's changes
+        Commit(container::CommitArgs) => container::commit, Nothing;
 
-        // /// Create a container without starting it
-        // Create(container::CreateArgs) => container::create, UserNamespace, 125;
+        /// Create a container without starting it
+        Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
-        // /// Run another program in a running container
-        // Exec(container::ExecArgs) => container::exec, Nothing, 125;
+        /// Run another program in a running container
+        Exec(container::ExecArgs) => container::exec, Nothing, 125;
 
-        // /// Show everything about containers, as JSON
-        // Inspect(container::InspectArgs) => container::inspect, Nothing;
+        /// Show everything about containers, as JSON
+        Inspect(container::InspectArgs) => container::inspect, Nothing;
 
-        // /// Send a signal to running containers
-        // Kill(container::KillArgs) => container::kill, Nothing;
+        /// Send a signal to running containers
+        Kill(container::KillArgs) => container::kill, Nothing;
 
-        // /// Show what a container has written
-        // Logs(container::LogsArgs) => container::logs, Nothing;
+        /// Show what a container has written
+        Logs(container::LogsArgs) => container::logs, Nothing;
 
-        // /// List containers
-        // #[command(visible_aliases = ["list", "ps"])]
-        // Ls(container::PsArgs) => container::ps, Nothing;
+        /// List containers
+        #[command(visible_aliases = ["list", "ps"])]
+        Ls(container::PsArgs) => container::ps, Nothing;
 
-        // /// Remove containers that do not run
-        // Prune(container::PruneArgs) => container::prune, UserNamespace;
+        /// Remove containers that do not run
+        Prune(container::PruneArgs) => container::prune, UserNamespace;
 
-        // /// Rename a container
-        // Rename(container::RenameArgs) => container::rename, Nothing;
+        /// Rename a container
+        Rename(container::RenameArgs) => container::rename, Nothing;
 
-        // /// Remove containers
-        // #[command(visible_alias = "remove")]
-        // Rm(container::RmArgs) => container::rm, UserNamespace;
+        /// Remove containers
+        #[command(visible_alias = "remove")]
+        Rm(container::RmArgs) => container::rm, UserNamespace;
 
-        // /// Create and run a new container from an image
-        // Run(container::RunArgs) => container::run, UserNamespace, 125;
+        /// Create and run a new container from an image
+        Run(container::RunArgs) => container::run, UserNamespace, 125;
 
-        // /// Start stopped containers
-        // Start(container::StartArgs) => container::start, UserNamespace;
+        /// Start stopped containers
+        Start(container::StartArgs) => container::start, UserNamespace;
 
-        // /// Stop running containers
-        // Stop(container::StopArgs) => container::stop, Nothing;
+        /// Stop running containers
+        Stop(container::StopArgs) => container::stop, Nothing;
 
-        // /// Wait until containers stop, then print their exit codes
-        // Wait(container::WaitArgs) => container::wait, Nothing;
+        /// Wait until containers stop, then print their exit codes
+        Wait(container::WaitArgs) => container::wait, Nothing;
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::pull::{self, PullPolicy, PullRequest};
+use super::remote::RemoteOptions;
 use crate::build::{self, Bases, Failure, Interrupt, Request, Workshop, excerpt};
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
@@ -180,6 +182,59 @@ pub fn build(
     report: &dyn Reporter,
     notice: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<Built, Error> {
+    let full = prepare(cx, request)?;
+    let store = super::store::write(cx, notice)?;
+    let interrupt = Arc::new(Interrupt::default());
+    watch_signals(Arc::clone(&interrupt))?;
+    let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
+    let shop = Workshop { store: &store, bases: &bases, progress, report, interrupt: &interrupt };
+    let built = build::build(shop, &full);
+    if interrupt.asked() {
+        return Err(Error::Interrupted);
+    }
+    let image = built.map_err(|failure| failed(failure, &full.dockerfile))?;
+    Ok(Built {
+        id: image.id,
+        descriptor: (image.raw.bytes.len() as u64, image.raw.media_type),
+        digest: image.raw.digest,
+        names: full.names,
+    })
+}
+
+/// A remark about a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// BuildKit's name of the rule.
+    pub rule: &'static str,
+    /// What is questionable.
+    pub message: String,
+    /// The lines it is about.
+    pub excerpt: String,
+}
+
+/// Look the Dockerfile over without building anything.
+///
+/// # Errors
+/// For mistakes that would fail any build.
+pub fn check(cx: &Context, request: &BuildRequest) -> Result<Vec<Remark>, Error> {
+    let full = prepare(cx, request)?;
+    let found = build::check(&full).map_err(|failure| failed(failure, &full.dockerfile))?;
+    let remark = |warning: build::ast::Warning| Remark {
+        rule: warning.rule,
+        message: warning.message,
+        excerpt: excerpt::excerpt(&full.dockerfile, warning.span),
+    };
+    Ok(found.into_iter().map(remark).collect())
+}
+
+/// With the lines of the Dockerfile that it is about.
+fn failed(failure: Failure, dockerfile: &build::ast::Dockerfile) -> Error {
+    let excerpts = failure.spans.iter().map(|span| excerpt::excerpt(dockerfile, *span)).collect();
+    Error::Failed { failure: Box::new(failure), excerpts }
+}
+
+/// Read what the command line points to.
+fn prepare(cx: &Context, request: &BuildRequest) -> Result<Request, Error> {
     let directory = match &request.context {
         ContextSource::Directory(path) => Some(context_directory(cx, path)?),
         ContextSource::Stdin => None,
@@ -196,9 +251,7 @@ pub fn build(
         }
     };
     let ignore = directory.as_deref().map(|dir| ignore_file(dir, beside.as_deref())).transpose()?.flatten();
-    let store = super::store::write(cx, notice)?;
-    let entered = cx.entered.as_ref();
-    let full = Request {
+    Ok(Request {
         dockerfile,
         ignore,
         named_contexts: named_contexts(cx, &request.named_contexts)?,
@@ -211,32 +264,14 @@ pub fn build(
         owns_context: directory.as_deref().is_some_and(is_ours),
         context: directory,
         network: request.network,
+        platform_given: request.platform.is_some(),
         platform: request.platform.clone().unwrap_or_else(Platform::host),
         secrets: secrets(cx, &request.secrets)?,
         add_hosts: request.add_hosts.clone(),
         shm_size: request.shm_size,
         rlimits: request.rlimits.clone(),
         resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
-        isolated: entered.is_some_and(|entered| entered.rung != Rung::None),
-    };
-    let interrupt = Arc::new(Interrupt::default());
-    watch_signals(Arc::clone(&interrupt))?;
-    let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline, report };
-    let shop = Workshop { store: &store, bases: &bases, progress, report, interrupt: &interrupt };
-    let built = build::build(shop, &full);
-    if interrupt.asked() {
-        return Err(Error::Interrupted);
-    }
-    let image = built.map_err(|failure| {
-        let show = |span: &build::ast::Span| excerpt::excerpt(&full.dockerfile, *span);
-        let excerpts = failure.spans.iter().map(show).collect();
-        Error::Failed { failure: Box::new(failure), excerpts }
-    })?;
-    Ok(Built {
-        id: image.id,
-        descriptor: (image.raw.bytes.len() as u64, image.raw.media_type),
-        digest: image.raw.digest,
-        names: full.names,
+        isolated: cx.entered.as_ref().is_some_and(|entered| entered.rung != Rung::None),
     })
 }
 
@@ -403,21 +438,29 @@ struct BaseImages<'a> {
     store: &'a Store,
     pull: bool,
     offline: bool,
-    report: &'a dyn Reporter,
 }
 
 impl Bases for BaseImages<'_> {
-    fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, BoxError> {
+    fn image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        report: &dyn Reporter,
+    ) -> Result<Image, BoxError> {
         if !self.pull
             && let Some(image) = self.local(reference, platform)?
         {
             return Ok(image);
         }
-        if self.offline {
-            return Err(Box::new(storage::Error::NoSuchImage(reference.to_string())));
-        }
-        let _ = (self.cx, self.report);
-        Err(Box::new(storage::Error::NoSuchImage(reference.to_string())))
+        let policy = if self.offline { PullPolicy::Never } else { PullPolicy::Always };
+        let request = PullRequest {
+            reference: reference.clone(),
+            platform: Some(platform.clone()),
+            policy,
+            remote: RemoteOptions::default(),
+        };
+        let pulled = pull::pull(self.cx, &request, report)?;
+        Ok(self.store.image(&pulled.manifest)?)
     }
 }
 

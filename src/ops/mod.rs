@@ -1,24 +1,35 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
 pub mod build;
+pub mod commit;
 pub mod complete;
+pub mod container;
+pub mod create;
 pub mod doctor;
 pub mod enter;
+pub mod exec;
 pub mod history;
 pub mod host;
 pub mod images;
 pub mod info;
 pub mod inspect;
+pub mod inspect_container;
 pub mod inspect_image;
 pub mod login;
 pub mod logout;
+pub mod logs;
 pub mod prune;
+pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod remote;
 pub mod remove_image;
+pub mod rm;
 pub mod save;
+pub mod start;
+pub mod stop;
 pub mod store;
 pub mod tag;
 pub mod version;
+pub mod wait;
 pub mod when;

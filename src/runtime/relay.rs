@@ -316,6 +316,9 @@ impl<'a> Running<'a> {
     fn follow_size(&self) {
         if let (Some(user), Some(master)) = (self.user_terminal, &self.process.terminal)
             && let Ok(size) = tcgetwinsize(user)
+            // A terminal that does not know its size would take away the one that was set at the start.
+            && size.ws_row > 0
+            && size.ws_col > 0
         {
             let _ = tcsetwinsize(master, size);
         }
@@ -364,7 +367,7 @@ impl<'a> Running<'a> {
     fn carry(&mut self, index: usize, buffer: &mut [u8], on_output: &mut OnOutput<'_>) -> Option<usize> {
         let slot = self.sources.get_mut(index)?;
         let (stream, fd) = slot.as_ref()?;
-        match rustix::io::read(&*fd, &mut *buffer) {
+        match rustix::io::read(fd, &mut *buffer) {
             Ok(got @ 1..) => {
                 let written = on_output(*stream, buffer.get(..got).unwrap_or_default());
                 if written.is_err() {

@@ -1,11 +1,35 @@
-//! Containers on disk: `containers/<id>/` with `config.json`, `state.json`, `upper`, `work` and `log`.
+//! Containers on disk: `containers/<id>/` with `config.json`, `state.json`, `upper`, `work` and `log`, and
+//! `containers/by-name/<name>`, a link to the id.
+//!
+//! A container is there once its `config.json` is; a directory without one is half made, or a leftover that
+//! [`Store::sweep_containers`] clears. The links are an index that makes a name unique and quick to find; the record's
+//! own name is what counts, so a stale link is harmless. Every link is made under the names lock.
+//!
+//! The lock of a container is on its directory itself, and so goes with it: whoever watches over its program holds it
+//! exclusively ([`RunLock`]), and waiting for the program's end is waiting for the lock.
 
+mod fill;
+mod run_lock;
+mod state;
+mod volumes;
+
+pub use run_lock::RunLock;
+pub use state::{ContainerState, Status};
+pub use volumes::Volume;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::Layout;
+use super::lock::{LockMode, LockName};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
+use crate::sys::SysError;
+use crate::sys::atomic::{Durability, replace_file, sync_dir};
 
 /// What never changes of a container, but its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,43 +52,6 @@ pub struct ContainerRecord {
     pub spec: serde_json::Value,
 }
 
-/// Where a container stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Made, never started.
-    Created,
-    /// Its program runs.
-    Running,
-    /// Its program runs and is frozen.
-    Paused,
-    /// Its program has ended.
-    Exited,
-    /// Its program ran in an earlier boot or lost its monitor.
-    Dead,
-}
-
-/// What changes of a container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ContainerState {
-    /// As last written; ask [`ContainerDir::state`], which looks whether a running one still is.
-    pub status: Status,
-    /// Host process id of the program, while it runs.
-    pub pid: Option<i32>,
-    /// The program's start time in clock ticks since boot (`/proc/PID/stat` field 22), against reused process ids.
-    pub pid_start: Option<u64>,
-    /// The boot it was started in.
-    pub boot_id: Option<String>,
-    /// How it ended.
-    pub exit_code: Option<i32>,
-    /// RFC 3339.
-    pub started_at: Option<String>,
-    /// RFC 3339.
-    pub finished_at: Option<String>,
-    /// Why it could not be started.
-    pub error: Option<String>,
-}
-
 /// A container's directory.
 #[derive(Debug)]
 pub struct ContainerDir {
@@ -72,16 +59,99 @@ pub struct ContainerDir {
     pub record: ContainerRecord,
     /// The directory.
     pub path: PathBuf,
+    layout: Layout,
 }
 
+const RECORD: &str = "config.json";
+
 impl ContainerDir {
-    /// The state now: what was written, corrected by a look at the process and the boot id.
+    fn read(layout: &Layout, id: &str) -> Result<Option<Self>, Error> {
+        let path = layout.container(id);
+        let file = path.join(RECORD);
+        let bytes = match fs::read(&file) {
+            // An empty file is what a power cut can leave of a container that nobody was told about yet.
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(SysError::path("read", file, error).into()),
+        };
+        let record = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: file, source })?;
+        Ok(Some(Self { record, path, layout: layout.clone() }))
+    }
+
+    /// The log file.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// The first twelve digits of the id.
+    #[must_use]
+    pub fn short_id(&self) -> &str {
+        self.record.id.get(..12).unwrap_or(&self.record.id)
+    }
+
+    /// Bytes of the files that the container changed, as far as they can be seen.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let changes = self.path.join("upper");
+        disk_usage(if changes.exists() { changes } else { self.path.join("rootfs") })
+    }
+
+    /// Remove volumes of this container alone.
     ///
     /// # Errors
-    /// When the state cannot be read.
-    pub fn state(&self) -> Result<ContainerState, Error> {
-        todo!()
+    /// When one cannot be moved away.
+    pub fn remove_volumes<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        names.into_iter().try_for_each(|name| volumes::remove(&self.layout, name))
     }
+
+    /// Where the data of a volume lies.
+    #[must_use]
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.layout.volume(name).join("_data")
+    }
+
+    fn write_record(&self, durability: Durability) -> Result<(), Error> {
+        let path = self.path.join(RECORD);
+        let bytes =
+            serde_json::to_vec(&self.record).map_err(|source| Error::Json { path: path.clone(), source })?;
+        Ok(replace_file(&path, &self.path.join(".config.json"), &bytes, durability)?)
+    }
+}
+
+/// Bytes of the regular files below `top`, hard links counted once.
+fn disk_usage(top: PathBuf) -> u64 {
+    let mut seen = std::collections::HashSet::new();
+    let mut dirs = vec![top];
+    let mut bytes = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                dirs.push(entry.path());
+            } else if meta.is_file() && (meta.nlink() == 1 || seen.insert(meta.ino())) {
+                bytes += meta.len();
+            }
+        }
+    }
+    bytes
+}
+
+/// 64 hex digits.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// How the name of a new container is found.
+#[derive(Debug, Clone, Copy)]
+pub enum NewName<'a> {
+    /// This one.
+    Given(&'a str),
+    /// Whatever this gives for attempt 0, 1, …, the first that is free.
+    Proposed(fn(u32) -> String),
 }
 
 impl Store {
@@ -90,7 +160,27 @@ impl Store {
     /// # Errors
     /// When the directory cannot be read.
     pub fn containers(&self) -> Result<Vec<ContainerDir>, Error> {
-        todo!()
+        let mut all = Vec::new();
+        for id in self.container_ids()? {
+            all.extend(ContainerDir::read(self.layout(), &id)?);
+        }
+        all.sort_by(|a, b| (&b.record.created, &b.record.id).cmp(&(&a.record.created, &a.record.id)));
+        Ok(all)
+    }
+
+    fn container_ids(&self) -> Result<Vec<String>, Error> {
+        let dir = self.layout().containers();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(SysError::path("read", dir, error).into()),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| SysError::path("read", &dir, error))?;
+            ids.extend(entry.file_name().into_string().ok().filter(|name| is_id(name)));
+        }
+        Ok(ids)
     }
 
     /// Find a container as a user names it: a name wins over an id prefix; a leading `/` is ignored.
@@ -98,7 +188,199 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchContainer`] or [`Error::AmbiguousContainer`].
     pub fn find_container(&self, text: &str) -> Result<ContainerDir, Error> {
-        let _ = text;
-        todo!()
+        let wanted = text.strip_prefix('/').unwrap_or(text);
+        if let Some(found) = self.container_by_name(wanted)? {
+            return Ok(found);
+        }
+        if is_id(wanted)
+            && let Some(found) = ContainerDir::read(self.layout(), wanted)?
+        {
+            return Ok(found);
+        }
+        let prefix = |id: &String| !wanted.is_empty() && id.starts_with(wanted);
+        let mut fits: Vec<String> = self.container_ids()?.into_iter().filter(prefix).collect();
+        fits.sort();
+        match fits.as_slice() {
+            [only] => ContainerDir::read(self.layout(), only)?,
+            [] => None,
+            _ => {
+                let fits = fits.iter().filter_map(|id| id.get(..12)).map(str::to_owned).collect();
+                return Err(Error::AmbiguousContainer { prefix: text.into(), fits });
+            }
+        }
+        .ok_or_else(|| Error::NoSuchContainer(text.into()))
+    }
+
+    fn name_link(&self, name: &str) -> PathBuf {
+        self.layout().containers().join("by-name").join(name)
+    }
+
+    fn container_by_name(&self, name: &str) -> Result<Option<ContainerDir>, Error> {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            return Ok(None);
+        }
+        let Ok(id) = fs::read_link(self.name_link(name)) else { return Ok(None) };
+        let Some(id) = id.to_str().filter(|id| is_id(id)) else { return Ok(None) };
+        Ok(ContainerDir::read(self.layout(), id)?.filter(|found| found.record.name == name))
+    }
+
+    /// Keep a new container and give it its name. It comes back locked, so that nobody starts or removes it before its
+    /// maker lets go. With `durable` it outlives a power cut from here on.
+    ///
+    /// # Errors
+    /// [`Error::NameInUse`], or when the store cannot be written.
+    pub fn create_container(
+        &self,
+        record: ContainerRecord,
+        name: NewName<'_>,
+        durable: bool,
+    ) -> Result<(ContainerDir, RunLock), Error> {
+        self.writable()?;
+        let path = self.layout().container(&record.id);
+        fs::create_dir(&path).map_err(|error| SysError::path("create", &path, error))?;
+        let mut dir = ContainerDir { record, path, layout: self.layout().clone() };
+        match self.publish_container(&mut dir, name, durable) {
+            Ok(lock) => Ok((dir, lock)),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&dir.path);
+                Err(error)
+            }
+        }
+    }
+
+    fn publish_container(
+        &self,
+        dir: &mut ContainerDir,
+        name: NewName<'_>,
+        durable: bool,
+    ) -> Result<RunLock, Error> {
+        let lock = RunLock::new(&dir.path)?;
+        let names = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        self.take_name(&mut dir.record, name)?;
+        let durability = if durable { Durability::Durable } else { Durability::Fast };
+        if let Err(error) = dir.write_record(durability) {
+            let _ = fs::remove_file(self.name_link(&dir.record.name));
+            return Err(error);
+        }
+        drop(names);
+        if durable {
+            sync_dir(&self.layout().containers())?;
+        }
+        Ok(lock)
+    }
+
+    /// Under the names lock: settle on a name and make its link.
+    fn take_name(&self, record: &mut ContainerRecord, name: NewName<'_>) -> Result<(), Error> {
+        match name {
+            NewName::Given(name) => {
+                record.name = name.into();
+                match self.link_name(name, &record.id)? {
+                    None => Ok(()),
+                    Some(id) => Err(Error::NameInUse { name: name.into(), id }),
+                }
+            }
+            NewName::Proposed(propose) => {
+                for attempt in 0.. {
+                    record.name = propose(attempt);
+                    if self.link_name(&record.name, &record.id)?.is_none() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Make the link of a name; when a container has it already, its short id comes back.
+    fn link_name(&self, name: &str, id: &str) -> Result<Option<String>, Error> {
+        let link = self.name_link(name);
+        for attempt in 0..4 {
+            match std::os::unix::fs::symlink(id, &link) {
+                Ok(()) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt == 0 => {
+                    let dir = self.layout().containers().join("by-name");
+                    fs::create_dir_all(&dir).map_err(|error| SysError::path("create", dir, error))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if let Some(taken) = self.container_by_name(name)? {
+                        return Ok(Some(taken.short_id().into()));
+                    }
+                    // Its container is gone: nobody else touches links while we hold the names lock.
+                    let _ = fs::remove_file(&link);
+                }
+                Err(error) => return Err(SysError::path("create", link, error).into()),
+            }
+        }
+        Err(SysError::path("create", link, io::Error::from(io::ErrorKind::AlreadyExists)).into())
+    }
+
+    /// Clear what makers that died left behind, and links whose container is gone.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn sweep_containers(&self) -> Result<(), Error> {
+        for id in self.container_ids()? {
+            let path = self.layout().container(&id);
+            // A maker locks the directory right after it made it; the record comes under that lock.
+            if !path.join(RECORD).exists()
+                && let Ok(_lock) = RunLock::new(&path)
+                && !path.join(RECORD).exists()
+            {
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+        let _names = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        let links = fs::read_dir(self.layout().containers().join("by-name")).into_iter().flatten().flatten();
+        for link in links {
+            let name = link.file_name();
+            if let Some(name) = name.to_str()
+                && self.container_by_name(name)?.is_none()
+            {
+                let _ = fs::remove_file(link.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Give a container another name.
+    ///
+    /// # Errors
+    /// [`Error::NameInUse`], or when the store cannot be written.
+    pub fn rename_container(&self, dir: &mut ContainerDir, name: &str) -> Result<(), Error> {
+        let _names = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        if let Some(id) = self.link_name(name, &dir.record.id)? {
+            return Err(Error::NameInUse { name: name.into(), id });
+        }
+        let old = std::mem::replace(&mut dir.record.name, name.into());
+        if let Err(error) = dir.write_record(Durability::Durable) {
+            dir.record.name = old;
+            let _ = fs::remove_file(self.name_link(name));
+            return Err(error);
+        }
+        let _ = fs::remove_file(self.name_link(&old));
+        Ok(())
     }
 }
+
+impl ContainerDir {
+    /// Remove the container, whose lock proves that its program does not run: it is gone at once, and its files
+    /// shortly after.
+    ///
+    /// # Errors
+    /// When the directory cannot be moved. What cannot be deleted after that is left to the collector.
+    pub fn remove(&self, lock: RunLock) -> Result<(), Error> {
+        // The link first: as long as the container is there nobody takes its name over.
+        let link = self.layout.containers().join("by-name").join(&self.record.name);
+        if fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.record.id.as_str()) {
+            let _ = fs::remove_file(&link);
+        }
+        let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
+        fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
+        let _ = fs::remove_dir_all(&trash);
+        drop(lock);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

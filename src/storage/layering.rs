@@ -278,8 +278,16 @@ impl Store {
     }
 }
 
+/// The directories of a stack, lowest first. A layer that comes twice (steps that did the same) is taken once, at its
+/// higher place: everything the lower one says is said again there, and the kernel refuses one directory twice (ELOOP).
 pub(super) fn open_lowers(stack: &Stack) -> Result<Vec<File>, Error> {
-    stack.layers.iter().map(|layer| open_dir(&layer.fs)).collect()
+    let mut seen = std::collections::BTreeSet::new();
+    let mut lowers: Vec<File> = Vec::with_capacity(stack.layers.len());
+    for layer in stack.layers.iter().rev().filter(|layer| seen.insert(&layer.fs)) {
+        lowers.push(open_dir(&layer.fs)?);
+    }
+    lowers.reverse();
+    Ok(lowers)
 }
 
 /// `fsopen` and friends; directories are passed as descriptors where the kernel takes them (6.13), else by number.

@@ -25,7 +25,7 @@ mod unpack;
 
 pub use blobs::BlobWriter;
 pub use commit::CommitOptions;
-pub use containers::{ContainerDir, ContainerRecord, ContainerState, Status};
+pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;
 pub use gc::{Collected, PruneImages, Removed};
 pub use images::{Image, ImageRecord};

@@ -7,6 +7,7 @@ pub mod atomic;
 pub mod boot;
 mod error;
 pub mod exec;
+pub mod fds;
 pub mod flock;
 pub mod fork;
 pub mod mount_attr;

@@ -78,7 +78,7 @@ const PATH_ENV: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 pub fn debian_image() -> Option<String> {
     program("mmdebstrap")?;
     cached("debian-1", |archive| {
-        let layer = archive.with_extension("layer");
+        let layer = archive.with_file_name("layer.tar");
         let mut command = Command::new("mmdebstrap");
         command.args(["--quiet", "--variant=apt"]);
         for path in ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*"] {

@@ -1,0 +1,56 @@
+//! `commit`.
+
+use clap::{ArgAction, Args};
+
+use super::writable;
+use crate::cmd::CmdResult;
+use crate::context::Context;
+use crate::image::Silent;
+use crate::oci::Reference;
+use crate::ops;
+use crate::ui::Ui;
+
+/// Arguments of `commit`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct CommitArgs {
+    /// Who made the image
+    #[arg(short, long)]
+    author: Option<String>,
+    /// Apply a Dockerfile instruction: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, WORKDIR and the like
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// Why the image was made
+    #[arg(short, long)]
+    message: Option<String>,
+    /// Hold the container still meanwhile
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = true, action = ArgAction::Set, hide_possible_values = true)]
+    pause: bool,
+    /// Do not hold the container still
+    #[arg(long, conflicts_with = "pause")]
+    no_pause: bool,
+    /// Say nothing beside the image's id
+    #[arg(short, long)]
+    quiet: bool,
+    /// The container's name or id
+    container: String,
+    /// The image's name
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
+}
+
+/// `strate commit`
+pub(in crate::cmd) fn commit(cx: &mut Context, ui: &mut Ui, args: CommitArgs) -> CmdResult {
+    let name = args.name.as_deref().map(Reference::parse).transpose()?;
+    let request = ops::commit::Request {
+        container: args.container,
+        name,
+        author: args.author,
+        message: args.message,
+        changes: args.change,
+        pause: args.pause && !args.no_pause,
+    };
+    let id = ops::commit::commit(cx, &request, &writable, &Silent)?;
+    ui.line(id);
+    Ok(0)
+}

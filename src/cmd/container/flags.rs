@@ -1,0 +1,332 @@
+//! The flags that `run` and `create` share, and what they ask for.
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args};
+
+use super::other_flags::OtherFlags;
+use crate::cmd::registry::PolicyArg;
+use crate::context::Context;
+use crate::oci::Platform;
+use crate::ops::container::mounts::{self, Mount};
+use crate::ops::container::{Error, HostOptions, NetworkMode, Overrides, names, values};
+use crate::ops::create::Request;
+use crate::ui::Ui;
+
+/// What docker lets one say about a new container.
+#[derive(Debug, Args)]
+pub(super) struct ContainerFlags {
+    /// Keep standard input open
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    pub(super) interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    pub(super) tty: bool,
+    /// Remove the container and its anonymous volumes when it ends
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    pub(super) rm: bool,
+    /// The container's name
+    #[arg(long)]
+    name: Option<String>,
+    /// Remove a container that has the name already
+    #[arg(long, requires = "name")]
+    replace: bool,
+    /// Set an environment variable; without a value the host's is taken
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Mount a directory of the host, or a volume
+    #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]")]
+    volume: Vec<String>,
+    /// Mount something: type=bind|volume|tmpfs,source=…,target=…
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    mount: Vec<String>,
+    /// Mount memory
+    #[arg(long, value_name = "TARGET[:OPTIONS]")]
+    tmpfs: Vec<String>,
+    /// Give access to a device of the host
+    #[arg(long, value_name = "PATH[:TARGET[:rwm]]")]
+    device: Vec<String>,
+    /// Where the program starts
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Who runs the program: names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Add groups
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Replace the image's entrypoint; empty clears it
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// The network: host or none
+    #[arg(long, visible_alias = "net", value_name = "MODE")]
+    network: Option<String>,
+    /// The container's host name
+    #[arg(short = 'h', long)]
+    hostname: Option<String>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "HOST:ADDRESS")]
+    add_host: Vec<String>,
+    /// Name servers
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    /// Domains to search
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Resolver options
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Read labels from a file
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Set an annotation
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Name a port that the program listens on
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    expose: Vec<String>,
+    /// Make the root read-only
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    read_only: bool,
+    /// Add capabilities
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
+    cap_add: Vec<String>,
+    /// Drop capabilities
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
+    cap_drop: Vec<String>,
+    /// Lift every restriction that the user namespace allows to lift
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    privileged: bool,
+    /// Security options: no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Run a small init that reaps processes and forwards signals
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    init: bool,
+    /// Set a resource limit
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// System V IPC: private or host
+    #[arg(long, value_name = "MODE")]
+    ipc: Option<String>,
+    /// Host name namespace: private or host
+    #[arg(long, value_name = "MODE")]
+    uts: Option<String>,
+    /// Cgroup namespace: private or host
+    #[arg(long, value_name = "MODE")]
+    cgroupns: Option<String>,
+    /// The log: json-file or none
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    /// The signal that stops the container
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Seconds to wait before a stop kills
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    stop_timeout: Option<i64>,
+    /// When to ask the registry for the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pull: PolicyArg,
+    /// The platform of the image
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Write the container's id to a file that does not exist yet
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Do not show the progress of a pull
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    #[command(flatten)]
+    other: OtherFlags,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// The image, the command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    words: Vec<String>,
+}
+
+/// Read a file that a flag names.
+fn read(flag: &'static str, cwd: &Path, path: &Path) -> Result<String, Error> {
+    let path = cwd.join(path);
+    std::fs::read_to_string(&path).map_err(|source| Error::File { flag, path, source })
+}
+
+impl ContainerFlags {
+    /// What the flags ask for; warnings are said on the way.
+    pub(super) fn request(self, cx: &Context, ui: &mut Ui, detach: bool) -> Result<Request, Error> {
+        if let Some(warning) = self.other.judge()? {
+            ui.warn(warning);
+        }
+        if let Some(name) = &self.name {
+            names::check(name)?;
+        }
+        let network = self.network(ui)?;
+        let mounts = self.mounts(cx)?;
+        let host = self.host(network)?;
+        let mut words = self.words.into_iter();
+        let image = words.next().unwrap_or_default();
+        let mut env = Vec::new();
+        for file in &self.env_file {
+            env.extend(values::env_file(&read("--env-file", &cx.cwd, file)?, &cx.env)?);
+        }
+        for text in &self.env {
+            env.push(values::env(text, &cx.env)?);
+        }
+        let mut labels = std::collections::BTreeMap::new();
+        for file in &self.label_file {
+            values::label_file(&read("--label-file", &cx.cwd, file)?, &mut labels)?;
+        }
+        for text in &self.label {
+            labels.extend([values::label(text)?]);
+        }
+        if let Some(signal) = &self.stop_signal {
+            crate::runtime::signal::number(signal)?;
+        }
+        let mut expose = Vec::new();
+        for port in &self.expose {
+            expose.extend(values::exposed_ports(port)?);
+        }
+        let overrides = Overrides {
+            entrypoint: self.entrypoint.as_deref().map(values::entrypoint),
+            command: words.collect(),
+            env,
+            user: self.user,
+            working_dir: self.workdir,
+            hostname: self.hostname,
+            labels,
+            expose,
+            stop_signal: self.stop_signal,
+            stop_timeout: self.stop_timeout,
+            mounts,
+            tty: self.tty,
+            interactive: self.interactive,
+            detach,
+            host,
+        };
+        Ok(Request {
+            image,
+            name: self.name,
+            replace: self.replace,
+            pull: self.pull.into(),
+            platform: self.platform.or_else(|| cx.var("DOCKER_DEFAULT_PLATFORM")?.parse().ok()),
+            cidfile: self.cidfile.map(|path| cx.cwd.join(path)),
+            overrides,
+        })
+    }
+
+    fn network(&self, ui: &mut Ui) -> Result<NetworkMode, Error> {
+        let Some(mode) = self.network.as_deref() else { return Ok(NetworkMode::Default) };
+        match mode {
+            "host" => Ok(NetworkMode::Host),
+            "none" => Ok(NetworkMode::None),
+            "default" => Ok(NetworkMode::Default),
+            "bridge" | "private" | "pasta" | "slirp4netns" => {
+                ui.note(format_args!("network {mode} is not available yet: using the host's network"));
+                Ok(NetworkMode::Default)
+            }
+            _ => Err(Error::NotAvailable {
+                flag: format!("--network {mode}"),
+                why: "there are host and none".into(),
+            }),
+        }
+    }
+
+    fn mounts(&self, cx: &Context) -> Result<Vec<Mount>, Error> {
+        let mut all = Vec::new();
+        for spec in &self.volume {
+            all.push(mounts::volume_flag(spec, &cx.cwd)?);
+        }
+        for spec in &self.mount {
+            all.push(mounts::mount_flag(spec, &cx.cwd)?);
+        }
+        for spec in &self.tmpfs {
+            all.push(mounts::tmpfs_flag(spec)?);
+        }
+        for spec in &self.device {
+            all.push(mounts::device_flag(spec)?);
+        }
+        Ok(all)
+    }
+
+    fn host(&self, network: NetworkMode) -> Result<HostOptions, Error> {
+        // Unknown capabilities are refused now and not when the container starts.
+        crate::runtime::capability::resolve(&self.cap_add, &self.cap_drop)?;
+        let mut host = HostOptions {
+            network,
+            privileged: self.privileged,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            read_only: self.read_only,
+            init: self.init,
+            auto_remove: self.rm,
+            shm_size: self.shm_size.as_deref().map(|text| values::size("--shm-size", text)).transpose()?,
+            group_add: self.group_add.clone(),
+            dns: self.dns.clone(),
+            dns_search: self.dns_search.clone(),
+            dns_options: self.dns_option.clone(),
+            ipc_host: shared("--ipc", self.ipc.as_deref(), &["private", "shareable"])?,
+            uts_host: shared("--uts", self.uts.as_deref(), &["private"])?,
+            cgroup_host: shared("--cgroupns", self.cgroupns.as_deref(), &["private"])?,
+            ..HostOptions::default()
+        };
+        if host.uts_host && self.hostname.is_some() {
+            return Err(Error::Conflict("--uts=host", "--hostname"));
+        }
+        for server in &host.dns {
+            if server.parse::<std::net::IpAddr>().is_err() {
+                return Err(bad("--dns", server, "it is not an IP address"));
+            }
+        }
+        for option in &self.security_opt {
+            host.security.add(option)?;
+        }
+        for limit in &self.ulimit {
+            host.ulimits.push(values::ulimit(limit)?);
+        }
+        for text in &self.add_host {
+            host.extra_hosts.push(values::extra_host(text)?);
+        }
+        for text in &self.annotation {
+            host.annotations.extend([values::label(text)?]);
+        }
+        host.no_log = match self.log_driver.as_deref() {
+            None | Some("json-file" | "k8s-file" | "local" | "") => false,
+            Some("none") => true,
+            Some(other) => {
+                let flag = format!("--log-driver {other}");
+                return Err(Error::NotAvailable { flag, why: "there are json-file and none".into() });
+            }
+        };
+        Ok(host)
+    }
+}
+
+fn bad(flag: &str, value: &str, why: &str) -> Error {
+    Error::BadValue { flag: flag.into(), value: value.into(), why: why.into() }
+}
+
+/// Whether a namespace is the host's.
+fn shared(flag: &str, mode: Option<&str>, own: &[&str]) -> Result<bool, Error> {
+    match mode {
+        None | Some("") => Ok(false),
+        Some("host") => Ok(true),
+        Some(mode) if own.contains(&mode) => Ok(false),
+        Some(mode) => Err(bad(flag, mode, "there are host and private")),
+    }
+}

@@ -1,0 +1,151 @@
+//! `stop`, `kill`, `wait`, `rm`, `prune`, `rename`.
+
+use clap::Args;
+
+use super::{each, readable, writable};
+use crate::cmd::CmdResult;
+use crate::context::Context;
+use crate::ops;
+use crate::ops::rm::PruneFilter;
+use crate::ui::{Ui, words};
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct StopArgs {
+    /// Seconds to wait before killing; -1 waits without end
+    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
+    timeout: Option<i64>,
+    /// The signal to send
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate stop`
+pub(in crate::cmd) fn stop(cx: &mut Context, ui: &mut Ui, args: StopArgs) -> CmdResult {
+    let store = readable(cx)?;
+    Ok(each(ui, &args.containers, |ui, name| {
+        ops::stop::stop(&store, name, args.timeout, args.signal.as_deref())?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
+/// Arguments of `kill`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct KillArgs {
+    /// The signal to send
+    #[arg(short, long, default_value = "KILL")]
+    signal: String,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate kill`
+pub(in crate::cmd) fn kill(cx: &mut Context, ui: &mut Ui, args: KillArgs) -> CmdResult {
+    let store = readable(cx)?;
+    Ok(each(ui, &args.containers, |ui, name| {
+        ops::stop::kill(&store, name, &args.signal)?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct WaitArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate wait`
+pub(in crate::cmd) fn wait(cx: &mut Context, ui: &mut Ui, args: WaitArgs) -> CmdResult {
+    let store = readable(cx)?;
+    Ok(each(ui, &args.containers, |ui, name| {
+        let code = ops::wait::wait(&store, name)?;
+        ui.line(code);
+        Ok(())
+    }))
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct RmArgs {
+    /// Kill it first when it runs; one that is not there is no error
+    #[arg(short, long)]
+    force: bool,
+    /// Remove its anonymous volumes too
+    #[arg(short, long)]
+    volumes: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate rm`
+pub(in crate::cmd) fn rm(cx: &mut Context, ui: &mut Ui, args: RmArgs) -> CmdResult {
+    let store = writable(cx)?;
+    Ok(each(ui, &args.containers, |ui, name| {
+        if ops::rm::rm(&store, name, args.force, args.volumes)? {
+            ui.line(name);
+        }
+        Ok(())
+    }))
+}
+
+/// Arguments of `container prune`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Only some: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+/// `strate container prune`
+pub(in crate::cmd) fn prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> CmdResult {
+    let mut filter = PruneFilter::default();
+    for text in &args.filter {
+        filter.add(text)?;
+    }
+    if !args.force {
+        ui.note("WARNING! This will remove all stopped containers.");
+        ui.note("Are you sure you want to continue? [y/N]");
+        let mut answer = String::new();
+        let _ = std::io::stdin().read_line(&mut answer);
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(1);
+        }
+    }
+    let pruned = ops::rm::prune(&writable(cx)?, &filter)?;
+    if !pruned.removed.is_empty() {
+        ui.line("Deleted Containers:");
+        for id in &pruned.removed {
+            ui.line(id);
+        }
+        ui.line("");
+    }
+    ui.line(format_args!("Total reclaimed space: {}", words::size(pruned.bytes)));
+    Ok(0)
+}
+
+/// Arguments of `rename`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct RenameArgs {
+    /// The container's name or id
+    container: String,
+    /// Its new name
+    name: String,
+}
+
+/// `strate rename`
+pub(in crate::cmd) fn rename(cx: &mut Context, _ui: &mut Ui, args: RenameArgs) -> CmdResult {
+    ops::rm::rename(&writable(cx)?, &args.container, &args.name)?;
+    Ok(0)
+}

@@ -1,0 +1,272 @@
+//! `ps`, `logs`, `container inspect`.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::readable;
+use crate::cmd::{CmdError, CmdResult};
+use crate::context::Context;
+use crate::ops;
+use crate::ops::container::Error;
+use crate::ops::container::log::Stream;
+use crate::ops::container::mounts::MountKind;
+use crate::ops::ps::{Row, network_name, state_word};
+use crate::storage::Status;
+use crate::ui::format::{Column, Listing, Template};
+use crate::ui::{Ui, words};
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct PsArgs {
+    /// Also those that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only the last so many, running or not
+    #[arg(short = 'n', long, value_name = "NUMBER", allow_hyphen_values = true)]
+    last: Option<i64>,
+    /// Only the last one, running or not
+    #[arg(short, long)]
+    latest: bool,
+    /// Do not shorten
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show sizes
+    #[arg(short, long)]
+    size: bool,
+    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Print with a template, as `table TEMPLATE` or as `json`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+const COLUMNS: [Column; 15] = [
+    Column::new("ID", "CONTAINER ID"),
+    Column::new("Image", "IMAGE"),
+    Column::new("Command", "COMMAND"),
+    Column::new("RunningFor", "CREATED"),
+    Column::new("Status", "STATUS"),
+    Column::new("Ports", "PORTS"),
+    Column::new("Names", "NAMES"),
+    Column::new("Size", "SIZE"),
+    Column::new("CreatedAt", "CREATED AT"),
+    Column::new("State", "STATE"),
+    Column::new("Labels", "LABELS"),
+    Column::new("Mounts", "MOUNTS"),
+    Column::new("Networks", "NETWORKS"),
+    Column::new("LocalVolumes", "LOCAL VOLUMES"),
+    Column::new("Platform", "PLATFORM"),
+];
+
+const SHOWN: [&str; 8] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"];
+
+/// `strate ps`
+pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResult {
+    let mut request = ops::ps::Request { all: args.all, ..Default::default() };
+    for filter in &args.filter {
+        request.filters.add(filter)?;
+    }
+    request.last = match args.last.filter(|last| *last > 0) {
+        Some(last) => usize::try_from(last).ok(),
+        None => args.latest.then_some(1),
+    };
+    let rows = ops::ps::ps(&readable(cx)?, &request)?;
+    if args.quiet && args.format.is_none() {
+        for row in &rows {
+            ui.line(if args.no_trunc { &row.dir.record.id } else { row.dir.short_id() });
+        }
+        return Ok(0);
+    }
+    let shown = if args.size { &SHOWN[..] } else { &SHOWN[..SHOWN.len() - 1] };
+    let listing = Listing::parse(args.format.as_deref(), &COLUMNS, shown)?;
+    let wants_size = args.size || args.format.as_ref().is_some_and(|format| format.contains(".Size"));
+    let now = Timestamp::now();
+    let values: Vec<Value> = rows.iter().map(|row| row_value(row, now, args.no_trunc, wants_size)).collect();
+    ui.text(&listing.render(&values)?);
+    Ok(0)
+}
+
+/// One row in docker's fields, all of them texts.
+fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool) -> Value {
+    let record = &row.dir.record;
+    let config = &row.spec.config;
+    let short = |text: &str, length: usize| {
+        if whole || text.chars().count() <= length {
+            text.to_owned()
+        } else {
+            text.chars().take(length - 1).chain(['…']).collect()
+        }
+    };
+    let mounts: Vec<String> =
+        row.spec.mounts.iter().filter_map(mount_name).map(|name| short(&name, 15)).collect();
+    let volumes =
+        row.spec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Volume { .. })).count();
+    let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let ports: Vec<&str> = config.exposed_ports.keys().map(String::as_str).collect();
+    json!({
+        "ID": if whole { record.id.as_str() } else { row.dir.short_id() },
+        "Image": record.image_name,
+        "Command": format!("\"{}\"", short(&row.spec.args().join(" "), 20)),
+        "CreatedAt": words::local_time(&record.created),
+        "RunningFor": words::ago(&record.created, now),
+        "Status": status(row, now),
+        "State": state_word(&row.state),
+        "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
+        "Names": record.name,
+        "Labels": labels.join(","),
+        "Mounts": mounts.join(","),
+        "Networks": network_name(&row.spec),
+        "LocalVolumes": volumes.to_string(),
+        "Platform": "linux",
+        "HealthStatus": "",
+        "Size": if size { words::size(row.dir.size()) } else { "0B".into() },
+    })
+}
+
+fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
+    match &mount.kind {
+        MountKind::Bind { source } => Some(source.display().to_string()),
+        MountKind::Volume { name, .. } => Some(name.clone()),
+        MountKind::Tmpfs { .. } => None,
+    }
+}
+
+/// `Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`.
+fn status(row: &Row, now: Timestamp) -> String {
+    let state = &row.state;
+    let up = || {
+        let seconds = state.started_at.as_deref().and_then(|time| words::seconds_since(time, now));
+        words::duration(seconds.unwrap_or(0))
+    };
+    match state.status {
+        Status::Created => "Created".into(),
+        Status::Running => format!("Up {}", up()),
+        Status::Paused => format!("Up {} (Paused)", up()),
+        Status::Exited | Status::Dead => {
+            let code = state.exit_code.unwrap_or(0);
+            let ended = state.finished_at.as_deref().or(state.started_at.as_deref());
+            match ended {
+                Some(time) => format!("Exited ({code}) {}", words::ago(time, now)),
+                None => format!("Exited ({code})"),
+            }
+        }
+    }
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct LogsArgs {
+    /// Go on until the container ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_hyphen_values = true)]
+    tail: String,
+    /// Show when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Nothing before this time (2026-01-02T15:04:05Z, or 10m for ten minutes ago)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Nothing after this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Accepted for docker's sake: there are no details
+    #[arg(long, hide = true)]
+    details: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate logs`
+pub(in crate::cmd) fn logs(cx: &mut Context, ui: &mut Ui, args: LogsArgs) -> CmdResult {
+    let now = Timestamp::now();
+    let time = |flag: &str, text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => ops::when::parse(text, now).map(Some).ok_or_else(|| Error::BadValue {
+            flag: flag.into(),
+            value: text.clone(),
+            why: "it is no time".into(),
+        }),
+    };
+    let request = ops::logs::Request {
+        follow: args.follow,
+        // As in docker, what is no number means everything.
+        tail: args.tail.parse().ok(),
+        timestamps: args.timestamps,
+        since: time("--since", &args.since)?,
+        until: time("--until", &args.until)?,
+    };
+    let store = readable(cx)?;
+    for name in &args.containers {
+        // A program's output is its own: it reaches the terminal as it was written.
+        let mut show = |stream: Stream, bytes: &[u8]| match stream {
+            Stream::Out => {
+                ui.bytes(bytes);
+                if ui.stdout_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+            Stream::Err => match std::io::stderr().write_all(bytes) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            },
+        };
+        ops::logs::logs(&store, name, &request, &mut show)?;
+    }
+    Ok(0)
+}
+
+/// Arguments of `container inspect`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct InspectArgs {
+    /// Print with a template, or as `json` on one line
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Show sizes
+    #[arg(short, long)]
+    size: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate container inspect`
+pub(in crate::cmd) fn inspect(cx: &mut Context, ui: &mut Ui, args: InspectArgs) -> CmdResult {
+    let store = readable(cx)?;
+    let template = match args.format.as_deref() {
+        None | Some("" | "json") => None,
+        Some(text) => Some(Template::parse(text).map_err(|error| CmdError::from(error).with_exit_code(64))?),
+    };
+    let mut found = Vec::new();
+    let code = super::each(ui, &args.containers, |_, name| {
+        found.push(ops::inspect_container::inspect_container(&store, name, args.size)?);
+        Ok(())
+    });
+    match (template, args.format.as_deref()) {
+        (Some(template), _) => {
+            for value in &found {
+                ui.line(template.render(value)?);
+            }
+        }
+        (None, Some("json")) => found.iter().for_each(|value| ui.line(value)),
+        (None, _) => ui.line(pretty(&Value::Array(found))?),
+    }
+    Ok(code)
+}
+
+/// Four spaces, as docker indents.
+fn pretty(value: &Value) -> Result<String, serde_json::Error> {
+    let mut text = Vec::new();
+    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, format);
+    serde::Serialize::serialize(value, &mut serializer)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

@@ -1,0 +1,188 @@
+//! Flags of docker's `run` and `create` that are known but do nothing here yet: each is refused by name where it would
+//! change what runs, and accepted with one warning where it would only limit or watch it.
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::ops::container::Error;
+
+/// What becomes of a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// An error that says what to do instead.
+    Refuse(&'static str),
+    /// One warning for all of them.
+    NoEffect,
+    /// Nothing is lost.
+    Silent,
+    /// Refused unless it has one of these values, which are what happens anyway.
+    Only(&'static [&'static str], &'static str),
+}
+
+use Verdict::{NoEffect, Only, Refuse, Silent};
+
+const SHARED: &str = "containers share the host's network for now, so a port that the program listens on is reachable without it";
+const ADDRESS: &str = "containers have no network of their own yet";
+
+/// Long name, short name, whether it takes a value, what becomes of it.
+const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
+    ("publish", Some('p'), true, Refuse(SHARED)),
+    ("publish-all", Some('P'), false, Refuse(SHARED)),
+    ("attach", Some('a'), true, Refuse("without it the container's output is shown, and -i adds the input")),
+    ("volumes-from", None, true, Refuse("name the volumes with --volume")),
+    ("gpus", None, true, Refuse("give the device with --device")),
+    ("sysctl", None, true, Refuse("kernel settings of containers are not offered")),
+    ("link", None, true, Refuse(ADDRESS)),
+    ("ip", None, true, Refuse(ADDRESS)),
+    ("ip6", None, true, Refuse(ADDRESS)),
+    ("mac-address", None, true, Refuse(ADDRESS)),
+    ("network-alias", None, true, Refuse(ADDRESS)),
+    ("net-alias", None, true, Refuse(ADDRESS)),
+    ("link-local-ip", None, true, Refuse(ADDRESS)),
+    ("runtime", None, true, Refuse("programs are run by strate itself")),
+    ("storage-opt", None, true, Refuse("there are no storage options")),
+    ("device-cgroup-rule", None, true, Refuse("devices are given with --device")),
+    ("userns", None, true, Only(&["", "host"], "the user namespace is the one of all your containers")),
+    ("pid", None, true, Only(&["", "private"], "processes always have a namespace of their own")),
+    ("volume-driver", None, true, Only(&["", "local"], "volumes are directories of the store")),
+    ("isolation", None, true, Only(&["", "default"], "there is one isolation")),
+    ("restart", None, true, Only(&["", "no"], "")),
+    ("memory", Some('m'), true, NoEffect),
+    ("memory-swap", None, true, NoEffect),
+    ("memory-reservation", None, true, NoEffect),
+    ("memory-swappiness", None, true, NoEffect),
+    ("kernel-memory", None, true, NoEffect),
+    ("cpus", None, true, NoEffect),
+    ("cpu-shares", Some('c'), true, NoEffect),
+    ("cpu-period", None, true, NoEffect),
+    ("cpu-quota", None, true, NoEffect),
+    ("cpu-rt-period", None, true, NoEffect),
+    ("cpu-rt-runtime", None, true, NoEffect),
+    ("cpuset-cpus", None, true, NoEffect),
+    ("cpuset-mems", None, true, NoEffect),
+    ("pids-limit", None, true, NoEffect),
+    ("blkio-weight", None, true, NoEffect),
+    ("blkio-weight-device", None, true, NoEffect),
+    ("device-read-bps", None, true, NoEffect),
+    ("device-read-iops", None, true, NoEffect),
+    ("device-write-bps", None, true, NoEffect),
+    ("device-write-iops", None, true, NoEffect),
+    ("oom-kill-disable", None, false, NoEffect),
+    ("oom-score-adj", None, true, NoEffect),
+    ("cgroup-parent", None, true, NoEffect),
+    ("health-cmd", None, true, NoEffect),
+    ("health-interval", None, true, NoEffect),
+    ("health-timeout", None, true, NoEffect),
+    ("health-retries", None, true, NoEffect),
+    ("health-start-period", None, true, NoEffect),
+    ("health-start-interval", None, true, NoEffect),
+    ("domainname", None, true, NoEffect),
+    ("detach-keys", None, true, NoEffect),
+    ("log-opt", None, true, NoEffect),
+    ("no-healthcheck", None, false, Silent),
+    ("disable-content-trust", None, false, Silent),
+];
+
+/// Those that were given, with their values.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OtherFlags(Vec<(usize, Vec<String>)>);
+
+impl Args for OtherFlags {
+    fn augment_args(command: Command) -> Command {
+        FLAGS.iter().fold(command, |command, (name, short, value, _)| {
+            let mut arg = Arg::new(*name).long(*name).hide(true);
+            if let Some(short) = short {
+                arg = arg.short(*short);
+            }
+            command.arg(if *value {
+                arg.action(ArgAction::Append).allow_hyphen_values(true)
+            } else {
+                let arg = arg.action(ArgAction::Append).num_args(0..=1).require_equals(true);
+                arg.default_missing_value("true")
+            })
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OtherFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Vec::new();
+        for (index, (name, ..)) in FLAGS.iter().enumerate() {
+            if matches.value_source(name) == Some(ValueSource::CommandLine) {
+                let values = matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
+                given.push((index, values));
+            }
+        }
+        Ok(Self(given))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl OtherFlags {
+    /// The warning for those without effect.
+    ///
+    /// # Errors
+    /// [`Error::NotAvailable`] for the first that would change what runs.
+    pub(super) fn judge(&self) -> Result<Option<String>, Error> {
+        let mut without_effect = Vec::new();
+        for (index, values) in &self.0 {
+            let (name, _, _, verdict) = FLAGS[*index];
+            let flag = || match values.as_slice() {
+                [value] => format!("--{name} {value}"),
+                _ => format!("--{name}"),
+            };
+            match verdict {
+                _ if values.iter().all(|value| value == "false") => {}
+                Silent => {}
+                NoEffect => without_effect.push(format!("--{name}")),
+                Only(fine, why) if values.iter().any(|value| !fine.contains(&value.as_str())) => {
+                    // A container that is not restarted still runs as asked.
+                    if name == "restart" {
+                        without_effect.push(flag());
+                    } else {
+                        return Err(Error::NotAvailable { flag: flag(), why: why.into() });
+                    }
+                }
+                Only(..) => {}
+                Refuse(why) => return Err(Error::NotAvailable { flag: flag(), why: why.into() }),
+            }
+        }
+        Ok((!without_effect.is_empty()).then(|| {
+            let verb = if without_effect.len() == 1 { "has" } else { "have" };
+            format!("{} {verb} no effect yet", without_effect.join(", "))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(words: &[&str]) -> Result<Option<String>, Error> {
+        let command = OtherFlags::augment_args(Command::new("x").disable_help_flag(true));
+        let matches = command.try_get_matches_from(words).unwrap();
+        OtherFlags::from_arg_matches(&matches).unwrap().judge()
+    }
+
+    #[test]
+    fn each_flag_gets_its_verdict() {
+        assert_eq!(judge(&["x"]).unwrap(), None);
+        let warning = judge(&["x", "-m", "1g", "--cpus=2", "--restart", "always"]).unwrap().unwrap();
+        assert_eq!(warning, "--restart always, --memory, --cpus have no effect yet");
+        assert_eq!(judge(&["x", "--restart=no", "--pid", "private", "--no-healthcheck"]).unwrap(), None);
+        for refused in
+            [&["x", "-p", "80:80"][..], &["x", "-P"], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
+        {
+            let error = judge(refused).unwrap_err();
+            assert!(matches!(error, Error::NotAvailable { .. }), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What the verbs of containers share: what a container is, how it becomes a plan, who watches over it.
+
+pub mod changes;
+mod error;
+pub mod freeze;
+pub mod log;
+pub mod monitor;
+pub mod mounts;
+pub mod names;
+pub mod pattern;
+pub mod plan;
+pub mod spec;
+pub mod streams;
+pub mod target;
+pub mod values;
+
+pub use error::Error;
+pub use spec::{ContainerSpec, HostOptions, NetworkMode, Overrides};

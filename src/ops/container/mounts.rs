@@ -1,0 +1,377 @@
+//! What is mounted into a container beyond the usual: binds, volumes, tmpfs; and how `-v`, `--mount` and `--tmpfs`
+//! say it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, values::bad};
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum MountKind {
+    /// A path of the host.
+    Bind {
+        /// Absolute.
+        source: PathBuf,
+    },
+    /// A volume of the store.
+    Volume {
+        /// Its name; empty until the container is created when it is an anonymous one.
+        name: String,
+        /// Made for this container, goes with it.
+        anonymous: bool,
+        /// Leave a new volume empty instead of filling it from the image.
+        no_copy: bool,
+    },
+    /// Memory.
+    Tmpfs {
+        /// As `mount -o` takes them.
+        options: String,
+    },
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What.
+    #[serde(flatten)]
+    pub kind: MountKind,
+    /// Where in the container: absolute, without `.`, `..` and empty parts.
+    pub target: String,
+    /// Whether it cannot be written.
+    #[serde(default)]
+    pub read_only: bool,
+    /// `rprivate` and its kin; empty is `rprivate`.
+    #[serde(default)]
+    pub propagation: String,
+    /// Without the mounts below the source.
+    #[serde(default)]
+    pub non_recursive: bool,
+}
+
+impl Mount {
+    /// An anonymous volume at `target`.
+    #[must_use]
+    pub fn anonymous(target: String) -> Self {
+        Self::volume("", target)
+    }
+
+    fn volume(name: &str, target: String) -> Self {
+        let kind = MountKind::Volume { name: name.into(), anonymous: name.is_empty(), no_copy: false };
+        Self { kind, target, read_only: false, propagation: String::new(), non_recursive: false }
+    }
+
+    fn bind(source: PathBuf, target: String) -> Self {
+        Self { kind: MountKind::Bind { source }, ..Self::volume("", target) }
+    }
+}
+
+/// An absolute path of a container without `.`, `..` and empty parts; `None` when it is relative, or nothing but `/`.
+#[must_use]
+pub fn clean_target(path: &str) -> Option<String> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    if parts.is_empty() { None } else { Some(format!("/{}", parts.join("/"))) }
+}
+
+fn target(flag: &str, spec: &str, path: &str) -> Result<String, Error> {
+    clean_target(path)
+        .ok_or_else(|| bad(flag, spec, "the path in the container must be absolute and cannot be `/`"))
+}
+
+const PROPAGATIONS: [&str; 6] = ["rprivate", "private", "rslave", "slave", "rshared", "shared"];
+
+/// `-v [SOURCE:]TARGET[:OPTIONS]`. A relative source that starts with `.` is resolved against `cwd`.
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn volume_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
+    let refuse = |why: &str| bad("--volume", spec, why);
+    let parts: Vec<&str> = spec.split(':').collect();
+    let (source, path, options) = match parts[..] {
+        [path] => ("", path, ""),
+        [source, path] => (source, path, ""),
+        [source, path, options] => (source, path, options),
+        _ => return Err(refuse("expected [SOURCE:]TARGET[:OPTIONS]")),
+    };
+    let target = target("--volume", spec, path)?;
+    let mut mount = if source.starts_with('/') {
+        Mount::bind(PathBuf::from(source), target)
+    } else if source == "." || source == ".." || source.starts_with("./") || source.starts_with("../") {
+        Mount::bind(cwd.join(source), target)
+    } else if parts.len() == 1 || volume_name(source) {
+        Mount::volume(source, target)
+    } else {
+        return Err(refuse(
+            "a volume's name is [a-zA-Z0-9][a-zA-Z0-9_.-]+; a directory of the host starts with `/`, `./` or `../`",
+        ));
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "rw" | "copy" | "cached" | "delegated" | "consistent" => {}
+            // SELinux labels: nothing to do on hosts without it, and relabelling is not offered yet.
+            "z" | "Z" => {}
+            "ro" => mount.read_only = true,
+            "nocopy" => set_no_copy(&mut mount),
+            "bind" => mount.non_recursive = true,
+            "rbind" => mount.non_recursive = false,
+            _ if PROPAGATIONS.contains(&option) => mount.propagation = option.into(),
+            _ => return Err(refuse(&format!("option `{option}` is not known or not available yet"))),
+        }
+    }
+    Ok(mount)
+}
+
+fn volume_name(name: &str) -> bool {
+    name.len() > 1 && super::names::check(name).is_ok_and(|checked| checked == name)
+}
+
+fn set_no_copy(mount: &mut Mount) {
+    if let MountKind::Volume { no_copy, .. } = &mut mount.kind {
+        *no_copy = true;
+    }
+}
+
+/// `--tmpfs TARGET[:OPTIONS]`
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn tmpfs_flag(spec: &str) -> Result<Mount, Error> {
+    let (path, options) = spec.split_once(':').unwrap_or((spec, ""));
+    Ok(tmpfs(target("--tmpfs", spec, path)?, options))
+}
+
+/// `--device PATH[:TARGET[:rwm]]`: the node is shown as it is; what may be done with it, its own permissions say.
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn device_flag(spec: &str) -> Result<Mount, Error> {
+    let refuse = |why: &str| bad("--device", spec, why);
+    let parts: Vec<&str> = spec.split(':').collect();
+    let rights = |text: &str| !text.is_empty() && text.bytes().all(|b| b"rwm".contains(&b));
+    let (source, path) = match parts[..] {
+        [path] => (path, path),
+        [path, given] if rights(given) => (path, path),
+        [source, path] => (source, path),
+        [source, path, given] if rights(given) => (source, path),
+        _ => return Err(refuse("expected PATH[:TARGET[:rwm]]")),
+    };
+    if !source.starts_with('/') {
+        return Err(refuse("a device is an absolute path of the host"));
+    }
+    Ok(Mount::bind(PathBuf::from(source), target("--device", spec, path)?))
+}
+
+/// Docker's defaults, and the user's options where they say otherwise.
+fn tmpfs(target: String, options: &str) -> Mount {
+    let given: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
+    let mut all: Vec<&str> = Vec::new();
+    for (default, opposite) in [("noexec", "exec"), ("nosuid", "suid"), ("nodev", "dev")] {
+        if !given.contains(&opposite) && !given.contains(&default) {
+            all.push(default);
+        }
+    }
+    all.extend(given.iter().filter(|o| !["exec", "suid", "dev", "rw", "ro"].contains(o)));
+    let kind = MountKind::Tmpfs { options: all.join(",") };
+    Mount { kind, read_only: given.contains(&"ro"), ..Mount::anonymous(target) }
+}
+
+/// What `--mount` said, key by key.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: &'a str,
+    source: &'a str,
+    target: &'a str,
+    read_only: bool,
+    propagation: &'a str,
+    non_recursive: bool,
+    no_copy: bool,
+    tmpfs: Vec<String>,
+}
+
+/// `--mount type=…,source=…,target=…[,…]`, comma-separated with `"` quoting.
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn mount_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
+    let refuse = |why: &str| bad("--mount", spec, why);
+    let parts = comma_separated(spec);
+    let fields = mount_fields(spec, &parts)?;
+    let target = target("--mount", spec, fields.target)?;
+    let mut mount = match (fields.kind, fields.source) {
+        ("bind", "") => return Err(refuse("a bind needs source=")),
+        ("bind", source) => Mount::bind(cwd.join(source), target),
+        ("volume" | "", "") => Mount::anonymous(target),
+        ("volume" | "", source) if volume_name(source) => Mount::volume(source, target),
+        ("volume" | "", _) => return Err(refuse("a volume's name is [a-zA-Z0-9][a-zA-Z0-9_.-]+")),
+        ("tmpfs", "") => tmpfs(target, &fields.tmpfs.join(",")),
+        ("tmpfs", _) => return Err(refuse("a tmpfs has no source")),
+        (other, _) => {
+            return Err(refuse(&format!(
+                "type `{other}` is not available; there are bind, volume and tmpfs"
+            )));
+        }
+    };
+    mount.read_only |= fields.read_only;
+    mount.propagation = fields.propagation.into();
+    mount.non_recursive = fields.non_recursive;
+    if fields.no_copy {
+        set_no_copy(&mut mount);
+    }
+    Ok(mount)
+}
+
+fn mount_fields<'a>(spec: &str, parts: &'a [String]) -> Result<Fields<'a>, Error> {
+    let refuse = |why: String| bad("--mount", spec, why);
+    let mut fields = Fields::default();
+    for part in parts {
+        let (key, value) =
+            part.split_once('=').map_or((part.as_str(), None), |(key, value)| (key, Some(value)));
+        let truth = match value {
+            None | Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(_) => Err(refuse(format!("`{key}` is true or false"))),
+        };
+        let text = value.unwrap_or_default();
+        match key {
+            "type" => fields.kind = text,
+            "src" | "source" => fields.source = text,
+            "dst" | "destination" | "target" => fields.target = text,
+            "ro" | "readonly" => fields.read_only = truth?,
+            "rw" => fields.read_only = !truth?,
+            "bind-nonrecursive" => fields.non_recursive = truth?,
+            "bind-recursive" => fields.non_recursive = text == "disabled",
+            "volume-nocopy" => fields.no_copy = truth?,
+            "consistency" | "relabel" | "z" | "Z" => {}
+            "bind-propagation" if PROPAGATIONS.contains(&text) => fields.propagation = text,
+            "tmpfs-size" => fields.tmpfs.push(format!("size={}", super::values::size("--mount", text)?)),
+            "tmpfs-mode" if !text.is_empty() && text.bytes().all(|b| (b'0'..b'8').contains(&b)) => {
+                fields.tmpfs.push(format!("mode={text}"));
+            }
+            _ => return Err(refuse(format!("`{part}` is not known or not available yet"))),
+        }
+    }
+    Ok(fields)
+}
+
+/// Fields between commas; a field may be quoted with `"`, a doubled quote standing for one (RFC 4180).
+fn comma_separated(text: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let field = fields.len() - 1;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                fields[field].push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            _ => fields[field].push(c),
+        }
+    }
+    fields
+}
+
+/// Every target at most once, and an outer one before what lies in it.
+///
+/// # Errors
+/// [`Error::DuplicateMount`]
+pub fn arrange(mounts: &mut [Mount]) -> Result<(), Error> {
+    mounts.sort_by_key(|mount| mount.target.matches('/').count());
+    let mut seen = std::collections::BTreeSet::new();
+    match mounts.iter().find(|mount| !seen.insert(mount.target.as_str())) {
+        Some(twice) => Err(Error::DuplicateMount(twice.target.clone())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flag(spec: &str) -> Result<Mount, Error> {
+        volume_flag(spec, Path::new("/cwd"))
+    }
+
+    #[test]
+    fn volumes_as_docker_writes_them() {
+        let mount = flag("/a b:/c/../d:ro,z,rslave").unwrap();
+        assert_eq!(mount.kind, MountKind::Bind { source: "/a b".into() });
+        assert_eq!(
+            (mount.target.as_str(), mount.read_only, mount.propagation.as_str()),
+            ("/d", true, "rslave")
+        );
+        assert_eq!(flag("./x:/d").unwrap().kind, MountKind::Bind { source: "/cwd/./x".into() });
+        let named = MountKind::Volume { name: "data".into(), anonymous: false, no_copy: true };
+        assert_eq!(flag("data:/d:nocopy").unwrap().kind, named);
+        let anonymous = MountKind::Volume { name: String::new(), anonymous: true, no_copy: false };
+        assert_eq!(flag("/d").unwrap().kind, anonymous);
+        for bad in ["", "a", "x:y", "/a:/", "/a:/b:odd", "a/b:/c", "a:b:c:d", ":/c", "a:/c", "/a:/.."] {
+            assert!(flag(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mounts_as_docker_writes_them() {
+        let parse = |spec| mount_flag(spec, Path::new("/cwd"));
+        let mount = parse("type=bind,\"src=/a,b\",dst=/c,readonly").unwrap();
+        assert_eq!(mount.kind, MountKind::Bind { source: "/a,b".into() });
+        assert!(mount.read_only);
+        let mount = parse("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=0700").unwrap();
+        let options = "noexec,nosuid,nodev,size=1048576,mode=0700".into();
+        assert_eq!(mount.kind, MountKind::Tmpfs { options });
+        assert!(matches!(parse("target=/v").unwrap().kind, MountKind::Volume { anonymous: true, .. }));
+        for bad in [
+            "type=bind,dst=/x",
+            "type=odd,dst=/x",
+            "dst=x",
+            "dst=/x,odd=1",
+            "type=tmpfs,src=a,dst=/x",
+            "dst=/x,ro=2",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tmpfs_defaults_give_way() {
+        let mount = tmpfs_flag("/run:exec,size=64m").unwrap();
+        assert_eq!(mount.kind, MountKind::Tmpfs { options: "nosuid,nodev,size=64m".into() });
+    }
+
+    #[test]
+    fn devices_are_shown_as_they_are() {
+        for (spec, target) in
+            [("/dev/fuse", "/dev/fuse"), ("/dev/fuse:rw", "/dev/fuse"), ("/dev/a:/dev/b:rwm", "/dev/b")]
+        {
+            assert_eq!(device_flag(spec).unwrap().target, target);
+        }
+        for bad in ["fuse", "/dev/a:b", "/dev/a:/dev/b:x", ""] {
+            assert!(device_flag(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn outer_mounts_come_first_and_only_once() {
+        let mut mounts = vec![flag("/x:/a/b").unwrap(), flag("/y:/a").unwrap()];
+        arrange(&mut mounts).unwrap();
+        assert_eq!(mounts[0].target, "/a");
+        mounts.push(flag("/z:/a/").unwrap());
+        assert!(arrange(&mut mounts).is_err());
+    }
+}

@@ -1,0 +1,325 @@
+//! From a container's description to a runtime plan: pure, so that tests can look at it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::mounts::{Mount, MountKind};
+use super::spec::{ContainerSpec, DEFAULT_SHM, HostOptions, NetworkMode, set_env};
+use super::{Error, values};
+use crate::runtime::{self, Capabilities, MountOp, Namespaces, Network, Plan, Seccomp};
+
+/// What a plan needs to know beyond the description.
+pub struct Facts<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The host's name.
+    pub host_name: &'a str,
+    /// The host's `/etc/resolv.conf`.
+    pub resolv_conf: &'a str,
+    /// The host's `/etc/hosts`.
+    pub hosts: &'a str,
+    /// Where a volume's data lies.
+    pub volume: &'a dyn Fn(&str) -> PathBuf,
+}
+
+impl std::fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Who the program runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups, `gid` included.
+    pub groups: Vec<u32>,
+    /// `HOME`.
+    pub home: String,
+}
+
+/// The plan of a container's main program.
+///
+/// # Errors
+/// When a capability is unknown.
+pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Result<Plan, Error> {
+    let host = &spec.host;
+    let hostname = spec.host_name(facts.id, facts.host_name);
+    let confined = !host.privileged;
+    let default_paths = confined && !host.security.system_paths_unconfined;
+    let mut plan = Plan {
+        args: spec.args(),
+        env: with_home(spec.environment(&hostname), account),
+        cwd: cwd(&spec.config.working_dir),
+        uid: account.uid,
+        gid: account.gid,
+        groups: account.groups.clone(),
+        mounts: mounts(spec, facts, &hostname),
+        read_only_root: host.read_only,
+        capabilities: capabilities(host)?,
+        seccomp: seccomp(host),
+        no_new_privileges: host.security.no_new_privileges,
+        namespaces: namespaces(host),
+        init: host.init,
+        terminal: spec.tty,
+        rlimits: host.ulimits.iter().map(values::Ulimit::kernel).collect(),
+        ..Plan::default()
+    };
+    if default_paths {
+        plan.masked_paths = runtime::default_masked_paths();
+        plan.read_only_paths = runtime::default_read_only_paths();
+    }
+    if !host.uts_host {
+        plan.hostname = hostname;
+    }
+    Ok(plan)
+}
+
+/// The plan of a further program in a running container: who it runs as and what it may do, nothing else.
+///
+/// # Errors
+/// When a capability is unknown.
+pub fn exec_plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Result<Plan, Error> {
+    let hostname = spec.host_name(facts.id, facts.host_name);
+    Ok(Plan {
+        args: spec.args(),
+        env: with_home(spec.environment(&hostname), account),
+        cwd: cwd(&spec.config.working_dir),
+        uid: account.uid,
+        gid: account.gid,
+        groups: account.groups.clone(),
+        capabilities: capabilities(&spec.host)?,
+        seccomp: seccomp(&spec.host),
+        no_new_privileges: spec.host.security.no_new_privileges,
+        terminal: spec.tty,
+        ..Plan::default()
+    })
+}
+
+fn cwd(dir: &str) -> String {
+    if dir.is_empty() { "/".into() } else { dir.into() }
+}
+
+/// `HOME` comes from the image's passwd file, which may hold anything: one that is no plain path is not used.
+fn with_home(mut env: Vec<String>, account: &Account) -> Vec<String> {
+    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+        let plain = account.home.starts_with('/') && !account.home.contains(char::is_control);
+        let home = if plain { account.home.as_str() } else { "/" };
+        set_env(&mut env, &[format!("HOME={home}")]);
+    }
+    env
+}
+
+/// The capabilities of the container's program.
+///
+/// # Errors
+/// When a name is unknown.
+pub fn capabilities(host: &HostOptions) -> Result<Capabilities, Error> {
+    if host.privileged {
+        return Ok(runtime::capability::all());
+    }
+    Ok(runtime::capability::resolve(&host.cap_add, &host.cap_drop)?)
+}
+
+fn seccomp(host: &HostOptions) -> Seccomp {
+    if host.privileged || host.security.seccomp_unconfined { Seccomp::Unconfined } else { Seccomp::Default }
+}
+
+fn namespaces(host: &HostOptions) -> Namespaces {
+    Namespaces {
+        network: if host.network == NetworkMode::None { Network::None } else { Network::Host },
+        ipc: !host.ipc_host,
+        uts: !host.uts_host,
+        cgroup: !host.cgroup_host,
+    }
+}
+
+fn mounts(spec: &ContainerSpec, facts: &Facts<'_>, hostname: &str) -> Vec<MountOp> {
+    let taken = |target: &str| spec.mounts.iter().any(|mount| mount.target == target);
+    let mut all = runtime::default_mounts(spec.host.shm_size.unwrap_or(DEFAULT_SHM));
+    if spec.host.ipc_host {
+        all.push(bind(PathBuf::from("/dev/shm"), "/dev/shm", false));
+    }
+    for (target, content) in [
+        ("/etc/resolv.conf", resolv_conf(&spec.host, facts.resolv_conf)),
+        ("/etc/hosts", hosts(&spec.host, facts.hosts, hostname)),
+        ("/etc/hostname", format!("{hostname}\n")),
+    ] {
+        all.push(MountOp::File {
+            content: content.into(),
+            target: target.into(),
+            mode: 0o644,
+            read_only: false,
+        });
+    }
+    all.retain(|op| !taken(target_of(op)));
+    all.extend(spec.mounts.iter().map(|mount| user_mount(mount, facts)));
+    all
+}
+
+fn target_of(op: &MountOp) -> &str {
+    match op {
+        MountOp::Bind { target, .. }
+        | MountOp::File { target, .. }
+        | MountOp::Proc { target }
+        | MountOp::Sys { target }
+        | MountOp::Dev { target, .. }
+        | MountOp::Tmpfs { target, .. } => target,
+    }
+}
+
+fn bind(source: PathBuf, target: &str, read_only: bool) -> MountOp {
+    MountOp::Bind {
+        source,
+        target: target.into(),
+        read_only,
+        recursive: true,
+        propagation: "rprivate".into(),
+    }
+}
+
+fn user_mount(mount: &Mount, facts: &Facts<'_>) -> MountOp {
+    let target = mount.target.clone();
+    match &mount.kind {
+        MountKind::Bind { source } => MountOp::Bind {
+            source: source.clone(),
+            target,
+            read_only: mount.read_only,
+            recursive: !mount.non_recursive,
+            propagation: if mount.propagation.is_empty() {
+                "rprivate".into()
+            } else {
+                mount.propagation.clone()
+            },
+        },
+        MountKind::Volume { name, .. } => bind((facts.volume)(name), &target, mount.read_only),
+        MountKind::Tmpfs { options } => {
+            let read_only = if mount.read_only { ",ro" } else { "" };
+            MountOp::Tmpfs { target, options: format!("{options}{read_only}") }
+        }
+    }
+}
+
+/// The host's resolver configuration, with what the user wants different.
+fn resolv_conf(host: &HostOptions, outer: &str) -> String {
+    let mut text = String::new();
+    let keyword = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    for line in outer.lines() {
+        let replaced = match keyword(line).as_str() {
+            "nameserver" => !host.dns.is_empty(),
+            "search" | "domain" => !host.dns_search.is_empty(),
+            "options" => !host.dns_options.is_empty(),
+            _ => false,
+        };
+        if !replaced {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    // `--dns-search .` means none.
+    let search: Vec<&str> =
+        host.dns_search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    for server in &host.dns {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !host.dns_options.is_empty() {
+        let _ = writeln!(text, "options {}", host.dns_options.join(" "));
+    }
+    text
+}
+
+const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// With the host's network the host's names hold, and the container's own name stands for the loopback address, so
+/// that looking it up does not go out to a name server.
+fn hosts(host: &HostOptions, outer: &str, hostname: &str) -> String {
+    let mut text = match host.network {
+        NetworkMode::None => LOCAL_NAMES.to_owned(),
+        _ if outer.trim().is_empty() => LOCAL_NAMES.to_owned(),
+        _ => outer.trim_end().to_owned() + "\n",
+    };
+    for (name, address) in &host.extra_hosts {
+        let _ = writeln!(text, "{address}\t{name}");
+    }
+    let known = text.lines().any(|line| line.split_whitespace().skip(1).any(|name| name == hostname));
+    if !known {
+        let _ = writeln!(text, "127.0.1.1\t{hostname}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::container::mounts::volume_flag;
+
+    fn facts() -> Facts<'static> {
+        Facts {
+            id: "0123456789abcdef",
+            host_name: "box",
+            resolv_conf: "# c\nnameserver 10.0.0.1\nsearch a.example\noptions ndots:1\n",
+            hosts: "127.0.0.1 localhost\n10.0.0.2 box\n",
+            volume: &|name| PathBuf::from("/volumes").join(name),
+        }
+    }
+
+    #[test]
+    fn resolver_and_hosts_follow_the_flags() {
+        let mut host = HostOptions::default();
+        assert_eq!(resolv_conf(&host, facts().resolv_conf), facts().resolv_conf);
+        host.dns = vec!["1.1.1.1".into()];
+        host.dns_search = vec![".".into()];
+        let text = resolv_conf(&host, facts().resolv_conf);
+        assert_eq!(text, "# c\noptions ndots:1\nnameserver 1.1.1.1\n");
+        host.extra_hosts = vec![("db".into(), "1.2.3.4".into())];
+        let text = hosts(&host, facts().hosts, "me");
+        assert!(text.contains("box\n1.2.3.4\tdb\n127.0.1.1\tme\n"), "{text}");
+        assert!(!hosts(&host, facts().hosts, "box").contains("127.0.1.1"));
+        host.network = NetworkMode::None;
+        assert!(!hosts(&host, facts().hosts, "me").contains("10.0.0.2"));
+    }
+
+    #[test]
+    fn homes_that_are_no_paths_are_not_used() {
+        for (home, expected) in [("/root", "HOME=/root"), ("/a\nPATH=/evil", "HOME=/"), ("", "HOME=/")] {
+            let account = Account { home: home.into(), ..Default::default() };
+            assert_eq!(with_home(Vec::new(), &account), [expected]);
+        }
+        let env = vec!["HOME=/mine".to_owned()];
+        assert_eq!(with_home(env.clone(), &Account::default()), env);
+    }
+
+    #[test]
+    fn a_mount_of_the_user_replaces_ours_and_comes_last() {
+        let mut spec = ContainerSpec::default();
+        for flag in ["/x:/etc/hosts:ro", "data:/d"] {
+            spec.mounts.push(volume_flag(flag, std::path::Path::new("/")).unwrap());
+        }
+        let plan = plan(&spec, &facts(), &Account::default()).unwrap();
+        let targets: Vec<&str> = plan.mounts.iter().map(target_of).collect();
+        assert_eq!(targets.iter().filter(|t| **t == "/etc/hosts").count(), 1);
+        assert_eq!(targets[targets.len() - 2..], ["/etc/hosts", "/d"]);
+        assert!(
+            plan.mounts
+                .iter()
+                .any(|op| matches!(op, MountOp::Bind { source, .. } if source == "/volumes/data"))
+        );
+        assert_eq!(plan.hostname, "0123456789ab");
+        assert_eq!(plan.cwd, "/");
+    }
+
+    #[test]
+    fn privileged_drops_every_confinement() {
+        let mut spec = ContainerSpec::default();
+        spec.host.privileged = true;
+        let plan = plan(&spec, &facts(), &Account::default()).unwrap();
+        assert_eq!(plan.seccomp, Seccomp::Unconfined);
+        assert!(plan.masked_paths.is_empty() && plan.read_only_paths.is_empty());
+        assert!(plan.capabilities.bounding.contains(&21));
+    }
+}

@@ -1,0 +1,412 @@
+//! What a container is: the image's config and the user's words merged once, at creation, exactly as docker does.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::mounts::{self, Mount};
+use super::values::Ulimit;
+use super::{Error, values};
+use crate::oci::ContainerConfig;
+
+/// Docker's default `PATH`.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Bytes of `/dev/shm` when nothing else is said.
+pub const DEFAULT_SHM: u64 = 64 << 20;
+
+/// How to run a container: stored beside its record, read again at every start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// Image and flags merged; what `commit` gives the new image.
+    pub config: ContainerConfig,
+    /// Host name; empty is the short id, or the host's own with `--network host`.
+    pub hostname: String,
+    /// A terminal of its own.
+    pub tty: bool,
+    /// Standard input is open.
+    pub open_stdin: bool,
+    /// Started in the background.
+    pub detached: bool,
+    /// Mounts beyond the usual, outer ones first.
+    pub mounts: Vec<Mount>,
+    /// What concerns the host.
+    pub host: HostOptions,
+}
+
+/// The part of a container that is not the image's business (docker's `HostConfig`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostOptions {
+    /// The network.
+    pub network: NetworkMode,
+    /// Everything that the user namespace allows.
+    pub privileged: bool,
+    /// Added capabilities, as given.
+    pub cap_add: Vec<String>,
+    /// Dropped capabilities, as given.
+    pub cap_drop: Vec<String>,
+    /// The root cannot be written.
+    pub read_only: bool,
+    /// A reaper as pid 1.
+    pub init: bool,
+    /// Remove the container when it ends.
+    pub auto_remove: bool,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// Resource limits.
+    pub ulimits: Vec<Ulimit>,
+    /// Further groups, names or numbers.
+    pub group_add: Vec<String>,
+    /// `host:address` lines for `/etc/hosts`.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Name servers instead of the host's.
+    pub dns: Vec<String>,
+    /// Search domains instead of the host's.
+    pub dns_search: Vec<String>,
+    /// Resolver options instead of the host's.
+    pub dns_options: Vec<String>,
+    /// Security options.
+    pub security: Security,
+    /// The host's System V IPC and `/dev/shm`.
+    pub ipc_host: bool,
+    /// The host's name.
+    pub uts_host: bool,
+    /// The host's view of cgroups.
+    pub cgroup_host: bool,
+    /// Keep no log.
+    pub no_log: bool,
+    /// Annotations, kept for inspect.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `--network`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Nothing was asked for: the host's, with a host name of its own.
+    #[default]
+    Default,
+    /// The host's.
+    Host,
+    /// Only `lo`.
+    None,
+}
+
+/// `--security-opt`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// `no-new-privileges`
+    pub no_new_privileges: bool,
+    /// `seccomp=unconfined`
+    pub seccomp_unconfined: bool,
+    /// `systempaths=unconfined`
+    pub system_paths_unconfined: bool,
+    /// As given, for inspect.
+    pub given: Vec<String>,
+}
+
+/// What the command line says about a new container, values parsed, nothing merged yet.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--entrypoint`; an empty list clears the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// The words after the image.
+    pub command: Vec<String>,
+    /// `KEY=value`, or `KEY` to take the image's away.
+    pub env: Vec<String>,
+    /// `--user`
+    pub user: Option<String>,
+    /// `--workdir`
+    pub working_dir: Option<String>,
+    /// `--hostname`
+    pub hostname: Option<String>,
+    /// `--label`, `--label-file`
+    pub labels: BTreeMap<String, String>,
+    /// `--expose`, as config keys.
+    pub expose: Vec<String>,
+    /// `--stop-signal`
+    pub stop_signal: Option<String>,
+    /// `--stop-timeout`
+    pub stop_timeout: Option<i64>,
+    /// `-v`, `--mount`, `--tmpfs`, `--device`
+    pub mounts: Vec<Mount>,
+    /// `--tty`
+    pub tty: bool,
+    /// `--interactive`
+    pub interactive: bool,
+    /// `--detach`
+    pub detach: bool,
+    /// The rest.
+    pub host: HostOptions,
+}
+
+impl Security {
+    /// Take one `--security-opt`.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] or [`Error::NotAvailable`]
+    pub fn add(&mut self, text: &str) -> Result<(), Error> {
+        let (key, value) =
+            text.split_once(['=', ':']).map_or((text, None), |(key, value)| (key, Some(value)));
+        let refuse =
+            |why: &str| Err(Error::NotAvailable { flag: format!("--security-opt {text}"), why: why.into() });
+        match (key, value) {
+            ("no-new-privileges", None | Some("true")) => self.no_new_privileges = true,
+            ("no-new-privileges", Some("false")) => self.no_new_privileges = false,
+            ("seccomp", Some("unconfined")) => self.seccomp_unconfined = true,
+            ("seccomp", Some("builtin")) => self.seccomp_unconfined = false,
+            ("seccomp", Some(_)) => return refuse("only `unconfined` and the built-in profile are offered"),
+            ("systempaths", Some("unconfined")) => self.system_paths_unconfined = true,
+            // Neither AppArmor nor SELinux confine a container here: there is nothing to switch off.
+            ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
+            ("apparmor" | "label" | "mask" | "unmask" | "proc-opts", _) => {
+                return refuse("the container is confined by capabilities, seccomp and namespaces only");
+            }
+            _ => return Err(values::bad("--security-opt", text, "this option is not known")),
+        }
+        self.given.push(text.into());
+        Ok(())
+    }
+}
+
+/// Merge an image's config with the user's words.
+///
+/// # Errors
+/// When there is nothing to run, two mounts collide, or an image asks for an impossible volume.
+pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, Error> {
+    let mut config = image.clone();
+    // Triggers are for builds on the image; docker's containers do not carry them either.
+    config.on_build = Vec::new();
+    config.args_escaped = false;
+    merge_command(&mut config, user.entrypoint, user.command)?;
+    config.env = merge_env(user.env, &image.env);
+    if let Some(name) = user.user {
+        config.user = name;
+    }
+    if let Some(dir) = user.working_dir {
+        let absolute = mounts::clean_target(&dir).or_else(|| dir.starts_with('/').then(|| "/".to_owned()));
+        config.working_dir = absolute
+            .ok_or_else(|| values::bad("--workdir", &dir, "it must be an absolute path of the container"))?;
+    }
+    config.labels.extend(user.labels);
+    config.exposed_ports.extend(user.expose.into_iter().map(|port| (port, Default::default())));
+    config.stop_signal = user.stop_signal.or(config.stop_signal);
+    config.stop_timeout = user.stop_timeout.or(config.stop_timeout);
+    let mut mounts = user.mounts;
+    add_image_volumes(&config, &mut mounts)?;
+    mounts::arrange(&mut mounts)?;
+    Ok(ContainerSpec {
+        config,
+        hostname: user.hostname.unwrap_or_default(),
+        tty: user.tty,
+        open_stdin: user.interactive,
+        detached: user.detach,
+        mounts,
+        host: user.host,
+    })
+}
+
+/// An entrypoint of the user's drops the image's command; without one the image's command serves when the user gives
+/// none.
+fn merge_command(
+    config: &mut ContainerConfig,
+    entrypoint: Option<Vec<String>>,
+    command: Vec<String>,
+) -> Result<(), Error> {
+    match entrypoint {
+        Some(entrypoint) => {
+            config.entrypoint = Some(entrypoint).filter(|list| !list.is_empty());
+            config.cmd = Some(command).filter(|list| !list.is_empty());
+        }
+        None if !command.is_empty() => config.cmd = Some(command),
+        None => {}
+    }
+    let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+    if empty(&config.entrypoint) && empty(&config.cmd) { Err(Error::NoCommand) } else { Ok(()) }
+}
+
+/// The user's variables first, then those of the image that the user does not name; a bare name takes one away.
+fn merge_env(user: Vec<String>, image: &[String]) -> Vec<String> {
+    let name = |pair: &str| pair.split_once('=').map_or(pair, |(name, _)| name).to_owned();
+    let mut merged: Vec<String> = Vec::new();
+    // The last of the user's definitions of one name counts.
+    for pair in user {
+        match merged.iter().position(|have| name(have) == name(&pair)) {
+            Some(index) => merged[index] = pair,
+            None => merged.push(pair),
+        }
+    }
+    for pair in image {
+        if pair.contains('=') && !merged.iter().any(|have| name(have) == name(pair)) {
+            merged.push(pair.clone());
+        }
+    }
+    merged.retain(|pair| pair.contains('='));
+    merged
+}
+
+/// The image's volumes become anonymous ones, unless the user mounts something there.
+fn add_image_volumes(config: &ContainerConfig, mounts: &mut Vec<Mount>) -> Result<(), Error> {
+    for path in config.volumes.keys() {
+        let rooted = if path.starts_with('/') { path.clone() } else { format!("/{path}") };
+        let target = mounts::clean_target(&rooted).ok_or_else(|| Error::ImageVolume(path.clone()))?;
+        let beneath = |dir: &str| target == dir || target.starts_with(&format!("{dir}/"));
+        if beneath("/proc") || beneath("/sys") || target == "/dev" {
+            return Err(Error::ImageVolume(path.clone()));
+        }
+        if !mounts.iter().any(|mount| mount.target == target) {
+            mounts.push(Mount::anonymous(target));
+        }
+    }
+    Ok(())
+}
+
+impl ContainerSpec {
+    /// The program and its arguments.
+    #[must_use]
+    pub fn args(&self) -> Vec<String> {
+        let both = [&self.config.entrypoint, &self.config.cmd];
+        both.into_iter().flatten().flatten().cloned().collect()
+    }
+
+    /// The environment of the program; `HOME` is the runtime user's and comes at start.
+    #[must_use]
+    pub fn environment(&self, hostname: &str) -> Vec<String> {
+        let mut env = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
+        if self.tty {
+            env.push("TERM=xterm".into());
+        }
+        set_env(&mut env, &self.config.env);
+        env
+    }
+
+    /// The host name, given the container's id and the host's own name.
+    #[must_use]
+    pub fn host_name(&self, id: &str, host: &str) -> String {
+        match self.host.network {
+            _ if !self.hostname.is_empty() => self.hostname.clone(),
+            _ if self.host.uts_host => host.into(),
+            NetworkMode::Host => host.into(),
+            _ => id.chars().take(12).collect(),
+        }
+    }
+
+    /// The names of the volumes made for this container alone.
+    pub fn anonymous_volumes(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match &mount.kind {
+            mounts::MountKind::Volume { name, anonymous: true, .. } => Some(name.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Put variables into an environment: in place when the name is there, else at the end.
+pub fn set_env(env: &mut Vec<String>, more: &[String]) {
+    for pair in more {
+        let Some((name, _)) = pair.split_once('=') else { continue };
+        let same = |have: &String| have.split_once('=').is_some_and(|(key, _)| key == name);
+        match env.iter().position(same) {
+            Some(index) => env[index].clone_from(pair),
+            None => env.push(pair.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn image(entrypoint: &[&str], cmd: &[&str]) -> ContainerConfig {
+        ContainerConfig {
+            entrypoint: Some(list(entrypoint)).filter(|l| !l.is_empty()),
+            cmd: Some(list(cmd)).filter(|l| !l.is_empty()),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn entrypoint_and_command_follow_docker() {
+        for (image, entrypoint, command, args) in [
+            (image(&["e"], &["c"]), None, &[][..], Some(&["e", "c"][..])),
+            (image(&["e"], &["c"]), None, &["x", "y"], Some(&["e", "x", "y"])),
+            (image(&["e"], &["c"]), Some(&["n"][..]), &[], Some(&["n"])),
+            (image(&["e"], &["c"]), Some(&["n"]), &["x"], Some(&["n", "x"])),
+            (image(&["e"], &["c"]), Some(&[]), &["x"], Some(&["x"])),
+            (image(&["e"], &["c"]), Some(&[]), &[], None),
+            (image(&[], &["c"]), None, &[], Some(&["c"])),
+            (image(&[], &[]), None, &[], None),
+            (image(&["e"], &[]), None, &[], Some(&["e"])),
+        ] {
+            let user =
+                Overrides { entrypoint: entrypoint.map(list), command: list(command), ..Default::default() };
+            let merged = merge(&image, user);
+            assert_eq!(merged.ok().map(|spec| spec.args()), args.map(list));
+        }
+    }
+
+    #[test]
+    fn environments_merge_as_docker_merges_them() {
+        let mut image = image(&[], &["c"]);
+        image.env = list(&["PATH=/p", "A=1", "B=2", "bad"]);
+        let user = Overrides { env: list(&["A=0", "C=3", "A=9", "B"]), tty: true, ..Default::default() };
+        let spec = merge(&image, user).unwrap();
+        assert_eq!(spec.config.env, ["A=9", "C=3", "PATH=/p"]);
+        assert_eq!(spec.environment("h"), ["PATH=/p", "HOSTNAME=h", "TERM=xterm", "A=9", "C=3"]);
+    }
+
+    #[test]
+    fn image_volumes_give_way_to_mounts_and_must_be_sane() {
+        let mut config = image(&[], &["c"]);
+        config.volumes.insert("/data/".into(), Default::default());
+        config.volumes.insert("logs".into(), Default::default());
+        let mount = mounts::volume_flag("/srv:/data", std::path::Path::new("/")).unwrap();
+        let spec = merge(&config, Overrides { mounts: vec![mount], ..Default::default() }).unwrap();
+        let targets: Vec<&str> = spec.mounts.iter().map(|m| m.target.as_str()).collect();
+        assert_eq!(targets, ["/data", "/logs"]);
+        assert_eq!(spec.anonymous_volumes().count(), 1);
+        for bad in ["/", "../..", "/proc", "/proc/x", "/sys", "/dev", ""] {
+            let mut config = image(&[], &["c"]);
+            config.volumes.insert(bad.into(), Default::default());
+            assert!(merge(&config, Overrides::default()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_names() {
+        let mut spec = ContainerSpec::default();
+        let id = "0123456789abcdef";
+        assert_eq!(spec.host_name(id, "box"), "0123456789ab");
+        spec.host.network = NetworkMode::Host;
+        assert_eq!(spec.host_name(id, "box"), "box");
+        spec.hostname = "mine".into();
+        assert_eq!(spec.host_name(id, "box"), "mine");
+    }
+
+    #[test]
+    fn security_options() {
+        let mut security = Security::default();
+        for good in ["no-new-privileges", "no-new-privileges:true", "seccomp=unconfined", "label=disable"] {
+            security.add(good).unwrap();
+        }
+        assert!(security.no_new_privileges && security.seccomp_unconfined);
+        for bad in ["seccomp=/x.json", "apparmor=p", "odd", "no-new-privileges=odd"] {
+            assert!(security.add(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        let mut image = image(&["e"], &["c"]);
+        image.volumes.insert("/v".into(), Default::default());
+        let spec = merge(&image, Overrides::default()).unwrap();
+        let value = serde_json::to_value(&spec).unwrap();
+        assert_eq!(serde_json::from_value::<ContainerSpec>(value).unwrap(), spec);
+    }
+}

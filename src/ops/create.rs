@@ -1,0 +1,217 @@
+//! `create`: find the image, merge it with the user's words, keep the container.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::container::mounts::MountKind;
+use super::container::spec::merge;
+use super::container::{ContainerSpec, Error, Overrides, names};
+use super::pull::PullPolicy;
+use super::when;
+use crate::image::BoxError;
+use crate::oci::Platform;
+use crate::storage::{ContainerDir, ContainerRecord, Image, ImageRecord, NewName, RunLock, Store};
+use crate::sys::SysError;
+
+/// A container to be made.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The image as typed.
+    pub image: String,
+    /// The container's name; else a random one.
+    pub name: Option<String>,
+    /// Take the name over from a container that has it.
+    pub replace: bool,
+    /// When to pull.
+    pub pull: PullPolicy,
+    /// The image's platform; else this machine's.
+    pub platform: Option<Platform>,
+    /// Where to write the id.
+    pub cidfile: Option<PathBuf>,
+    /// The user's words about the container.
+    pub overrides: Overrides,
+}
+
+/// What a creation may need from outside: how images are fetched, and where remarks go.
+pub trait Helper {
+    /// Fetch an image, or with [`PullPolicy::Newer`] see whether there is a newer one.
+    ///
+    /// # Errors
+    /// Whatever stops the fetch.
+    fn pull(&mut self, image: &str, platform: Option<&Platform>, policy: PullPolicy) -> Result<(), BoxError>;
+
+    /// Something the user should know.
+    fn note(&mut self, text: &str);
+}
+
+/// A new container, locked: nobody starts or removes it before its maker does.
+#[derive(Debug)]
+pub struct Created {
+    /// Its directory.
+    pub dir: ContainerDir,
+    /// Its description.
+    pub spec: ContainerSpec,
+    /// Its lock.
+    pub lock: RunLock,
+    /// Its image.
+    pub image: Image,
+}
+
+/// Make a container. What is wrong with the request is found before anything is fetched or written.
+///
+/// # Errors
+/// See [`Error`]; nothing is left behind then.
+pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Result<Created, Error> {
+    if let Some(path) = &request.cidfile
+        && path.exists()
+    {
+        return Err(Error::CidFileExists(path.clone()));
+    }
+    let name = request.name.as_deref().map(names::check).transpose()?;
+    check_sources(&request.overrides)?;
+    let found = find_image(store, &request, helper)?;
+    let image = store.image(&found.manifest)?;
+    warn_platform(&request, &image, helper);
+    let mut spec = merge(&image.config.config, request.overrides)?;
+    name_volumes(&mut spec)?;
+    if let (true, Some(name)) = (request.replace, name) {
+        replace(store, name)?;
+    }
+    let record = record(request.image, &found, &image, &spec)?;
+    let new_name = name.map_or(NewName::Proposed(propose), NewName::Given);
+    let (dir, lock) = store.create_container(record, new_name, !spec.host.auto_remove)?;
+    let created = Created { dir, spec, lock, image };
+    if let Some(path) = &request.cidfile
+        && let Err(error) = write_cidfile(path, &created.dir.record.id)
+    {
+        created.dir.remove(created.lock)?;
+        return Err(error);
+    }
+    Ok(created)
+}
+
+/// Sources of bind mounts must be there; a container that is started again finds out when it starts.
+fn check_sources(overrides: &Overrides) -> Result<(), Error> {
+    for mount in &overrides.mounts {
+        if let MountKind::Bind { source } = &mount.kind {
+            rustix::fs::stat(source).map_err(|error| Error::BindSource {
+                source_path: source.clone(),
+                target: mount.target.clone(),
+                source: SysError::path("find", source, error),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Result<ImageRecord, Error> {
+    let found = match store.find_image(&request.image) {
+        Ok(found) => Some(found),
+        Err(crate::storage::Error::NoSuchImage(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let fits = |record: &ImageRecord| match &request.platform {
+        None => true,
+        Some(wanted) => {
+            store.image(&record.manifest).is_ok_and(|image| image.config.platform().fit(wanted).is_some())
+        }
+    };
+    match (found, request.pull) {
+        (Some(found), PullPolicy::Missing | PullPolicy::Never) if fits(&found) => return Ok(found),
+        (_, PullPolicy::Never) => return Err(Error::ImageNotHere(request.image.clone())),
+        (Some(_), _) => {}
+        (None, _) => {
+            let shown = crate::oci::Reference::from_str(&request.image)
+                .map_or_else(|_| request.image.clone(), |reference| reference.familiar());
+            helper.note(&format!("Unable to find image '{shown}' locally"));
+        }
+    }
+    let policy = if request.pull == PullPolicy::Newer { PullPolicy::Newer } else { PullPolicy::Always };
+    let pulled = helper.pull(&request.image, request.platform.as_ref(), policy);
+    pulled.map_err(|source| Error::Pull { image: request.image.clone(), source })?;
+    Ok(store.find_image(&request.image)?)
+}
+
+fn warn_platform(request: &Request, image: &Image, helper: &mut dyn Helper) {
+    let (have, host) = (image.config.platform(), Platform::host());
+    if request.platform.is_none() && have.fit(&host).is_none() {
+        helper.note(&format!(
+            "warning: the image's platform ({have}) does not match the host's ({host}), and no platform was asked for"
+        ));
+    }
+}
+
+/// Anonymous volumes get their names when the container is made.
+fn name_volumes(spec: &mut ContainerSpec) -> Result<(), Error> {
+    for mount in &mut spec.mounts {
+        if let MountKind::Volume { name, anonymous: true, .. } = &mut mount.kind {
+            *name = random_id()?;
+        }
+    }
+    Ok(())
+}
+
+/// 64 random hex digits.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn random_id() -> Result<String, Error> {
+    Ok(random_bytes::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn random_bytes<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut bytes, flags)
+        .map_err(|error| SysError::new("get", "random bytes", error))?;
+    Ok(bytes)
+}
+
+fn propose(attempt: u32) -> String {
+    names::random(random_bytes().unwrap_or_default(), attempt)
+}
+
+fn replace(store: &Store, name: &str) -> Result<(), Error> {
+    match store.find_container(name) {
+        Ok(old) if old.record.name == name => super::rm::remove(store, &old, true, false),
+        Ok(_) | Err(crate::storage::Error::NoSuchContainer(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn record(
+    image_name: String,
+    found: &ImageRecord,
+    image: &Image,
+    spec: &ContainerSpec,
+) -> Result<ContainerRecord, Error> {
+    let id = random_id()?;
+    let layers = image.manifest.layers().iter().cloned().zip(image.config.rootfs.diff_ids.iter().cloned());
+    Ok(ContainerRecord {
+        name: String::new(),
+        created: when::now(),
+        image_name,
+        image: found.id.clone(),
+        manifest: found.manifest.clone(),
+        layers: layers.collect(),
+        spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
+        id,
+    })
+}
+
+fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
+    let failed = |source| Error::File { flag: "--cidfile", path: path.to_owned(), source };
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+    file.write_all(id.as_bytes()).map_err(failed)
+}
+
+/// The description that a container was made with.
+///
+/// # Errors
+/// [`Error::Spec`]
+pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
+    serde_json::from_value(dir.record.spec.clone())
+        .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
+}

@@ -1,0 +1,236 @@
+//! `inspect` of containers: docker's document, with a few keys of our own.
+
+use serde_json::{Map, Value, json};
+
+use super::container::mounts::{Mount, MountKind};
+use super::container::plan;
+use super::container::spec::DEFAULT_SHM;
+use super::container::values::Ulimit;
+use super::container::{ContainerSpec, Error, NetworkMode};
+use super::create::spec_of;
+use super::ps::{network_name, state_word};
+use crate::runtime;
+use crate::storage::{ContainerDir, ContainerState, Store};
+
+/// Go's zero time, which docker shows where nothing happened yet.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Everything about a container, in docker's keys; `size` adds what its own files take.
+///
+/// # Errors
+/// When the container is unknown or its description cannot be read.
+pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value, Error> {
+    let dir = store.find_container(text)?;
+    let spec = spec_of(&dir)?;
+    let state = dir.state()?;
+    let args = spec.args();
+    let mut all = json!({
+        "Id": dir.record.id,
+        "Created": dir.record.created,
+        "Path": args.first().cloned().unwrap_or_default(),
+        "Args": args.get(1..).unwrap_or_default(),
+        "State": state_value(&state),
+        "Image": dir.record.image.to_string(),
+        "ImageName": dir.record.image_name,
+        "ImageDigest": dir.record.manifest.to_string(),
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": if spec.host.no_log { String::new() } else { dir.log().display().to_string() },
+        "Name": format!("/{}", dir.record.name),
+        "RestartCount": 0,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": Value::Null,
+        "HostConfig": host_config(&spec)?,
+        "GraphDriver": graph_driver(&dir),
+        "Mounts": spec.mounts.iter().filter_map(|mount| mount_value(&dir, mount)).collect::<Vec<_>>(),
+        "Config": config(&dir, &spec),
+        "NetworkSettings": network_settings(&spec),
+        "ImageManifestDescriptor": Value::Null,
+    });
+    if size {
+        all["SizeRw"] = dir.size().into();
+    }
+    Ok(all)
+}
+
+fn state_value(state: &ContainerState) -> Value {
+    let word = state_word(state);
+    json!({
+        "Status": word,
+        "Running": state.is_running(),
+        "Paused": word == "paused",
+        "Restarting": false,
+        "OOMKilled": false,
+        "Dead": false,
+        "Pid": state.pid.unwrap_or(0),
+        "ExitCode": state.exit_code.unwrap_or(0),
+        "Error": state.error.as_deref().unwrap_or_default(),
+        "StartedAt": state.started_at.as_deref().unwrap_or(NEVER),
+        "FinishedAt": state.finished_at.as_deref().unwrap_or(NEVER),
+    })
+}
+
+fn graph_driver(dir: &ContainerDir) -> Value {
+    let path = |name: &str| dir.path.join(name).display().to_string();
+    json!({ "Name": "overlay", "Data": { "UpperDir": path("upper"), "WorkDir": path("work") } })
+}
+
+fn mount_value(dir: &ContainerDir, mount: &Mount) -> Option<Value> {
+    let rw = !mount.read_only;
+    let mode = if rw { "" } else { "ro" };
+    let propagation = if mount.propagation.is_empty() { "rprivate" } else { &mount.propagation };
+    Some(match &mount.kind {
+        MountKind::Bind { source } => json!({
+            "Type": "bind", "Source": source, "Destination": mount.target, "Mode": mode, "RW": rw,
+            "Propagation": propagation,
+        }),
+        MountKind::Volume { name, .. } => json!({
+            "Type": "volume", "Name": name, "Source": dir.volume_data(name), "Destination": mount.target,
+            "Driver": "local", "Mode": mode, "RW": rw, "Propagation": "",
+        }),
+        // Docker shows these under HostConfig.Tmpfs.
+        MountKind::Tmpfs { .. } => return None,
+    })
+}
+
+/// Docker's `Config`: the merged image config and what concerns the terminal.
+fn config(dir: &ContainerDir, spec: &ContainerSpec) -> Value {
+    let attached = !spec.detached;
+    let mut all = json!({
+        "Hostname": spec.host_name(&dir.record.id, ""),
+        "Domainname": "",
+        "User": spec.config.user,
+        "AttachStdin": attached && spec.open_stdin,
+        "AttachStdout": attached,
+        "AttachStderr": attached,
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": attached && spec.open_stdin,
+        "Env": spec.config.env,
+        "Cmd": spec.config.cmd,
+        "Image": dir.record.image_name,
+        "Volumes": Value::Null,
+        "WorkingDir": spec.config.working_dir,
+        "Entrypoint": spec.config.entrypoint,
+        "Labels": spec.config.labels,
+        "Annotations": spec.host.annotations,
+    });
+    // The keys that docker leaves out when they are empty, as the image config writes them.
+    let merged = serde_json::to_value(&spec.config).unwrap_or_default();
+    for key in ["ExposedPorts", "Volumes", "Healthcheck", "OnBuild", "StopSignal", "StopTimeout", "Shell"] {
+        if let Some(value) = merged.get(key) {
+            all[key] = value.clone();
+        }
+    }
+    all
+}
+
+fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
+    let host = &spec.host;
+    let private = |host: bool| if host { "host" } else { "private" };
+    let confined = !host.privileged && !host.security.system_paths_unconfined;
+    let paths = |list: Vec<String>| if confined { json!(list) } else { json!([]) };
+    let effective: Vec<String> =
+        plan::capabilities(host)?.bounding.iter().map(|number| runtime::capability::name(*number)).collect();
+    let mut all = json!({
+        "Binds": binds(spec),
+        "ContainerIDFile": "",
+        "LogConfig": { "Type": if host.no_log { "none" } else { "json-file" }, "Config": {} },
+        "NetworkMode": match host.network { NetworkMode::Default => "default", _ => network_name(spec) },
+        "PortBindings": {},
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "AutoRemove": host.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": Value::Null,
+        "ConsoleSize": [0, 0],
+        "CapAdd": list_or_null(&host.cap_add),
+        "CapDrop": list_or_null(&host.cap_drop),
+        "EffectiveCaps": effective,
+        "CgroupnsMode": private(host.cgroup_host),
+        "Dns": host.dns,
+        "DnsOptions": host.dns_options,
+        "DnsSearch": host.dns_search,
+        "ExtraHosts": list_or_null(&host.extra_hosts.iter().map(|(n, a)| format!("{n}:{a}")).collect::<Vec<_>>()),
+        "GroupAdd": list_or_null(&host.group_add),
+        "IpcMode": private(host.ipc_host),
+        "Cgroup": "",
+        "Links": Value::Null,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": host.privileged,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": host.read_only,
+        "SecurityOpt": list_or_null(&host.security.given),
+        "UTSMode": if host.uts_host { "host" } else { "" },
+        "UsernsMode": "",
+        "ShmSize": host.shm_size.unwrap_or(DEFAULT_SHM),
+        "Runtime": "strate",
+        "Isolation": "",
+        "Memory": 0,
+        "NanoCpus": 0,
+        "PidsLimit": Value::Null,
+        "Ulimits": host.ulimits.iter().map(ulimit).collect::<Vec<_>>(),
+        "MaskedPaths": paths(runtime::default_masked_paths()),
+        "ReadonlyPaths": paths(runtime::default_read_only_paths()),
+        "Init": host.init,
+    });
+    let tmpfs = tmpfs(spec);
+    if !tmpfs.is_empty() {
+        all["Tmpfs"] = tmpfs.into();
+    }
+    Ok(all)
+}
+
+fn list_or_null(list: &[String]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
+fn ulimit(limit: &Ulimit) -> Value {
+    json!({ "Name": limit.name, "Hard": limit.hard, "Soft": limit.soft })
+}
+
+fn binds(spec: &ContainerSpec) -> Value {
+    let text = |mount: &Mount| {
+        let source = match &mount.kind {
+            MountKind::Bind { source } => source.display().to_string(),
+            MountKind::Volume { name, anonymous: false, .. } => name.clone(),
+            _ => return None,
+        };
+        Some(format!("{source}:{}{}", mount.target, if mount.read_only { ":ro" } else { "" }))
+    };
+    let all: Vec<String> = spec.mounts.iter().filter_map(text).collect();
+    list_or_null(&all)
+}
+
+fn tmpfs(spec: &ContainerSpec) -> Map<String, Value> {
+    let entry = |mount: &Mount| match &mount.kind {
+        MountKind::Tmpfs { options } => Some((mount.target.clone(), options.clone().into())),
+        _ => None,
+    };
+    spec.mounts.iter().filter_map(entry).collect()
+}
+
+/// Both the old keys and the new ones: scripts read either.
+fn network_settings(spec: &ContainerSpec) -> Value {
+    let ports: Map<String, Value> =
+        spec.config.exposed_ports.keys().map(|port| (port.clone(), Value::Null)).collect();
+    let mut networks = Map::new();
+    networks.insert(
+        network_name(spec).into(),
+        json!({
+            "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null,
+            "GwPriority": 0, "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
+            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
+        }),
+    );
+    json!({
+        "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "Gateway": "", "IPAddress": "",
+        "IPPrefixLen": 0, "MacAddress": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "EndpointID": "",
+        "Networks": networks,
+    })
+}

@@ -1,0 +1,46 @@
+//! Descriptors of a process that stays behind: which it keeps, and what its standard streams are.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{SysError, SysResult};
+
+/// Close every descriptor but the standard streams and `keep` (`man 2 close_range`).
+///
+/// The values that own the closed descriptors must not be used or dropped any more: this is for a forked process that
+/// ends without running destructors.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn close_all_but(keep: &[RawFd]) -> SysResult<()> {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if fd > first {
+            let last = if fd == u32::MAX { u32::MAX } else { fd - 1 };
+            // SAFETY: closes numbers only. What owned them is, by this function's contract, never used again.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+                return Err(SysError::new("close", "inherited descriptors", io::Error::last_os_error()));
+            }
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// Make `/dev/null` the standard streams.
+///
+/// # Errors
+/// When there is no `/dev/null`.
+pub fn silence() -> SysResult<()> {
+    let failed = |error| SysError::new("open", "`/dev/null`", error);
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
+    rustix::stdio::dup2_stdout(&null).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&null).map_err(failed)
+}
