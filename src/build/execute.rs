@@ -129,7 +129,7 @@ fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
 }
 
 fn graph_failure(error: GraphError) -> Failure {
-    Failure { spans: error.span().into_iter().collect(), error: Error::Rule(error.to_string()) }
+    Failure { spans: error.span().into_iter().collect(), error: Box::new(Error::Rule(error.to_string())) }
 }
 
 impl<'a> Build<'a> {
