@@ -263,7 +263,7 @@ impl<'a> Build<'a> {
     }
 
     /// The directory of a cache, locked as its sharing asks.
-    fn cache_dir(&self, name: &str, mount: &Mount) -> Result<(PathBuf, OwnedFd), Error> {
+    fn cache_dir(&mut self, name: &str, mount: &Mount) -> Result<(PathBuf, OwnedFd), Error> {
         let top = self.shop.store.root().join("cache").join("mounts");
         fs::create_dir_all(&top).map_err(|error| cache_error(&top, error))?;
         for attempt in 0_u32.. {
@@ -287,8 +287,8 @@ impl<'a> Build<'a> {
                     }
                 }
             }
-            if self.anew && !fresh {
-                // `--no-cache` means the caches of the step too, as in the reference.
+            if self.anew && self.reset_caches.insert(path.clone()) && !fresh {
+                // `--no-cache` means what earlier builds left in the step's caches too, as in the reference.
                 empty(&path).map_err(failed)?;
             }
             if fresh {
