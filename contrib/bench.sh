@@ -1,166 +1,217 @@
-#!/bin/bash
-# Speed side by side with podman and bubblewrap, in one run on this machine; ratios are printed. Not a test: numbers of
-# a loaded machine mean little.
+#!/usr/bin/env bash
+# Side by side with podman and bubblewrap, in one run, as one ordinary user: ratios count, absolute times depend on the
+# machine. Run by `make bench`; needs root (to make the user) or an ordinary user with subordinate ids.
 #
-# usage: contrib/bench.sh [STRATE]; BENCH_RUNS (20) is how often short commands are run, BENCH_IMAGE_MB (330) the
-# compressed size of the image that is pulled.
+#   BENCH_RUNS=30      runs of the short commands
+#   BENCH_BIG_MB=330   compressed size of the big image, in MB
+#   BENCH_USER=NAME    the ordinary user when started by root
+#   BENCH_ONLY="run pull build list"
 set -euo pipefail
 
-strate=$(realpath "${1:-target/x86_64-unknown-linux-gnu/release/strate}")
-runs=${BENCH_RUNS:-20}
-megabytes=${BENCH_IMAGE_MB:-330}
+strate=${1:?usage: bench.sh PATH-OF-STRATE}
+runs=${BENCH_RUNS:-30}
+big_mb=${BENCH_BIG_MB:-330}
+only=${BENCH_ONLY:-run pull build list}
+user=${BENCH_USER:-strate-test}
 
-for program in podman bwrap docker-registry skopeo busybox python3; do
-    if ! PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null; then
-        echo "the comparison needs $program" >&2
-        exit 1
-    fi
+say() { printf '%s\n' "$*"; }
+die() { say "bench: $*" >&2; exit 1; }
+for tool in podman bwrap docker-registry skopeo python3 busybox; do
+    command -v "$tool" > /dev/null || die "$tool is missing: apt-get install podman bubblewrap docker-registry skopeo python3 busybox-static runc uidmap"
 done
 
-dir=$(mktemp -d "${BENCH_DIR:-/var/tmp}/strate-bench.XXXXXX")
-registry=
-cleanup() {
-    [ -z "$registry" ] || kill "$registry" 2>/dev/null || true
-    podman "${podman_store[@]}" rm -af >/dev/null 2>&1 || true
-    podman "${podman_store[@]}" rmi -af >/dev/null 2>&1 || true
-    rm -rf "$dir" 2>/dev/null || unshare --user --map-root-user --map-auto rm -rf "$dir" 2>/dev/null || true
-}
-podman_store=(--root "$dir/podman" --runroot "$dir/podman-run" --storage-driver overlay)
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+# As root: hand over to the ordinary user, with a copy of the binary that it can reach.
+if [ "$(id -u)" = 0 ]; then
+    id "$user" > /dev/null 2>&1 || useradd -m "$user"
+    home=$(mktemp -d /var/tmp/strate-bench.XXXXXX)
+    install -m 755 "$strate" "$home/strate"
+    install -m 755 "$0" "$home/bench.sh"
+    chown -R "$user": "$home"
+    status=0
+    runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" BENCH_RUNS="$runs" BENCH_BIG_MB="$big_mb" \
+        BENCH_ONLY="$only" bash "$home/bench.sh" "$home/strate" || status=$?
+    rm -rf "$home"
+    exit $status
+fi
 
-export STRATE_ROOT=$dir/store
-export CONTAINERS_CONF=$dir/containers.conf
-cat >"$CONTAINERS_CONF" <<'END'
+work=$(mktemp -d /var/tmp/strate-bench.XXXXXX)
+export HOME=$work/home XDG_RUNTIME_DIR=$work/run
+mkdir -p "$HOME/.config/containers" "$XDG_RUNTIME_DIR"
+chmod 700 "$XDG_RUNTIME_DIR"
+cat > "$HOME/.config/containers/containers.conf" <<'CONF'
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
-END
-podman() { command podman "$@"; }
-p() { podman "${podman_store[@]}" "$@"; }
-
-# Milliseconds of wall time of a command.
-once() {
-    local start=$EPOCHREALTIME end
-    "$@" >"$dir/out" 2>&1 || { echo "failed: $*" >&2; cat "$dir/out" >&2; exit 1; }
-    end=$EPOCHREALTIME
-    echo $(( (${end/./} - ${start/./}) )) | awk '{ printf "%.1f\n", $1 / 1000 }'
-}
-
-# The median over several runs.
-median() {
-    local count=$1
-    shift
-    for _ in $(seq "$count"); do once "$@"; done | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
-}
-
-printf '%-44s %10s %10s %8s %s\n' what strate other ratio aim
-# name, ours, theirs, aim
-line() {
-    awk -v name="$1" -v ours="$2" -v theirs="$3" -v aim="$4" \
-        'BEGIN { printf "%-44s %8s ms %8s ms %8.3f %s\n", name, ours, theirs, ours / theirs, aim }'
-}
-
-# --- images: a small one and a large one, in a registry on loopback ---
+CONF
+printf '[storage]\ndriver = "overlay"\n' > "$HOME/.config/containers/storage.conf"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-cat >"$dir/registry.yml" <<END
+host=127.0.0.1:$port
+printf '[[registry]]\nlocation = "%s"\ninsecure = true\n' "$host" > "$HOME/.config/containers/registries.conf"
+cat > "$work/registry.yml" <<CONF
 version: 0.1
-log: {level: error}
-storage: {filesystem: {rootdirectory: $dir/registry}}
-http: {addr: "127.0.0.1:$port"}
-END
-PATH=$PATH:/usr/sbin docker-registry serve "$dir/registry.yml" >"$dir/registry.log" 2>&1 &
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $work/registry}}
+http: {addr: $host}
+CONF
+docker-registry serve "$work/registry.yml" > "$work/registry.log" 2>&1 &
 registry=$!
-for _ in $(seq 100); do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
-    sleep 0.1
+cleanup() {
+    kill "$registry" 2> /dev/null || true
+    # Files of subordinate ids can only be removed from inside the namespace.
+    podman unshare rm -rf "$work" 2> /dev/null || rm -rf "$work" 2> /dev/null || true
+}
+trap cleanup EXIT
+cd "$work"
+
+cat > "$work/tool.py" <<'PY'
+"""image OUT TAG BUSYBOX BIG_MB | time RUNS CMD... | once CMD... (seconds and peak KiB of the whole process tree's largest)"""
+import gzip, hashlib, io, json, os, resource, statistics, subprocess, sys, tarfile, time
+
+def image(out, tag, busybox, big_mb):
+    os.makedirs(out + "/blobs/sha256", exist_ok=True)
+    def put(data):
+        name = hashlib.sha256(data).hexdigest()
+        with open(f"{out}/blobs/sha256/{name}", "wb") as f:
+            f.write(data)
+        return "sha256:" + name, len(data)
+    layers, diff_ids = [], []
+    def layer(fill):
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            fill(tar)
+        diff_ids.append("sha256:" + hashlib.sha256(raw.getvalue()).hexdigest())
+        digest, size = put(gzip.compress(raw.getvalue(), 1))
+        layers.append({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": size})
+    def entry(tar, name, data=None, mode=0o755, link=None):
+        info = tarfile.TarInfo(name)
+        info.mode = mode
+        if link:
+            info.type, info.linkname = tarfile.SYMTYPE, link
+        elif data is None:
+            info.type = tarfile.DIRTYPE
+        else:
+            info.size = len(data)
+        tar.addfile(info, io.BytesIO(data) if data is not None else None)
+    def base(tar):
+        for d in ("bin", "etc", "tmp", "proc", "sys", "dev", "root", "var"):
+            entry(tar, d, mode=0o1777 if d == "tmp" else 0o755)
+        entry(tar, "bin/busybox", open(busybox, "rb").read())
+        for applet in ("sh", "true", "cat", "ls", "echo", "touch", "mkdir", "sleep"):
+            entry(tar, "bin/" + applet, link="busybox")
+        entry(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
+        entry(tar, "etc/group", b"root:x:0:\n", 0o644)
+    layer(base)
+    # Like a language runtime: many small files and some large ones, half of the bytes compressible, in five layers.
+    per_layer = big_mb * 1000 * 1000 // 5
+    for n in range(5 if big_mb else 0):
+        def fill(tar, n=n):
+            entry(tar, f"opt{n}")
+            written, i = 0, 0
+            while written < per_layer:
+                size = 4 << 20 if i % 50 == 0 else 12000
+                size = min(size, per_layer - written)
+                entry(tar, f"opt{n}/f{i}", os.urandom(size) + b"strate bench line\n" * (size // 18), 0o644)
+                written, i = written + size, i + 1
+        layer(fill)
+    config, config_size = put(json.dumps({"architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [{"created_by": "bench"}] * len(diff_ids)}).encode())
+    manifest, size = put(json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size},
+        "layers": layers}).encode())
+    with open(out + "/index.json", "w") as f:
+        json.dump({"schemaVersion": 2, "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": manifest, "size": size, "annotations": {"org.opencontainers.image.ref.name": tag}}]}, f)
+    with open(out + "/oci-layout", "w") as f:
+        f.write('{"imageLayoutVersion":"1.0.0"}')
+    print(sum(l["size"] for l in layers) // 1_000_000)
+
+def run(command):
+    start = time.perf_counter()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr.decode()[-2000:]}")
+    return seconds
+
+if sys.argv[1] == "image":
+    image(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
+elif sys.argv[1] == "time":
+    count, command = int(sys.argv[2]), sys.argv[3:]
+    run(command)
+    times = sorted(run(command) for _ in range(count))
+    print(f"{times[0] * 1000:.2f} {statistics.median(times) * 1000:.2f}")
+else:
+    seconds = run(sys.argv[2:])
+    print(f"{seconds * 1000:.0f} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
+PY
+tool() { python3 "$work/tool.py" "$@"; }
+
+# name, asked-for ratio, ours, theirs (milliseconds)
+verdict() {
+    awk -v name="$1" -v bound="$2" -v ours="$3" -v theirs="$4" 'BEGIN {
+        ratio = ours / theirs
+        printf "  %-46s %9.1f ms %9.1f ms   ratio %.3f (asked: at most %.3f) %s\n", name, ours, theirs, ratio, bound, ratio <= bound ? "ok" : "MISSED" }'
+}
+limit() {
+    awk -v name="$1" -v bound="$2" -v value="$3" -v unit="$4" 'BEGIN {
+        printf "  %-46s %9.1f %s   (asked: at most %s) %s\n", name, value, unit, bound, value <= bound ? "ok" : "MISSED" }'
+}
+min() { printf '%s' "${1% *}"; }
+median() { printf '%s' "${1#* }"; }
+
+for _ in $(seq 50); do python3 - "$port" <<'PY' && break || sleep 0.1
+import socket, sys
+socket.create_connection(("127.0.0.1", int(sys.argv[1])), 1)
+PY
 done
-small=127.0.0.1:$port/small:1
-large=127.0.0.1:$port/large:1
+tool image "$work/small" busybox:1 "$(command -v busybox)" 0 > /dev/null
+skopeo copy -q --dest-tls-verify=false "oci:$work/small:busybox:1" "docker://$host/busybox:1"
+small=$host/busybox:1
+export STRATE_ROOT=$work/store
+"$strate" pull -q "$small" > /dev/null 2>&1
+podman pull -q "$small" > /dev/null 2>&1
 
-mkdir -p "$dir/context"
-cp "$(command -v busybox)" "$dir/context/busybox"
-# Half of each file is noise and half is text: it compresses to about half.
-python3 - "$dir/context" "$megabytes" <<'END'
-import os, random, sys
-top, megabytes = sys.argv[1], int(sys.argv[2])
-text = (b"The quick brown fox jumps over the lazy dog. " * 24000)[: 1 << 20]
-for layer in range(3):
-    for index in range(max(1, megabytes // 3)):
-        path = f"{top}/layer{layer}/{index // 50}/{index}"
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(os.urandom(1 << 20))
-            file.write(text)
-END
-cat >"$dir/context/Dockerfile" <<'END'
-FROM scratch AS small
-COPY busybox /bin/busybox
-RUN ["/bin/busybox", "--install", "-s", "/bin"]
-CMD ["sh"]
-FROM small AS large
-COPY layer0 /data/0
-COPY layer1 /data/1
-COPY layer2 /data/2
-END
-"$strate" build -q --target small -t "$small" "$dir/context" >/dev/null
-"$strate" build -q --target large -t "$large" "$dir/context" >/dev/null
-"$strate" push -q "$small" >/dev/null
-"$strate" push -q "$large" >/dev/null
-p pull -q --tls-verify=false "$small" >/dev/null
-
-# --- run true ---
-mkdir -p "$dir/rootfs/bin" "$dir/rootfs/proc" "$dir/rootfs/dev"
-cp "$dir/context/busybox" "$dir/rootfs/bin/busybox"
-ln -s busybox "$dir/rootfs/bin/true"
-ours=$(median "$runs" "$strate" run --rm --network host "$small" true)
-theirs=$(median "$((runs / 4 + 1))" podman "${podman_store[@]}" run --rm --network host "$small" true)
-bwrap=$(median "$runs" bwrap --unshare-all --bind "$dir/rootfs" / --proc /proc --dev /dev true)
-line 'run --rm true, against podman' "$ours" "$theirs" 'at most 0.167'
-line 'run --rm true, against bwrap' "$ours" "$bwrap" 'at most 3'
-
-# --- pull and run ---
-"$strate" rmi -f "$large" >/dev/null
-"$strate" image prune -af >/dev/null
-fetch_ours() { "$strate" pull -q "$large" && "$strate" run --rm --network host "$large" true; }
-fetch_theirs() { p pull -q --tls-verify=false "$large" && p run --rm --network host "$large" true; }
-export STRATE_ROOT=$dir/store2
-ours=$(once fetch_ours)
-theirs=$(once fetch_theirs)
-line "pull and run an image of $megabytes MB" "$ours" "$theirs" 'at most 0.667'
-export STRATE_ROOT=$dir/store3
-peak=$(python3 - "$strate" "$large" <<'END'
-import os, resource, subprocess, sys
-subprocess.run([sys.argv[1], "pull", "-q", sys.argv[2]], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
-END
-)
-printf '%-44s %8s MB %11s %8s %s\n' 'peak memory of that pull' "$peak" '' '' 'at most 100 MB'
-export STRATE_ROOT=$dir/store
-
-# --- twenty small steps ---
-mkdir "$dir/steps"
-{
-    echo "FROM $small"
-    for step in $(seq 20); do echo "RUN echo $step > /step-$step"; done
-} >"$dir/steps/Dockerfile"
-"$strate" pull -q "$small" >/dev/null 2>&1
-ours=$(once "$strate" build -q --no-cache -t steps "$dir/steps")
-theirs=$(once podman "${podman_store[@]}" build -q --no-cache --layers -t steps "$dir/steps")
-line 'build of twenty RUN steps, no cache' "$ours" "$theirs" 'at most 0.2'
-"$strate" build -q -t steps "$dir/steps" >/dev/null
-p build -q --layers -t steps "$dir/steps" >/dev/null
-ours=$(median 5 "$strate" build -q -t steps "$dir/steps")
-theirs=$(median 3 podman "${podman_store[@]}" build -q --layers -t steps "$dir/steps")
-line 'build of twenty RUN steps, all cached' "$ours" "$theirs" 'at most 0.05'
-
-# --- looking ---
-ours=$(median "$runs" "$strate" images)
-theirs=$(median "$((runs / 4 + 1))" podman "${podman_store[@]}" images)
-line 'images' "$ours" "$theirs" 'at most 10 ms'
-ours=$(median "$runs" "$strate" inspect "$small")
-theirs=$(median "$((runs / 4 + 1))" podman "${podman_store[@]}" inspect "$small")
-line 'inspect' "$ours" "$theirs" 'at most 10 ms'
-ours=$(median "$runs" "$strate" --version)
-printf '%-44s %8s ms %11s %8s %s\n' '--version' "$ours" '' '' 'at most 3 ms'
+say "strate bench: $("$strate" --version), $(podman --version), $(bwrap --version); $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $(uname -r)"
+say "  what                                              strate          peer"
+case " $only " in *" run "*)
+    ours=$(tool time "$runs" "$strate" run --rm --network host "$small" true)
+    theirs=$(tool time 10 podman run --rm --network host "$small" true)
+    bare=$(tool time "$runs" bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true)
+    verdict "run --rm true, median, against podman" 0.1667 "$(median "$ours")" "$(median "$theirs")"
+    verdict "run --rm true, median, against bwrap" 3 "$(median "$ours")" "$(median "$bare")"
+    verdict "run --rm true, minimum, against bwrap" 3 "$(min "$ours")" "$(min "$bare")"
+    version=$(tool time "$runs" "$strate" --version)
+    limit "strate --version, median" 3 "$(median "$version")" ms
+esac
+case " $only " in *" pull "*)
+    size=$(tool image "$work/big" big:1 "$(command -v busybox)" "$big_mb")
+    skopeo copy -q --dest-tls-verify=false "oci:$work/big:big:1" "docker://$host/big:1"
+    rm -rf "$work/big"
+    sync
+    "$strate" --root "$work/warm" pull -q "$small" > /dev/null 2>&1
+    ours=$(tool once sh -c "'$strate' --root '$work/cold' pull -q '$host/big:1' && '$strate' --root '$work/cold' run --rm --network host '$host/big:1' true")
+    sync
+    theirs=$(tool once sh -c "podman pull -q '$host/big:1' && podman run --rm --network host '$host/big:1' true")
+    verdict "pull and run an image of $size MB" 0.6667 "${ours% *}" "${theirs% *}"
+    limit "peak memory of that pull" 100 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
+esac
+case " $only " in *" build "*)
+    mkdir -p "$work/context"
+    { say "FROM $small"; for i in $(seq 20); do say "RUN echo $i > /step$i"; done; } > "$work/context/Dockerfile"
+    ours=$(tool once "$strate" build -q -t bench "$work/context")
+    theirs=$(tool once podman build -q --network host -t bench "$work/context")
+    verdict "build of twenty small RUN steps" 0.2 "${ours% *}" "${theirs% *}"
+    ours=$(tool time 10 "$strate" build -q -t bench "$work/context")
+    theirs=$(tool time 5 podman build -q --network host -t bench "$work/context")
+    verdict "the same again, everything cached, median" 0.05 "$(median "$ours")" "$(median "$theirs")"
+esac
+case " $only " in *" list "*)
+    ours=$(tool time "$runs" "$strate" images)
+    theirs=$(tool time 5 podman images)
+    limit "images, median (podman: $(median "$theirs") ms)" 10 "$(median "$ours")" ms
+    ours=$(tool time "$runs" "$strate" inspect "$small")
+    theirs=$(tool time 5 podman inspect "$small")
+    limit "inspect, median (podman: $(median "$theirs") ms)" 10 "$(median "$ours")" ms
+esac

@@ -24,9 +24,16 @@ trap 'exit 130' INT TERM
 
 step() { printf '\n# %s\n' "$*"; }
 
-# Print a command, then run it.
+# Print a command as one would type it, then run it.
 show() {
-    printf '$ %s\n' "$*"
+    printf '$'
+    for word in "$@"; do
+        case $word in
+            *[!A-Za-z0-9_./:=-]*) printf " '%s'" "$word" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '\n'
     "$@"
 }
 
@@ -73,7 +80,7 @@ END
     step 'Change something in a container, and keep the change as an image'
     show strate run --name tour app sh -c 'echo "Hello from a container" >> /srv/run.txt'
     show strate commit -m 'one more greeting' tour app:committed
-    show strate run --rm app:committed
+    show strate run --rm app:committed cat run.txt
 else
     cp "$strate" base/strate
     file base/Dockerfile <<'END'

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::inspect_container::inspect_container;
 use super::inspect_image::inspect_image;
 use super::store;
 use crate::context::Context;
@@ -80,9 +81,9 @@ fn one(store: &Store, name: &str, kind: Kind, size: bool) -> Result<Value, BoxEr
 
 /// A container's document; `None` when there is none of that name.
 fn container(store: &Store, name: &str, size: bool) -> Result<Option<Value>, BoxError> {
-    match super::inspect_container::inspect_container(store, name, size) {
-        Ok(value) => Ok(Some(value)),
-        Err(super::container::Error::Storage(storage::Error::NoSuchContainer(_))) => Ok(None),
+    match store.find_container(name) {
+        Err(storage::Error::NoSuchContainer(_)) => Ok(None),
         Err(error) => Err(error.into()),
+        Ok(_) => Ok(Some(inspect_container(store, name, size)?)),
     }
 }

@@ -187,8 +187,7 @@ impl<'a> Resolved<'a> {
         let starts = |ancestor: &Vec<DiffId>| {
             ancestor.len() <= layers.len() && ancestor.iter().zip(&layers).all(|(a, b)| a == *b)
         };
-        self.ancestors.iter().any(starts)
-            || self.filters.ancestors.iter().any(|name| *name == row.dir.record.image_name)
+        self.ancestors.iter().any(starts) || self.filters.ancestors.contains(&row.dir.record.image_name)
     }
 }
 

@@ -316,6 +316,9 @@ impl<'a> Running<'a> {
     fn follow_size(&self) {
         if let (Some(user), Some(master)) = (self.user_terminal, &self.process.terminal)
             && let Ok(size) = tcgetwinsize(user)
+            // A terminal that does not know its size would take away the one that was set at the start.
+            && size.ws_row > 0
+            && size.ws_col > 0
         {
             let _ = tcsetwinsize(master, size);
         }

@@ -12,7 +12,9 @@ use super::index::{Entry, IndexFile};
 use super::lock::{LockMode, LockName, Locked};
 use super::snapshots::Marker;
 use super::{ContainerDir, Error, Status, Store, layout};
-use crate::oci::{DiffId, Digest, ImageConfig, Parsed, RawManifest, Reference, chain_ids, digest_of};
+use crate::oci::{
+    Descriptor, DiffId, Digest, ImageConfig, Parsed, RawManifest, Reference, chain_ids, digest_of,
+};
 
 /// Partial downloads that nobody touched for so long are given up.
 const PARTIAL_DAYS: u64 = 7;
@@ -78,8 +80,7 @@ impl Store {
             true => found.name.iter().cloned().collect(),
             false => same.iter().filter_map(|r| r.name.clone()).collect(),
         };
-        let layers =
-            self.image(&found.manifest).map(|image| image.config.rootfs.diff_ids).unwrap_or_default();
+        let layers = self.image(&found.manifest).map(|image| image.layers()).unwrap_or_default();
         let targets = targets_of(&images, &found.id);
         let mut removed = self.drop_names(&doomed, (last && !keep_image).then_some(&targets))?;
         if last && !keep_image {
@@ -161,7 +162,7 @@ impl Store {
             if wanted && !doomed.contains(&image.id) && self.passes(what, image) {
                 doomed.insert(image.id.clone());
                 if let Ok(image) = self.image(&image.manifest) {
-                    layers.push(image.config.rootfs.diff_ids);
+                    layers.push(image.layers());
                 }
             }
         }
@@ -363,11 +364,12 @@ fn mark_snapshots(diff_ids: &[DiffId], marked: &mut Marked) {
 }
 
 /// The layers of an image whose content went with it, top first, by chain id, as docker lists them.
-fn gone_layers(diff_ids: &[DiffId], gone: &BTreeSet<Digest>) -> Vec<Removed> {
-    let chain = chain_ids(diff_ids);
-    let pairs = diff_ids.iter().zip(&chain).rev();
+fn gone_layers(layers: &[(Descriptor, DiffId)], gone: &BTreeSet<Digest>) -> Vec<Removed> {
+    let diff_ids: Vec<DiffId> = layers.iter().map(|(_, diff_id)| diff_id.clone()).collect();
+    let went = |layer: &Descriptor| digest_of(layer).is_ok_and(|digest| gone.contains(&digest));
+    let pairs = layers.iter().zip(chain_ids(&diff_ids)).rev();
     pairs
-        .filter(|(diff_id, chain_id)| gone.contains(&diff_id.0) || gone.contains(&chain_id.0))
+        .filter(|((layer, _), _)| went(layer))
         .map(|(_, chain_id)| Removed::Deleted(chain_id.to_string()))
         .collect()
 }

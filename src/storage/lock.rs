@@ -90,7 +90,10 @@ impl fmt::Display for LockName<'_> {
 
 /// Where a wait for a lock is announced, once it lasted a second.
 #[derive(Clone, Default)]
-pub struct Notice(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Notice(Option<Arc<Tell>>);
+
+/// Takes a line for the user.
+type Tell = dyn Fn(&str) + Send + Sync;
 
 impl Notice {
     /// Announce by calling `tell`.

@@ -259,7 +259,7 @@ impl<'a> Transfer<'a> {
 
     /// What lies here from an earlier try goes through the hash and the unpacker again.
     fn feed_prefix(&mut self, sender: &SyncSender<Vec<u8>>) -> Result<(), Error> {
-        let mut prefix = (&*self.out.file()).take(self.out.bytes());
+        let mut prefix = self.out.file().take(self.out.bytes());
         loop {
             let (chunk, ended) = read_chunk(&mut prefix);
             let ended = ended.map_err(|error| SysError::path("read", &self.path, error))?;

@@ -105,6 +105,10 @@ impl Progress {
                 bar.abandon();
             }
         }
+        if self.display == Display::Live && state.shown && !state.order.is_empty() {
+            // The cursor stands behind the last bar.
+            let _ = writeln!(std::io::stderr());
+        }
     }
 
     fn note(&self, text: &str) {

@@ -1,6 +1,6 @@
 //! Questions on a terminal.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
@@ -32,16 +32,28 @@ pub fn secret(question: &str) -> io::Result<Option<String>> {
     quiet.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
     termios::tcsetattr(io::stdin(), OptionalActions::Flush, &quiet)?;
     let restore = Restore(before);
-    let mut bytes = Vec::new();
-    let result = io::stdin().lock().read_until(b'\n', &mut bytes);
+    let result = read_line();
     drop(restore);
     ask("\n")?;
-    result?;
+    let bytes = result?;
     if bytes.is_empty() || bytes.contains(&INTERRUPT) {
         return Ok(None);
     }
     let text = String::from_utf8(bytes).map_err(|_| io::Error::other("the answer is not valid UTF-8"))?;
     Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+/// Read up to the end of the line or a Ctrl-C, whichever comes first: the terminal hands over what came before either.
+fn read_line() -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let n = io::stdin().lock().read(&mut chunk)?;
+        bytes.extend_from_slice(&chunk[..n]);
+        if n == 0 || bytes.ends_with(b"\n") || bytes.contains(&INTERRUPT) {
+            return Ok(bytes);
+        }
+    }
 }
 
 fn ask(question: &str) -> io::Result<()> {

@@ -10,7 +10,7 @@ fn a_used_image_stays_and_names_go_first() {
     env.run(["pull", "-q", &image]).success();
     let id = env.run(["images", "-q", "--no-trunc", &image]).success().text().to_owned();
     env.run(["create", "--name", "user", "--network", "none", &image, "true"]).success();
-    env.run(["rmi", &image]).code(1).stderr_has("user");
+    env.run(["rmi", &image]).code(2).stderr_has("user");
     env.run(["start", "-a", "user"]).success();
     env.run(["rm", "user"]).success();
     env.run(["tag", &image, "other:1"]).success();

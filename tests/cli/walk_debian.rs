@@ -4,13 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Env, Output, debian, eventually, need, skip};
+use crate::support::{Env, debian, eventually, need, skip};
 
 const NO_DEBIAN: &str = "no Debian image can be made: is there a mirror?";
-
-fn cached(output: &Output) -> usize {
-    output.stderr.lines().filter(|line| line.ends_with(" CACHED")).count()
-}
 
 #[test]
 fn a_package_installed_in_a_container_survives_start_and_commit() {
@@ -51,11 +47,11 @@ fn a_web_server_image_serves() {
     env.write("index.html", "first page\n");
     let build = || env.run(["build", "--progress", "plain", "-t", "web", "."]).success();
     build();
-    assert_eq!(cached(&build()), 3);
+    assert_eq!(build().cached_steps(), 3);
     env.run(["inspect", "-f", "{{json .Config.ExposedPorts}}", "web"]).success().prints("{\"80/tcp\":{}}");
     serve_and_fetch(&env, port, "first page");
     env.write("index.html", "second page\n");
-    assert_eq!(cached(&build()), 2);
+    assert_eq!(build().cached_steps(), 2);
     serve_and_fetch(&env, port, "second page");
 }
 
@@ -93,13 +89,13 @@ fn a_compiled_program_alone_in_an_image() {
         env.run(["build", "--progress", "plain", "-f", file, "-t", name, "."]).success()
     };
     build("Dockerfile", "hello");
-    assert_eq!(cached(&build("Dockerfile", "hello")), 5);
+    assert_eq!(build("Dockerfile", "hello").cached_steps(), 5);
     env.run(["run", "--rm", "--network", "none", "hello"]).success().prints("hello");
     build("Dockerfile.small", "hello:small");
-    assert_eq!(cached(&build("Dockerfile.small", "hello:small")), 6);
+    assert_eq!(build("Dockerfile.small", "hello:small").cached_steps(), 6);
     env.run(["run", "--rm", "--network", "none", "hello:small"]).success().prints("hello");
     env.run(["inspect", "-f", "{{len .RootFS.Layers}}", "hello:small"]).success().prints("1");
     env.write("hello.cpp", program("changed"));
-    assert_eq!(cached(&build("Dockerfile.small", "hello:small")), 2);
+    assert_eq!(build("Dockerfile.small", "hello:small").cached_steps(), 2);
     env.run(["run", "--rm", "--network", "none", "hello:small"]).success().prints("changed");
 }

@@ -96,12 +96,12 @@ pub fn signal_as_owner(process: &Process, signal: i32) -> Result<(), runtime::Er
     let Ok(owner) = std::fs::metadata(format!("/proc/{}", process.pid)).map(|meta| meta.uid()) else {
         return Err(denied.into());
     };
-    let (keep, back) = (Uid::from_raw(u32::MAX), rustix::process::geteuid());
     // Only this thread's effective id changes, and only for one call.
-    if rustix::thread::set_thread_res_uid(keep, Uid::from_raw(owner), keep).is_err() {
+    let own = rustix::process::getuid();
+    if rustix::thread::set_thread_res_uid(own, Uid::from_raw(owner), own).is_err() {
         return Err(denied.into());
     }
     let result = process.kill(signal);
-    let _ = rustix::thread::set_thread_res_uid(keep, back, keep);
+    let _ = rustix::thread::set_thread_res_uid(own, own, own);
     result
 }

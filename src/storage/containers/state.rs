@@ -118,9 +118,15 @@ impl ContainerDir {
         for _ in 0..PATIENCE {
             let state = self.written_state(&path)?;
             let corrected = state.clone().corrected();
+            // A dead process that nobody waits for looks like one that runs, but its watcher's lock is free.
+            let lost = state.is_running() && state.pid.is_some_and(is_zombie) && unwatched;
+            if lost {
+                return Ok(ContainerState { boot_id: None, ..state }.corrected());
+            }
             // When the program has ended and somebody still watches over it, they are about to write how; when nobody
             // does, they may have written it since the last look.
-            if corrected.status == state.status || unwatched {
+            let ending = corrected.status != state.status || state.pid.is_some_and(is_zombie);
+            if !ending || unwatched {
                 return Ok(corrected);
             }
             unwatched = self.try_lock()?.is_some();
@@ -153,9 +159,18 @@ impl ContainerDir {
 
 /// Field 22 of `/proc/PID/stat` (`man 5 proc_pid_stat`): start time in clock ticks since boot.
 fn start_time(pid: i32) -> Option<u64> {
+    stat_fields(pid)?.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Field 3. Also true of a process whose first thread has ended before others.
+fn is_zombie(pid: i32) -> bool {
+    stat_fields(pid).is_some_and(|fields| fields.trim_start().starts_with('Z'))
+}
+
+/// What follows the program's name, which stands in parentheses and may hold anything, parentheses included.
+fn stat_fields(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything, parentheses included.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
 #[cfg(test)]

@@ -220,6 +220,16 @@ impl Output {
         self
     }
 
+    /// How many steps of a build's plain progress were cached; a FROM is no step.
+    pub fn cached_steps(&self) -> usize {
+        let is_base = |number: &str| {
+            let start = format!("{number} [");
+            self.stderr.lines().any(|line| line.starts_with(&start) && line.contains("] FROM "))
+        };
+        let cached = self.stderr.lines().filter_map(|line| line.strip_suffix(" CACHED"));
+        cached.filter(|number| !is_base(number)).count()
+    }
+
     /// Standard output without its last line end.
     pub fn text(&self) -> &str {
         self.stdout.trim_end_matches('\n')

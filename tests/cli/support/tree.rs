@@ -42,6 +42,7 @@ impl Tree {
     pub fn of_image(env: &Env, image: &str) -> Self {
         let mut command = env.command(["run", "--rm", "--network", "none", image, "tar"]);
         command.args(["--create", "--file=-", "--format=posix", "--sort=name", "--numeric-owner"]);
+        command.args(["--exclude=./dev", "--exclude=./proc", "--exclude=./sys"]);
         command.args(["--xattrs", "--xattrs-include=*", "--one-file-system", "--directory=/", "."]);
         let output = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
