@@ -184,6 +184,7 @@ pub fn build(
 ) -> Result<Built, Error> {
     let full = prepare(cx, request)?;
     let store = super::store::write(cx, notice)?;
+    store.settle()?;
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(Arc::clone(&interrupt))?;
     let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
