@@ -66,8 +66,21 @@ fn file_system(cx: &Context) -> Check {
             "an overlay cannot lie on another: root file systems are copied, or put the store on a volume",
         )
         .fix("export STRATE_ROOT=<a mounted volume>"),
-        _ => Check::ok(name, format!("type {kind:#x}")),
+        _ => Check::ok(name, common_name(kind).map_or_else(|| format!("type {kind:#x}"), str::to_owned)),
     }
+}
+
+/// The name of a file system by its magic number (`man 2 statfs`), for those that stores usually lie on.
+fn common_name(kind: u64) -> Option<&'static str> {
+    Some(match kind {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0xf2f5_2010 => "f2fs",
+        0xca45_1a4e => "bcachefs",
+        0x2fc1_2fc1 => "zfs",
+        _ => return None,
+    })
 }
 
 fn layering(cx: &Context, store: &Store) -> Check {
