@@ -86,6 +86,10 @@ fn plan(args: &[&str]) -> Plan {
 fn inside(body: impl FnOnce(&Tree, Rung)) {
     let Forked::Parent(pid) = fork().unwrap() else {
         let path = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).to_vec();
+        // What the test runner captures in here would be lost with the process.
+        std::panic::set_hook(Box::new(|panic| {
+            let _ = rustix::io::write(rustix::stdio::stderr(), format!("{panic}\n").as_bytes());
+        }));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let entered = userns::enter(&userns::Request { user: None, pinned: None, path }).unwrap();
             match (entered.rung, Tree::new()) {
@@ -371,8 +375,11 @@ fn namespaces_and_limits() {
 #[test]
 fn init_reaps_and_passes_signals_on() {
     inside(|tree, _| {
-        let mut plan =
-            plan(&["sh", "-c", "(sleep 0.1 &) ; sleep 0.3; ls -d /proc/[0-9]* | grep -c .; echo $$; exit 9"]);
+        // A zombie still has its name: the loop ends when the orphan is reaped.
+        let orphan = "(sleep 0.1 &); i=0; \
+                      while grep -q sleep /proc/[0-9]*/comm 2> /dev/null && [ $i -lt 5000 ]; do i=$((i + 1)); done; \
+                      ls -d /proc/[0-9]* | grep -c .; echo $$; exit 9";
+        let mut plan = plan(&["sh", "-c", orphan]);
         plan.init = true;
         let (status, text) = tree.run(&plan).unwrap();
         // 1, the shell, and the pipe: the orphan is gone.
