@@ -66,8 +66,24 @@ fn file_system(cx: &Context) -> Check {
             "an overlay cannot lie on another: root file systems are copied, or put the store on a volume",
         )
         .fix("export STRATE_ROOT=<a mounted volume>"),
-        _ => Check::ok(name, format!("type {kind:#x}")),
+        _ => Check::ok(name, file_system_name(kind)),
     }
+}
+
+/// What people call a file system (statfs(2) lists the numbers).
+fn file_system_name(kind: u64) -> String {
+    let name = match kind {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x2fc1_2fc1 => "zfs",
+        0xf2f5_2010 => "f2fs",
+        0xca45_1a4e => "bcachefs",
+        0x6573_5546 => "fuse",
+        0xff53_4d42 => "cifs",
+        _ => return format!("type {kind:#x}"),
+    };
+    name.to_owned()
 }
 
 fn layering(cx: &Context, store: &Store) -> Check {
