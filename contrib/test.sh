@@ -63,7 +63,9 @@ set_up_user() {
 
 # The path of a test binary, from what cargo says about it.
 test_binary() {
-    cargo test --locked --no-run --test "$1" 2>&1 | tee /dev/stderr | sed -n "s/^ *Executable .*(\(.*\))$/\1/p" | tail -1
+    said=$(cargo test --locked --no-run --test "$1" 2>&1) || true
+    printf '%s\n' "$said" >&2
+    printf '%s\n' "$said" | sed -n 's/^ *Executable .*(\(.*\))$/\1/p' | tail -1
 }
 
 status=0

@@ -312,7 +312,8 @@ mod tests {
             header.set_size(data.len() as u64);
             header.set_mode(0o640);
             header.set_mtime(1_234_567_890);
-            (header.set_uid(0), header.set_gid(0));
+            header.set_uid(0);
+            header.set_gid(0);
             header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
             if !link.is_empty() {
                 header.set_link_name_literal(link).unwrap();

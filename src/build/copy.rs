@@ -15,7 +15,6 @@ use super::beneath::{self, kind};
 use super::chmod::Chmod;
 use super::put::{self, Meta, Placer};
 use super::tree::{Child, Filter, Tree};
-use crate::layer::OwnerTable;
 
 /// Why a copy stopped.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +69,8 @@ impl std::fmt::Debug for Rules<'_> {
 
 /// Copies into one root.
 #[derive(Debug)]
-pub(super) struct Copier<'a> {
-    rules: Rules<'a>,
+pub(super) struct Copier<'a, 'r> {
+    rules: Rules<'r>,
     placer: Placer<'a>,
     /// First place of each file with several names, for the source argument at hand.
     links: HashMap<(u64, u64), PathBuf>,
@@ -87,15 +86,15 @@ struct Level {
     inherits_group: bool,
 }
 
-impl<'a> Copier<'a> {
-    /// Copy below `dest`, the root of a mounted tree.
-    pub(super) fn new(dest: BorrowedFd<'a>, rules: Rules<'a>) -> Self {
-        Self { rules, placer: Placer::new(dest), links: HashMap::new() }
+impl<'a, 'r> Copier<'a, 'r> {
+    /// Copy with a placer, by the rules.
+    pub(super) fn new(placer: Placer<'a>, rules: Rules<'r>) -> Self {
+        Self { rules, placer, links: HashMap::new() }
     }
 
-    /// True owners of what the disk could not hold.
-    pub(super) fn into_owners(self) -> OwnerTable {
-        self.placer.owners
+    /// The placer again, with the true owners of what the disk could not hold.
+    pub(super) fn into_placer(self) -> Placer<'a> {
+        self.placer
     }
 
     /// Copy one source (a path of `tree`; its links are followed) to the destination as it was written, made absolute.

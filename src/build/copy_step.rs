@@ -17,10 +17,10 @@ use super::history;
 use super::metadata::join_workdir;
 use super::put::{Meta, Placer};
 use super::record::Key;
-use super::select::picks;
+use super::select::{Pick, picks};
 use super::sources::{Origin, excluding};
 use super::state::StageState;
-use super::tree::Filter;
+use super::tree::{Filter, Tree};
 use super::vertex::Work;
 use crate::image::NewLayer;
 use crate::layer::OwnerTable;
@@ -128,12 +128,12 @@ impl<'a> Build<'a> {
         _work: &Work<'a>,
     ) -> Result<NewLayer, Error> {
         let below = if prepared.copy.link { Vec::new() } else { state.layers() };
-        self.in_tree(&below, |build, root| {
-            let accounts = (!prepared.copy.link).then_some(root);
+        self.in_tree(&below, |build, placer| {
+            let accounts = (!prepared.copy.link).then_some(placer.root);
             let owner = prepared.copy.chown.as_deref().filter(|owner| !owner.is_empty());
             let owner = owner.map(|owner| chown::resolve(owner, accounts)).transpose();
             let owner = owner.map_err(|error| Error::Rule(error.to_string()))?;
-            build.copy_into(root, prepared, owner)
+            build.copy_into(placer, prepared, owner)
         })
     }
 
@@ -141,62 +141,60 @@ impl<'a> Build<'a> {
     pub(super) fn in_tree(
         &mut self,
         below: &super::sources::Layers,
-        change: impl FnOnce(&mut Self, std::os::fd::BorrowedFd<'_>) -> Result<OwnerTable, Error>,
+        change: impl FnOnce(&mut Self, Placer<'_>) -> Result<OwnerTable, Error>,
     ) -> Result<NewLayer, Error> {
         let store = self.shop.store;
-        let stack =
+        let mut stack =
             if below.is_empty() { Stack::default() } else { store.stack_of(below, self.shop.report)? };
         let scratch = store.scratch_dir()?;
         let mounted = store.mount_writable(&stack, scratch.path(), true)?;
-        let _owners = change(self, mounted.root.as_fd())?;
+        let mut placer = Placer::new(mounted.root.as_fd());
+        placer.remember_all = stack.layers.iter().any(|layer| !layer.owners.is_empty());
+        stack.changes = change(self, placer)?;
         let options = CommitOptions { take: true, skip: &|_| false };
         Ok(store.commit_layer(&stack, mounted, &options)?)
     }
 
     fn copy_into(
         &mut self,
-        root: std::os::fd::BorrowedFd<'_>,
+        mut placer: Placer<'_>,
         prepared: &Prepared,
         owner: Option<(u32, u32)>,
     ) -> Result<OwnerTable, Error> {
         let Prepared { copy, dest, chmod, origin, is_add } = prepared;
         let exclude = excluding(&copy.exclude)?;
-        let mut owners = OwnerTable::default();
         if let Some(origin) = origin {
             let tree = self.sources.tree(origin)?;
-            for source in &copy.sources {
-                for pick in picks(tree, source, copy.parents)? {
-                    if *is_add && copy.unpack != Some(false) {
-                        match add::sniff(tree, &pick.path).map_err(Error::Copy)? {
-                            Sniffed::Plain => {}
-                            Sniffed::Archive => {
-                                let mut placer = Placer::new(root);
-                                add::unpack(tree, &pick.path, &mut placer, Path::new(dest), owner)
-                                    .map_err(Error::Copy)?;
-                                absorb(&mut owners, &placer.owners);
-                                continue;
-                            }
-                            Sniffed::Unsupported(format) => return Err(unpackable(source, format)),
+            let unpacks = *is_add && copy.unpack != Some(false);
+            for (source, pick) in every_pick(tree, copy)? {
+                if unpacks {
+                    match add::sniff(tree, &pick.path).map_err(Error::Copy)? {
+                        Sniffed::Plain => {}
+                        Sniffed::Archive => {
+                            add::unpack(tree, &pick.path, &mut placer, Path::new(dest), owner)
+                                .map_err(Error::Copy)?;
+                            continue;
                         }
+                        Sniffed::Unsupported(format) => return Err(unpackable(source, format)),
                     }
-                    let mut filters: Vec<&dyn Filter> = Vec::new();
-                    filters.extend(exclude.as_ref().map(|filter| filter as &dyn Filter));
-                    filters.extend(pick.include.as_ref().map(|filter| filter as &dyn Filter));
-                    let rules = Rules { owner, mode: chmod.as_ref(), filters: &filters };
-                    let mut copier = Copier::new(root, rules);
-                    copier.copy(tree, &pick.path, dest).map_err(Error::Copy)?;
-                    absorb(&mut owners, &copier.into_owners());
                 }
+                let mut filters: Vec<&dyn Filter> = Vec::new();
+                filters.extend(exclude.as_ref().map(|filter| filter as &dyn Filter));
+                filters.extend(pick.include.as_ref().map(|filter| filter as &dyn Filter));
+                let rules = Rules { owner, mode: chmod.as_ref(), filters: &filters };
+                let mut copier = Copier::new(placer, rules);
+                copier.copy(tree, &pick.path, dest).map_err(Error::Copy)?;
+                placer = copier.into_placer();
             }
         }
         for Heredoc { name, content, .. } in &copy.heredocs {
             let rules = Rules { owner, mode: chmod.as_ref(), filters: &[] };
-            let mut copier = Copier::new(root, rules);
+            let mut copier = Copier::new(placer, rules);
             let meta = Meta::file(0o644, None);
             copier.write_file(OsStr::new(name), content.as_bytes(), meta, dest).map_err(Error::Copy)?;
-            absorb(&mut owners, &copier.into_owners());
+            placer = copier.into_placer();
         }
-        Ok(owners)
+        Ok(placer.owners)
     }
 
     /// WORKDIR: make the directory, owned by the user of the stage.
@@ -212,9 +210,8 @@ impl<'a> Build<'a> {
         key.option(self.epoch.map(|epoch| epoch.to_string()).as_deref());
         let (key, epoch) = (key.finish("step"), self.epoch);
         self.step(state, &key, created_by, name, |build, state, _| {
-            build.in_tree(&state.layers(), |_, root| {
-                let (uid, gid) = super::run::owner_of_workdir(root, &user)?;
-                let mut placer = Placer::new(root);
+            build.in_tree(&state.layers(), |_, mut placer| {
+                let (uid, gid) = super::run::owner_of_workdir(placer.root, &user)?;
                 placer.epoch = epoch;
                 placer.make_dirs(Path::new(&path), uid, gid, 0o755).map_err(Error::Copy)?;
                 Ok(placer.owners)
@@ -244,10 +241,13 @@ impl<'a> Build<'a> {
     }
 }
 
-fn absorb(all: &mut OwnerTable, more: &OwnerTable) {
-    for (path, owner) in more.iter() {
-        all.insert(path.to_owned(), owner);
+/// What all source arguments stand for, in order, each with the argument it comes from.
+fn every_pick<'c>(tree: &Tree, copy: &'c Copy) -> Result<Vec<(&'c str, Pick)>, Error> {
+    let mut all = Vec::new();
+    for source in &copy.sources {
+        all.extend(picks(tree, source, copy.parents)?.into_iter().map(|pick| (source.as_str(), pick)));
     }
+    Ok(all)
 }
 
 fn unpackable(source: &str, format: &str) -> Error {

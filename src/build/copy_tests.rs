@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::super::tree::Owners;
 use super::*;
+use crate::layer::OwnerTable;
 
 struct Dirs {
     source: tempfile::TempDir,
@@ -24,9 +25,9 @@ impl Dirs {
     fn copy(&self, rules: Rules<'_>, source: &str, dest: &str) -> Result<OwnerTable, CopyError> {
         let tree = Tree::new(fs::File::open(self.source.path()).unwrap().into(), Owners::Root, None);
         let root = fs::File::open(self.dest.path()).unwrap();
-        let mut copier = Copier::new(root.as_fd(), rules);
+        let mut copier = Copier::new(Placer::new(root.as_fd()), rules);
         copier.copy(&tree, Path::new(source), dest)?;
-        Ok(copier.into_owners())
+        Ok(copier.into_placer().owners)
     }
 
     fn plain(&self, source: &str, dest: &str) -> Result<OwnerTable, CopyError> {

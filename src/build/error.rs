@@ -108,7 +108,7 @@ pub enum Error {
 pub struct Failure {
     /// What went wrong.
     #[source]
-    pub error: Error,
+    pub error: Box<Error>,
     /// Where in the Dockerfile; several for several mistakes.
     pub spans: Vec<Span>,
 }
@@ -118,7 +118,7 @@ impl Failure {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = self.to_string();
-        let mut next: Option<&dyn std::error::Error> = Some(&self.error);
+        let mut next: Option<&dyn std::error::Error> = Some(&*self.error);
         let mut last = String::new();
         while let Some(error) = next {
             let this = error.to_string();
@@ -134,7 +134,7 @@ impl Failure {
 
     /// At an instruction.
     pub fn at(span: Span) -> impl Fn(Error) -> Self {
-        move |error| Self { error, spans: vec![span] }
+        move |error| Self { error: Box::new(error), spans: vec![span] }
     }
 }
 
@@ -144,7 +144,7 @@ impl From<Error> for Failure {
             Error::Parse(errors) => errors.iter().map(|error| error.span).collect(),
             _ => Vec::new(),
         };
-        Self { error, spans }
+        Self { error: Box::new(error), spans }
     }
 }
 

@@ -57,6 +57,8 @@ pub(super) struct Build<'a> {
     pub(super) epoch: Option<i64>,
     /// Whether the steps of the stage at hand are done anew.
     pub(super) anew: bool,
+    /// Caches that were emptied for `--no-cache`: once a build.
+    pub(super) reset_caches: BTreeSet<std::path::PathBuf>,
     checks: Checks,
 }
 
@@ -105,8 +107,20 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
     let globals = Arc::new(globals);
     let epoch = epoch(&globals)?;
     let (stages, images) = (BTreeMap::new(), BTreeMap::new());
-    let mut build =
-        Build { shop, request, globals, graph, sources, board, stages, images, epoch, anew: false, checks };
+    let mut build = Build {
+        shop,
+        request,
+        globals,
+        graph,
+        sources,
+        board,
+        stages,
+        images,
+        epoch,
+        anew: false,
+        reset_caches: BTreeSet::new(),
+        checks,
+    };
     let result = build.all();
     build.sources.save();
     let mut state = result?;
@@ -129,7 +143,7 @@ fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
 }
 
 fn graph_failure(error: GraphError) -> Failure {
-    Failure { spans: error.span().into_iter().collect(), error: Error::Rule(error.to_string()) }
+    Failure { spans: error.span().into_iter().collect(), error: Box::new(Error::Rule(error.to_string())) }
 }
 
 impl<'a> Build<'a> {

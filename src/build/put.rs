@@ -54,6 +54,8 @@ pub(super) struct Placer<'a> {
     pub root: BorrowedFd<'a>,
     /// What the disk could not hold.
     pub owners: OwnerTable,
+    /// Remember every owner, because the layers below remember some that would else count for what is put now.
+    pub remember_all: bool,
     /// The time that directories made on the way get, in seconds; the present without one.
     pub epoch: Option<i64>,
     buffer: Vec<u8>,
@@ -77,7 +79,7 @@ pub(super) fn set_mtime(fd: BorrowedFd<'_>, mtime: Timespec) -> rustix::io::Resu
 
 fn times(mtime: Timespec) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT.into() },
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
         last_modification: mtime,
     }
 }
@@ -89,7 +91,7 @@ fn permissions(mode: u32) -> Mode {
 impl<'a> Placer<'a> {
     /// Below `root`.
     pub(super) fn new(root: BorrowedFd<'a>) -> Self {
-        Self { root, owners: OwnerTable::default(), epoch: None, buffer: Vec::new() }
+        Self { root, owners: OwnerTable::default(), remember_all: false, epoch: None, buffer: Vec::new() }
     }
 
     /// Open a directory that is there; `path` holds no links.
@@ -244,8 +246,7 @@ impl<'a> Placer<'a> {
                 if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
             {
                 drop(create(dir, path)?);
-                let Meta { uid, gid, mode, rdev, .. } = *meta;
-                self.owners.insert(path.to_owned(), Owner { uid, gid, mode, rdev });
+                self.remember(path, meta);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -259,8 +260,16 @@ impl<'a> Placer<'a> {
         remove_tree(dir, path.file_name().unwrap_or_default()).map_err(failed("replace", path))
     }
 
+    fn remember(&mut self, path: &Path, meta: &Meta) {
+        let Meta { uid, gid, mode, rdev, .. } = *meta;
+        self.owners.insert(path.to_owned(), Owner { uid, gid, mode, rdev });
+    }
+
     /// Owner, then mode (a change of owner clears set-id bits), then times.
     fn finish(&mut self, fd: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<(), CopyError> {
+        if self.remember_all {
+            self.remember(path, meta);
+        }
         if meta.chown_always || (meta.uid, meta.gid) != (0, 0) {
             let (uid, gid) = ids(meta);
             let chowned = fchown(fd, uid, gid);
@@ -281,6 +290,9 @@ impl<'a> Placer<'a> {
         meta: &Meta,
         has_mode: bool,
     ) -> Result<(), CopyError> {
+        if self.remember_all {
+            self.remember(path, meta);
+        }
         let name = path.file_name().unwrap_or_default();
         if meta.chown_always || (meta.uid, meta.gid) != (0, 0) {
             let (uid, gid) = ids(meta);
@@ -307,12 +319,13 @@ impl<'a> Placer<'a> {
     ) -> Result<(), CopyError> {
         match chowned {
             Ok(()) => {
-                self.owners.remove(path);
+                if !self.remember_all {
+                    self.owners.remove(path);
+                }
                 Ok(())
             }
             Err(Errno::INVAL | Errno::PERM) => {
-                let Meta { uid, gid, mode, rdev, .. } = *meta;
-                self.owners.insert(path.to_owned(), Owner { uid, gid, mode, rdev });
+                self.remember(path, meta);
                 Ok(())
             }
             Err(error) => Err(failed("set the owner of", path)(error)),

@@ -86,12 +86,12 @@ mod tests {
             key.finish("step")
         };
         let all = [
-            name(&|key| drop(key.text("ab").text("c"))),
-            name(&|key| drop(key.text("a").text("bc"))),
-            name(&|key| drop(key.list(["a", "bc"]))),
-            name(&|key| drop(key.list(["abc"]))),
-            name(&|key| drop(key.option(None))),
-            name(&|key| drop(key.option(Some("")))),
+            name(&|key| _ = key.text("ab").text("c")),
+            name(&|key| _ = key.text("a").text("bc")),
+            name(&|key| _ = key.list(["a", "bc"])),
+            name(&|key| _ = key.list(["abc"])),
+            name(&|key| _ = key.option(None)),
+            name(&|key| _ = key.option(Some(""))),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());

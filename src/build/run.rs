@@ -141,7 +141,8 @@ impl<'a> Build<'a> {
             return Err(Error::NoIsolation);
         }
         let mounts = self.prepare_mounts(stage, state, run)?;
-        self.in_tree(&state.layers(), |build, root| {
+        self.in_tree(&state.layers(), |build, placer| {
+            let root = placer.root;
             let plan = build.plan(root, run, &mounts)?;
             let mut stubs = Stubs::default();
             let targets =

@@ -19,6 +19,7 @@ use super::error::Error;
 use super::execute::Build;
 use super::graph::Input;
 use super::mount::{Mount, MountType, Sharing};
+use super::put::Placer;
 use super::record::Key;
 use super::run::{Prepared, target};
 use super::sources::Origin;
@@ -63,6 +64,9 @@ impl Drop for MountPoint {
         let _ = unmount(&self.path, UnmountFlags::DETACH);
     }
 }
+
+/// A mount's place, what the runtime is to do there, and whether the place is a directory.
+type Placed = (String, (MountOp, bool));
 
 /// Something to bind.
 struct Bound {
@@ -156,7 +160,7 @@ impl<'a> Build<'a> {
         run: &Prepared,
         mount: &Mount,
         mounts: &mut Mounts,
-    ) -> Result<(String, (MountOp, bool)), Error> {
+    ) -> Result<Placed, Error> {
         let place = target(&run.cwd, &mount.target)?;
         let origin = self.mount_origin(stage, state, mount)?;
         let source = Path::new(if mount.source.is_empty() { "/" } else { &mount.source });
@@ -191,7 +195,7 @@ impl<'a> Build<'a> {
     fn copy_out(&self, origin: &Origin, source: &Path, dir: &Path, is_dir: bool) -> Result<PathBuf, Error> {
         let tree = self.sources.tree(origin)?;
         let root = fs::File::open(dir).map_err(|error| cache_error(dir, error))?;
-        let mut copier = Copier::new(root.as_fd(), Rules::default());
+        let mut copier = Copier::new(Placer::new(root.as_fd()), Rules::default());
         let name = if is_dir { "/bound/" } else { "/bound" };
         copier.copy(tree, source, name).map_err(Error::Copy)?;
         Ok(dir.join("bound"))
@@ -233,7 +237,7 @@ impl<'a> Build<'a> {
         run: &Prepared,
         mount: &Mount,
         mounts: &mut Mounts,
-    ) -> Result<(String, (MountOp, bool)), Error> {
+    ) -> Result<Placed, Error> {
         let place = target(&run.cwd, &mount.target)?;
         let id = mount.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| place.clone());
         let namespace = state.scope.globals().build_arg("BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned();
@@ -259,7 +263,7 @@ impl<'a> Build<'a> {
     }
 
     /// The directory of a cache, locked as its sharing asks.
-    fn cache_dir(&self, name: &str, mount: &Mount) -> Result<(PathBuf, OwnedFd), Error> {
+    fn cache_dir(&mut self, name: &str, mount: &Mount) -> Result<(PathBuf, OwnedFd), Error> {
         let top = self.shop.store.root().join("cache").join("mounts");
         fs::create_dir_all(&top).map_err(|error| cache_error(&top, error))?;
         for attempt in 0_u32.. {
@@ -283,8 +287,8 @@ impl<'a> Build<'a> {
                     }
                 }
             }
-            if self.anew && !fresh {
-                // `--no-cache` means the caches of the step too, as in the reference.
+            if self.anew && self.reset_caches.insert(path.clone()) && !fresh {
+                // `--no-cache` means what earlier builds left in the step's caches too, as in the reference.
                 empty(&path).map_err(failed)?;
             }
             if fresh {
@@ -309,16 +313,11 @@ impl<'a> Build<'a> {
         let origin = self.origin(Some(input), &state.platform)?;
         let tree = self.sources.tree(&origin)?;
         let root = fs::File::open(path).map_err(|error| cache_error(path, error))?;
-        let mut copier = Copier::new(root.as_fd(), Rules::default());
+        let mut copier = Copier::new(Placer::new(root.as_fd()), Rules::default());
         copier.copy(tree, Path::new("/"), "/").map_err(Error::Copy)
     }
 
-    fn secret(
-        &self,
-        run: &Prepared,
-        mount: &Mount,
-        mounts: &mut Mounts,
-    ) -> Result<Option<(String, (MountOp, bool))>, Error> {
+    fn secret(&self, run: &Prepared, mount: &Mount, mounts: &mut Mounts) -> Result<Option<Placed>, Error> {
         let base = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         let id = match (&mount.id, mount.source.as_str(), mount.target.as_str()) {
             (Some(id), _, _) => id.clone(),
@@ -370,7 +369,7 @@ impl<'a> Build<'a> {
     }
 }
 
-fn tmpfs(run: &Prepared, mount: &Mount) -> Result<(String, (MountOp, bool)), Error> {
+fn tmpfs(run: &Prepared, mount: &Mount) -> Result<Placed, Error> {
     let place = target(&run.cwd, &mount.target)?;
     let mut options = "nosuid".to_owned();
     if let Some(size) = mount.size {

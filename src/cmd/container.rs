@@ -18,7 +18,7 @@ use super::CmdError;
 use crate::context::Context;
 use crate::ops;
 use crate::ops::container::Error;
-use crate::storage::Store;
+use crate::ops::store::Store;
 use crate::ui::Ui;
 
 /// The store for writing, its waits announced.

@@ -106,27 +106,27 @@ pub(super) fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
         let meta = full.symlink_metadata().unwrap();
         let kind = meta.file_type();
         let mut text = format!("{:o} {}:{} ", meta.mode(), meta.uid(), meta.gid());
-        if path.as_os_str().len() > 0 {
+        if !path.as_os_str().is_empty() {
             text += &format!("t{}.{:09} ", meta.mtime(), meta.mtime_nsec());
         }
         if kind.is_symlink() {
             text += &format!("-> {:?}", std::fs::read_link(&full).unwrap());
         } else if kind.is_block_device() || kind.is_char_device() {
             text += &format!("device {}", meta.rdev());
-        } else if kind.is_file() || kind.is_dir() {
-            if let Ok(file) = File::open(&full) {
-                for name in xattr::list(&file).unwrap() {
-                    if !name.starts_with(b"security.selinux") {
-                        let name = String::from_utf8(name).unwrap();
-                        let value = xattr::get(&file, &name).unwrap().unwrap();
-                        text += &format!("{name}={} ", crate::oci::Digest::sha256(value).short());
-                    }
+        } else if (kind.is_file() || kind.is_dir())
+            && let Ok(file) = File::open(&full)
+        {
+            for name in xattr::list(&file).unwrap() {
+                if !name.starts_with(b"security.selinux") {
+                    let name = String::from_utf8(name).unwrap();
+                    let value = xattr::get(&file, &name).unwrap().unwrap();
+                    text += &format!("{name}={} ", crate::oci::Digest::sha256(value).short());
                 }
-                if kind.is_file() {
-                    let mut content = Vec::new();
-                    (&file).read_to_end(&mut content).unwrap();
-                    text += crate::oci::Digest::sha256(content).short();
-                }
+            }
+            if kind.is_file() {
+                let mut content = Vec::new();
+                (&file).read_to_end(&mut content).unwrap();
+                text += crate::oci::Digest::sha256(content).short();
             }
         }
         if !kind.is_dir() && meta.nlink() > 1 {

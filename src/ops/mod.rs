@@ -33,3 +33,6 @@ pub mod tag;
 pub mod version;
 pub mod wait;
 pub mod when;
+
+/// Names of signals and capabilities, as flags give them.
+pub use crate::runtime::{capability, signal};

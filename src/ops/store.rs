@@ -1,7 +1,10 @@
 //! Opening the store as a verb needs it.
 
 use crate::context::Context;
-use crate::storage::{Error, Method, Notice, Store};
+use crate::storage::{Error, Method, Notice};
+
+/// What verbs hold and show of it.
+pub use crate::storage::{Status, Store};
 
 /// Open the store for a verb that only looks.
 ///

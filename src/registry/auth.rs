@@ -118,7 +118,7 @@ impl Auth {
             return Ok(new);
         }
         if let Some(challenge) = challenges.iter().find(|c| c.scheme == "bearer") {
-            return Ok(state.bearer(&response.origin, challenge, used, scopes)?);
+            return state.bearer(&response.origin, challenge, used, scopes);
         }
         if challenges.iter().any(|c| c.scheme == "basic")
             && let Some(Login::Password { user, password }) = login

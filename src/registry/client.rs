@@ -139,7 +139,7 @@ impl<'r> Client<'r> {
     fn fetch_manifest(&self, endpoint: &Endpoint, selector: &str) -> Result<RawManifest, Error> {
         let path = endpoint.path(&format!("manifests/{selector}"));
         let about = About::Manifest(selector);
-        let response = endpoint.send(manifest_request(Method::GET, &path, about))?;
+        let response = endpoint.send(manifest_request(Method::GET, &path))?;
         if response.status != 200 {
             return Err(endpoint.error(response, &Method::GET, &path, about));
         }
@@ -160,7 +160,7 @@ impl<'r> Client<'r> {
     /// HEAD, which costs nothing of Docker Hub's limit; GET where its answer is not enough, and for the error text.
     fn resolve_at(&self, endpoint: &Endpoint, selector: &str) -> Result<Descriptor, Error> {
         let path = endpoint.path(&format!("manifests/{selector}"));
-        let response = endpoint.send(manifest_request(Method::HEAD, &path, About::Manifest(selector)))?;
+        let response = endpoint.send(manifest_request(Method::HEAD, &path))?;
         if response.status == 200
             && let Some(found) = described(&response)
         {
@@ -181,7 +181,7 @@ impl<'r> Client<'r> {
     ) -> Result<(u64, Box<dyn Read + Send>), Error> {
         let path = endpoint.path(&format!("blobs/{digest}"));
         let about = About::Blob(digest);
-        let mut request = ApiRequest::new(Method::GET, path.as_str(), about);
+        let mut request = ApiRequest::new(Method::GET, path.as_str());
         request.streaming = true;
         if offset > 0 {
             request = request.header("range", format!("bytes={offset}-"));
@@ -259,14 +259,14 @@ impl Source for Client<'_> {
     }
 }
 
-fn manifest_request<'a>(method: Method, path: &str, about: About<'a>) -> ApiRequest<'a> {
+fn manifest_request(method: Method, path: &str) -> ApiRequest<'static> {
     let accept = [
         media_type::OCI_INDEX,
         media_type::OCI_MANIFEST,
         media_type::DOCKER_INDEX,
         media_type::DOCKER_MANIFEST,
     ];
-    ApiRequest::new(method, path, about).header("accept", accept.join(", "))
+    ApiRequest::new(method, path).header("accept", accept.join(", "))
 }
 
 /// The descriptor that the headers of a HEAD response make, when they make one.

@@ -41,19 +41,17 @@ pub(super) struct ApiRequest<'a> {
     pub target: String,
     pub headers: Vec<(&'static str, String)>,
     pub payload: Payload<'a>,
-    pub about: About<'a>,
     pub response_timeout: Duration,
     pub streaming: bool,
 }
 
-impl<'a> ApiRequest<'a> {
-    pub fn new(method: Method, target: impl Into<String>, about: About<'a>) -> Self {
+impl ApiRequest<'_> {
+    pub fn new(method: Method, target: impl Into<String>) -> Self {
         Self {
             method,
             target: target.into(),
             headers: Vec::new(),
             payload: Payload::Empty,
-            about,
             response_timeout: limits::RESPONSE_TIMEOUT,
             streaming: false,
         }
@@ -132,7 +130,7 @@ impl Endpoint {
     /// Whether the registry accepts the login.
     pub fn check_login(&self) -> Result<(), Error> {
         with_retries(&self.settings, || {
-            let response = self.send(ApiRequest::new(Method::GET, "/v2/", About::Login))?;
+            let response = self.send(ApiRequest::new(Method::GET, "/v2/"))?;
             match response.status {
                 200 => Ok(()),
                 _ => Err(self.error(response, &Method::GET, "/v2/", About::Login)),
@@ -288,7 +286,7 @@ impl Endpoint {
     pub fn error(&self, response: Response, method: &Method, target: &str, about: About<'_>) -> Error {
         let wait = retry_after(response.header("retry-after"));
         let status = response.status;
-        let answer = parse_answer(status, &response.beginning(limits::ERROR_BYTES));
+        let answer = Box::new(parse_answer(status, &response.beginning(limits::ERROR_BYTES)));
         let registry = self.registry.clone();
         let request = format!("{method} {}", without_query(target));
         let code = answer.code.as_deref().unwrap_or_default().to_owned();

@@ -39,7 +39,7 @@ pub enum Error {
         /// The full reference.
         reference: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// The registry knows no such repository.
     #[error("repository `{repository}` does not exist or needs a login ({answer})")]
@@ -47,7 +47,7 @@ pub enum Error {
         /// Registry and repository.
         repository: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// A blob that a manifest names is not there.
     #[error("blob {digest} is not in `{repository}` ({answer})")]
@@ -57,7 +57,7 @@ pub enum Error {
         /// Registry and repository.
         repository: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// The registry wants a login, or another one.
     #[error("{registry} refused to {action} `{repository}`: {tried} ({answer})")]
@@ -71,7 +71,7 @@ pub enum Error {
         /// Which credentials were tried, without the secret.
         tried: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// The login is known and may not do this.
     #[error("{registry} denied to {action} `{repository}`: {tried} ({answer})")]
@@ -85,7 +85,7 @@ pub enum Error {
         /// Which credentials were tried, without the secret.
         tried: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// A token ended while it was in use; the next try gets another.
     #[error("the login at {registry} expired during a transfer")]
@@ -99,7 +99,7 @@ pub enum Error {
         /// The registry.
         registry: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// Too many requests.
     #[error("{registry} limits the rate of requests{}: {tried} ({answer})", wait(*.retry_after))]
@@ -111,7 +111,7 @@ pub enum Error {
         /// Which credentials were used.
         tried: String,
         /// What the registry answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// No connection.
     #[error("cannot reach {host}")]
@@ -167,7 +167,7 @@ pub enum Error {
         /// Method and path.
         request: String,
         /// What it answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// The registry refused a request (4xx).
     #[error("{registry} refused {request} ({answer})")]
@@ -177,7 +177,7 @@ pub enum Error {
         /// Method and path.
         request: String,
         /// What it answered.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// The registry broke the protocol.
     #[error("{registry} broke the protocol at {request}: {what}")]
@@ -361,9 +361,12 @@ impl Error {
             Self::PlainHttp { host, .. } => vec![format!(
                 "if that is meant: --tls-verify=false, or for good `[[registry]]` with `prefix = \"{host}\"` and `insecure = true` in ~/.config/containers/registries.conf"
             )],
-            Self::Tls { host, .. } => vec![format!(
-                "for a private authority put its certificate into ~/.config/containers/certs.d/{host}/ca.crt"
-            )],
+            Self::Tls { host, .. } => vec![
+                format!(
+                    "for a private authority put its certificate into ~/.config/containers/certs.d/{host}/ca.crt"
+                ),
+                "to accept any certificate this once: --tls-verify=false".into(),
+            ],
             Self::Unreachable { host, .. } => vec![format!("check that the registry runs: curl -sI http://{host}/v2/")],
             Self::Corrupt { .. } => {
                 vec!["the registry or something in between served wrong bytes: try again, or pull from a mirror".into()]

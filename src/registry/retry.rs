@@ -55,7 +55,7 @@ mod tests {
             registry: "r".into(),
             retry_after: retry_after.map(Duration::from_secs),
             tried: String::new(),
-            answer: Answer::default(),
+            answer: Box::new(Answer::default()),
         }
     }
 

@@ -65,7 +65,7 @@ impl Sink for Client<'_> {
     }
 
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
-        Ok(self.has(descriptor)?)
+        self.has(descriptor)
     }
 
     fn put_blob(&self, descriptor: &Descriptor, data: &[u8]) -> Result<(), BoxError> {
@@ -129,7 +129,7 @@ impl Client<'_> {
         let path = endpoint.path(&format!("blobs/{digest}"));
         let found = with_retries(&self.settings, || {
             let about = About::Blob(&digest);
-            let response = endpoint.send(ApiRequest::new(Method::HEAD, path.as_str(), about))?;
+            let response = endpoint.send(ApiRequest::new(Method::HEAD, path.as_str()))?;
             match response.status {
                 200 => Ok(true),
                 404 => Ok(false),
@@ -164,7 +164,7 @@ impl Client<'_> {
         let path = endpoint.path(&format!("manifests/{selector}"));
         let about = About::Manifest(selector);
         with_retries(&self.settings, || {
-            let mut request = ApiRequest::new(Method::PUT, path.as_str(), about)
+            let mut request = ApiRequest::new(Method::PUT, path.as_str())
                 .header("content-type", manifest.media_type.as_str());
             request.payload = Payload::Bytes(&manifest.bytes);
             let response = endpoint.send(request)?;
@@ -187,7 +187,7 @@ impl Client<'_> {
 /// Ask for an upload session (202), or a mount (201).
 fn start(endpoint: &Endpoint, query: &str) -> Result<Response, Error> {
     let path = endpoint.path(&format!("blobs/uploads/{query}"));
-    let response = endpoint.send(ApiRequest::new(Method::POST, path.as_str(), About::Other))?;
+    let response = endpoint.send(ApiRequest::new(Method::POST, path.as_str()))?;
     match response.status {
         202 => Ok(response),
         201 if !query.is_empty() => Ok(response),
@@ -208,8 +208,8 @@ fn send_whole(
     payload: Payload<'_>,
 ) -> Result<(), Error> {
     let url = with_digest(session, digest);
-    let mut request = ApiRequest::new(Method::PUT, url.as_str(), About::Other)
-        .header("content-type", "application/octet-stream");
+    let mut request =
+        ApiRequest::new(Method::PUT, url.as_str()).header("content-type", "application/octet-stream");
     if matches!(&payload, Payload::Stream(_, size) if *size >= ANNOUNCE_BYTES) {
         request = request.header("expect", "100-continue");
     }
@@ -234,7 +234,7 @@ fn send_chunks(
     while at < size {
         let length = limits::CHUNK_BYTES.min(size - at);
         let mut chunk = data.take(length);
-        let mut request = ApiRequest::new(Method::PATCH, session.as_str(), About::Other)
+        let mut request = ApiRequest::new(Method::PATCH, session.as_str())
             .header("content-type", "application/octet-stream")
             .header("content-range", format!("{at}-{}", at + length - 1));
         request.payload = Payload::Stream(&mut chunk, length);

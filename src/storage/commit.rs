@@ -162,6 +162,9 @@ impl Stack {
     /// The true owner of a path, where the disk does not tell it.
     #[must_use]
     pub fn owner(&self, path: &Path) -> Option<Owner> {
+        if let Some(owner) = self.changes.get(path) {
+            return Some(owner);
+        }
         if self.layers.iter().all(|layer| layer.owners.is_empty()) {
             return None;
         }

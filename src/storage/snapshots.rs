@@ -46,6 +46,8 @@ pub struct Stack {
     pub layers: Vec<Snapshot>,
     /// Their diff ids.
     pub diff_ids: Vec<DiffId>,
+    /// True owners of what was changed on top and not committed yet, where the disk could not hold them.
+    pub changes: OwnerTable,
 }
 
 /// `meta.json`: written before the rename that publishes a snapshot, so a snapshot without it does not exist.
@@ -158,7 +160,7 @@ impl Store {
         if found.iter().any(Option::is_none) {
             self.make_missing(&wanted, &mut found, report)?;
         }
-        Ok(Stack { layers: found.into_iter().flatten().collect(), diff_ids })
+        Ok(Stack { layers: found.into_iter().flatten().collect(), diff_ids, changes: OwnerTable::default() })
     }
 
     /// A layer's snapshot, when there is one that can be used.

@@ -22,9 +22,14 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
 /// Every disposition and the mask back to what a fresh process has. The Rust runtime ignores `SIGPIPE`; a program
 /// must not inherit that.
 pub fn reset_all() {
+    // The kernel's own structure: handler, flags, restorer, mask; all zero is the default disposition. The C library's
+    // call refuses 32 and 33, which a caller may have ignored all the same.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid disposition; KILL, STOP and the C library's own two are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the structure is valid and outlives the call; KILL and STOP are refused, which does no harm.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8)
+        };
     }
     let none = set_of(&[]);
     // SAFETY: the set is valid, the old one is not asked for.

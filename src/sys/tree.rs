@@ -131,7 +131,7 @@ mod tests {
         symlink("../../canary", dir.path().join("t/a/link")).unwrap();
         symlink("..", dir.path().join("t/up")).unwrap();
         std::fs::write(dir.path().join("t/a/b/f"), "").unwrap();
-        std::fs::set_permissions(dir.path().join("t/a/b"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(dir.path().join("t/a/b"), std::fs::Permissions::from_mode(0o000)).unwrap();
         let top = File::open(dir.path()).unwrap();
         remove_all(&top, OsStr::new("t")).unwrap();
         remove_all(&top, OsStr::new("t")).unwrap();

@@ -196,7 +196,7 @@ impl ContainerFlags {
             labels.extend([values::label(text)?]);
         }
         if let Some(signal) = &self.stop_signal {
-            crate::runtime::signal::number(signal)?;
+            crate::ops::signal::number(signal)?;
         }
         let mut expose = Vec::new();
         for port in &self.expose {
@@ -266,7 +266,7 @@ impl ContainerFlags {
 
     fn host(&self, network: NetworkMode) -> Result<HostOptions, Error> {
         // Unknown capabilities are refused now and not when the container starts.
-        crate::runtime::capability::resolve(&self.cap_add, &self.cap_drop)?;
+        crate::ops::capability::resolve(&self.cap_add, &self.cap_drop)?;
         let mut host = HostOptions {
             network,
             privileged: self.privileged,

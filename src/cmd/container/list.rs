@@ -15,7 +15,7 @@ use crate::ops::container::Error;
 use crate::ops::container::log::Stream;
 use crate::ops::container::mounts::MountKind;
 use crate::ops::ps::{Row, network_name, state_word};
-use crate::storage::Status;
+use crate::ops::store::Status;
 use crate::ui::format::{Column, Listing, Template};
 use crate::ui::{Ui, words};
 

@@ -15,7 +15,7 @@ use crate::ops::container::{Error, values};
 use crate::ops::create::{Created, Request};
 use crate::ops::pull::{PullPolicy, PullRequest};
 use crate::ops::remote::RemoteOptions;
-use crate::storage::Store;
+use crate::ops::store::Store;
 use crate::ui::Ui;
 
 /// Arguments of `run`.

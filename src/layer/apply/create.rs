@@ -227,6 +227,36 @@ impl Unpacker<'_> {
             })
             .map_err(|errno| place.error("create hard link", errno))?;
             self.links.insert(place.real.clone(), target);
+            return Ok(());
+        }
+        self.own_link(entry, place, &target)
+    }
+
+    /// The last entry of a file speaks for it, also when it is a link: docker and containerd do so, GNU tar does not.
+    fn own_link(&mut self, entry: &Entry, place: &Place<'_>, target: &Path) -> Result<(), Error> {
+        let now = rustix::fs::statat(place.dir(), place.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| place.error("look at", errno))?;
+        let same = (now.st_uid, now.st_gid, now.st_mode & 0o7777) == (entry.uid, entry.gid, entry.mode);
+        let kind = FileType::from_raw_mode(now.st_mode);
+        if same || kind == FileType::Symlink {
+            return Ok(());
+        }
+        let chown =
+            |uid, gid| rustix::fs::chownat(place.dir(), place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        if self.options.mapped_ids > 1 && (now.st_uid, now.st_gid) != self.ids {
+            // `own` takes it that the file is as we make them.
+            let (uid, gid) = self.ids;
+            chown(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(|errno| place.error("set the owner of", errno))?;
+        }
+        let mode = self.own(entry, &place.real, kind.as_raw_mode(), chown)?;
+        rustix::fs::chmodat(place.dir(), place.name, Mode::from_raw_mode(mode), AtFlags::empty())
+            .map_err(|errno| place.error("set the mode of", errno))?;
+        if let Some(from) = self.find(target)? {
+            match self.applied.owners.get(&place.real) {
+                Some(owner) => self.applied.owners.insert(from.real, owner),
+                None => self.applied.owners.remove(&from.real),
+            }
         }
         Ok(())
     }

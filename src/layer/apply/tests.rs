@@ -70,6 +70,15 @@ fn hard_links_never_leave_the_layer() {
 }
 
 #[test]
+fn the_mode_of_a_hard_link_is_the_mode_of_its_file() {
+    let sandbox = Sandbox::new();
+    let (mut second, data) = link("l", "f");
+    second.mode = 0o4711;
+    sandbox.apply(&archive(&[file("f", "x"), (second, data)]), &own_options()).unwrap();
+    assert_eq!(sandbox.root().join("f").metadata().unwrap().mode() & 0o7777, 0o4711);
+}
+
+#[test]
 fn deletions_concern_the_layers_below() {
     let sandbox = Sandbox::new();
     let entries = [
@@ -167,7 +176,7 @@ fn what_the_disk_cannot_hold_is_remembered() {
         owned(file("user", "x"), 1000, 100, 0o6755),
         owned(file("gid", "x"), 0, 70_000, 0o6755),
         owned(dir("d"), 70_000, 0, 0o755),
-        link("other", "user"),
+        owned(link("other", "user"), 1000, 100, 0o6755),
         device("whiteout", Kind::CharDevice, (0, 0)),
         owned(file("again", "x"), 1000, 100, 0o755),
         owned(file("again", "x"), 0, 0, 0o755),

@@ -191,7 +191,7 @@ fn depth_costs_no_descriptors() {
     assert_eq!(listing(&tar).last().unwrap(), &path);
     let empty = Sandbox::new();
     assert_eq!(listing(&changes_tar(&empty.root(), &sandbox.root())).len(), 1501);
-    let fd = File::open(&sandbox.root()).unwrap();
+    let fd = File::open(sandbox.root()).unwrap();
     tree::remove_all(&fd, std::ffi::OsStr::new("d")).unwrap();
 }
 

@@ -90,7 +90,8 @@ fn names_and_sizes_come_from_where_they_should() {
     let long = "l".repeat(300);
     let long_nul = [long.as_bytes(), b"\0"].concat();
     let long_name = [(&*long, "1")];
-    let cases: Vec<(&str, Vec<u8>, &[(&str, &str)])> = vec![
+    type Case<'a> = (&'a str, Vec<u8>, &'a [(&'a str, &'a str)]);
+    let cases: Vec<Case<'_>> = vec![
         ("nothing", vec![], &[]),
         ("end only", end.clone(), &[]),
         ("one block of zeros at the end", [file("a", b"1"), vec![0; BLOCK]].concat(), &[("a", "1")]),

@@ -76,7 +76,7 @@ impl Source for TestImage {
         descriptor: &Descriptor,
         offset: u64,
     ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
-        let bytes = self.blob(&descriptor.digest().to_string()).ok_or("no such blob")?.to_vec();
+        let bytes = self.blob(descriptor.digest().as_ref()).ok_or("no such blob")?.to_vec();
         Ok((offset, Box::new(std::io::Cursor::new(bytes[usize::try_from(offset)?..].to_vec()))))
     }
 }

@@ -8,6 +8,11 @@ use std::time::Instant;
 
 use super::*;
 
+fn skipped(missing: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {missing} is missing");
+}
+
 /// A registry on a free port of loopback, stopped on drop.
 struct Registry {
     child: Child,
@@ -24,7 +29,7 @@ impl Registry {
             Some((user, password)) => {
                 let file = dir.path().join("htpasswd");
                 let Ok(made) = Command::new("htpasswd").args(["-Bbn", user, password]).output() else {
-                    eprintln!("SKIPPED: htpasswd (apache2-utils) is missing");
+                    skipped("htpasswd (apache2-utils)");
                     return None;
                 };
                 std::fs::write(&file, made.stdout).unwrap();
@@ -45,7 +50,7 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn();
         let Ok(child) = child else {
-            eprintln!("SKIPPED: docker-registry is missing");
+            skipped("docker-registry");
             return None;
         };
         let registry = Self { child, host: format!("127.0.0.1:{port}"), dir };
