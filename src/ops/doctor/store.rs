@@ -102,3 +102,14 @@ fn layering(cx: &Context, store: &Store) -> Check {
         Err(error) => Check::fail(name, error.to_string(), "`run` and RUN are not possible"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_have_names() {
+        assert_eq!(file_system_name(0xef53), "ext4");
+        assert_eq!(file_system_name(0x1234), "type 0x1234");
+    }
+}
