@@ -358,7 +358,7 @@ impl<'a> Build<'a> {
 
     pub(super) fn context_origin(&mut self, name: &str) -> Result<Origin, Error> {
         match self.named_context(name) {
-            Some(path) => self.sources.directory(path, Sources::own_ignore(path).as_deref()),
+            Some(path) => self.sources.directory(path, Sources::own_ignore(path)?.as_deref()),
             None => Err(Error::Rule(format!("unknown context {name}"))),
         }
     }

@@ -53,11 +53,14 @@ pub use interrupt::Interrupt;
 pub use parse::{parse, parse_triggers};
 pub use request::{Bases, Request};
 
+/// The largest file that [`read_inside`] reads, in bytes: an ignore file or a Dockerfile of this size is a mistake.
+const SMALL: u64 = 16 << 20;
+
 /// Read a small file of a directory that may come from anywhere: its links are followed inside the directory only.
 /// `None` when it is not there.
 ///
 /// # Errors
-/// When it is no regular file or cannot be read.
+/// When it is no regular file, is larger than 16 MiB, or cannot be read.
 pub fn read_inside(directory: &std::path::Path, name: &std::path::Path) -> std::io::Result<Option<Vec<u8>>> {
     use std::io::Read as _;
     use std::os::fd::AsFd as _;
@@ -71,6 +74,9 @@ pub fn read_inside(directory: &std::path::Path, name: &std::path::Path) -> std::
     }
     let file = beneath::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
     let mut bytes = Vec::new();
-    std::fs::File::from(file).read_to_end(&mut bytes)?;
+    std::fs::File::from(file).take(SMALL + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SMALL {
+        return Err(std::io::Error::other("it is larger than 16 MiB"));
+    }
     Ok(Some(bytes))
 }

@@ -11,7 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, Uid, flock};
-use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
+};
 
 use super::beneath::{self, kind};
 use super::copy::{Copier, CopyError, Rules};
@@ -256,7 +258,8 @@ impl<'a> Build<'a> {
         }
         let mut bound = path;
         if !mount.source.is_empty() && mount.from.is_none() {
-            bound = inside(&bound, &mount.source)?;
+            let part = inside(&bound, &mount.source)?;
+            bound = self.pinned(&part, mounts)?;
         }
         mounts.held.push(Held::Lock { _file: lock });
         Ok((place.clone(), (bind_op(bound, place, mount.read_only), true)))
@@ -301,6 +304,21 @@ impl<'a> Build<'a> {
             return Ok((path, fd));
         }
         Err(Error::Rule("too many users of one private cache".into()))
+    }
+
+    /// Mount a held directory where it can be bound from by a path that nobody else can change.
+    fn pinned(&self, held: &OwnedFd, mounts: &mut Mounts) -> Result<PathBuf, Error> {
+        let dir = self.shop.store.scratch_dir()?;
+        let point = dir.path().join("part");
+        let failed = |error: io::Error| cache_error(&point, error);
+        fs::create_dir(&point).map_err(failed)?;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = open_tree(held, "", flags).map_err(|errno| failed(errno.into()))?;
+        move_mount(&tree, "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|errno| failed(errno.into()))?;
+        mounts.held.push(Held::Mount { _point: MountPoint { path: point.clone(), _dir: dir } });
+        Ok(point)
     }
 
     /// What `from` names is the first content of a cache.
@@ -419,18 +437,20 @@ fn bind_op(source: PathBuf, target: String, read_only: bool) -> MountOp {
     MountOp::Bind { source, target, read_only, recursive: false, propagation: "rprivate".into() }
 }
 
-/// A path below a cache, its links followed inside it.
-fn inside(top: &Path, source: &str) -> Result<PathBuf, Error> {
+/// A directory below a cache, links followed inside it. What another build makes of the path meanwhile does not matter:
+/// it is held from here on, and opening it follows no link (CVE-2024-23651).
+fn inside(top: &Path, source: &str) -> Result<OwnedFd, Error> {
     let failed = |error: io::Error| cache_error(top, error);
     let root = fs::File::open(top).map_err(failed)?;
     let found = beneath::resolve(root.as_fd(), Path::new(source), true).map_err(failed)?;
-    match found.stat {
-        Some(_) => Ok(top.join(found.path)),
-        None => Err(Error::Input {
+    if found.stat.is_none() {
+        return Err(Error::Input {
             place: "cache".into(),
             source: CopyError::NotFound(Path::new(source.trim_start_matches('/')).to_owned()),
-        }),
+        });
     }
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    beneath::open(root.as_fd(), &found.path, flags, Mode::empty()).map_err(failed)
 }
 
 fn place_error(origin: &Origin, source: io::Error) -> Error {
@@ -439,4 +459,29 @@ fn place_error(origin: &Origin, source: io::Error) -> Error {
 
 fn cache_error(path: &Path, source: io::Error) -> Error {
     Error::Cache { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_cache_is_held_whatever_its_path_becomes() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        std::fs::create_dir_all(cache.join("a/b")).unwrap();
+        std::fs::create_dir_all(dir.path().join("outside/b")).unwrap();
+        std::fs::write(cache.join("a/b/ours"), "").unwrap();
+        symlink("/a/b", cache.join("link")).unwrap();
+        symlink("../outside/b", cache.join("out")).unwrap();
+        let held = inside(&cache, "/link").unwrap();
+        std::fs::rename(cache.join("a"), cache.join("old")).unwrap();
+        symlink("../outside", cache.join("a")).unwrap();
+        assert!(rustix::fs::statat(&held, "ours", rustix::fs::AtFlags::empty()).is_ok());
+        for source in ["/out", "/a/b", "../outside"] {
+            assert!(inside(&cache, source).is_err(), "{source}");
+        }
+    }
 }

@@ -107,9 +107,10 @@ impl<'a> Sources<'a> {
         Ok(Origin::Local(local))
     }
 
-    /// The ignore file at the root of a named context.
-    pub(super) fn own_ignore(path: &Path) -> Option<Vec<u8>> {
-        std::fs::read(path.join(".dockerignore")).ok()
+    /// The ignore file at the root of a named context; a link in its place does not lead out of it.
+    pub(super) fn own_ignore(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        let read = |source| Error::Read { place: path.join(".dockerignore").display().to_string(), source };
+        super::read_inside(path, Path::new(".dockerignore")).map_err(read)
     }
 
     /// The files of a stage or an image.

@@ -24,3 +24,4 @@ pub use diff::{DiffOptions, DiffStats, write_changes, write_upper};
 pub use error::Error;
 pub use owners::{Owner, OwnerTable};
 pub use verify::{HashingReader, HashingWriter, VerifiedReader};
+pub use whiteout::hides_all_below;

@@ -36,6 +36,14 @@ pub(super) fn marked(dir: impl AsFd) -> SysResult<Marked> {
     })
 }
 
+/// Whether an unpacked layer hides everything of the layers below it (`.wh..wh..opq` in its root).
+///
+/// # Errors
+/// When its root (not `O_PATH`) cannot be read.
+pub fn hides_all_below(root: impl AsFd) -> SysResult<bool> {
+    Ok(marked(root)? == Marked::Opaque)
+}
+
 /// Whether a name with this status, in a directory with this mark, is a whiteout.
 pub(super) fn is_whiteout(
     dir: impl AsFd,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,6 +184,7 @@ pub fn build(
 ) -> Result<Built, Error> {
     let full = prepare(cx, request)?;
     let store = super::store::write(cx, notice)?;
+    store.settle()?;
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(Arc::clone(&interrupt))?;
     let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
@@ -342,10 +343,19 @@ fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result<Option<Vec
     if let Some(dockerfile) = dockerfile {
         let mut name = dockerfile.as_os_str().to_owned();
         name.push(".dockerignore");
-        match std::fs::read(&name) {
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Ignore { path: name.into(), source }),
+        let path = PathBuf::from(name);
+        let plain = |below: &&Path| below.components().all(|part| matches!(part, Component::Normal(_)));
+        let read = match path.strip_prefix(directory).ok().filter(plain) {
+            // One that the context brings, link or not, does not lead out of it.
+            Some(below) => build::read_inside(directory, below),
+            None => match std::fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                other => other.map(Some),
+            },
+        };
+        let read = read.map_err(|source| Error::Ignore { path, source })?;
+        if read.is_some() {
+            return Ok(read);
         }
     }
     for name in [".dockerignore", ".containerignore"] {
@@ -499,5 +509,23 @@ mod tests {
         assert_eq!(read().unwrap(), b".dockerignore");
         write("D.dockerignore");
         assert_eq!(read().unwrap(), b"D.dockerignore");
+    }
+
+    #[test]
+    fn an_ignore_file_of_the_context_is_not_read_from_outside_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = dir.path().join("context");
+        std::fs::create_dir(&context).unwrap();
+        std::fs::write(dir.path().join("secret"), "secret").unwrap();
+        let ignore = context.join("D.dockerignore");
+        let read = || ignore_file(&context, Some(&context.join("D")));
+        std::os::unix::fs::symlink("../secret", &ignore).unwrap();
+        assert_eq!(read().unwrap(), None);
+        std::fs::remove_file(&ignore).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &ignore).unwrap();
+        assert_eq!(read().unwrap(), None);
+        std::fs::remove_file(&ignore).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &ignore, 0o600.into()).unwrap();
+        assert!(read().is_err());
     }
 }

@@ -144,8 +144,10 @@ fn unchanged(reference: &Reference, record: &ImageRecord, asked: bool) -> Pulled
 fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<Pulled, Error> {
     let reference = &request.reference;
     let failed = |source: BoxError| Error::Pull { reference: reference.to_string(), source };
-    let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
+    // A store that cannot be written fails before any request.
     let store = Store::open_writable(&cx.root, cx.abilities())?;
+    store.settle()?;
+    let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
     let before = store.find_image(&reference.to_string()).ok();
     let selection = Selection {
         from: reference.clone(),

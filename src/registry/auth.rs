@@ -242,6 +242,7 @@ impl Bearer {
             headers: Vec::new(),
             authorization: None,
             payload: Payload::Empty,
+            confidential: false,
             response_timeout: limits::RESPONSE_TIMEOUT,
             streaming: false,
         };
@@ -258,6 +259,7 @@ impl Bearer {
                 call.method = Method::POST;
                 call.headers.push(("content-type", "application/x-www-form-urlencoded".into()));
                 call.payload = Payload::Bytes(form.as_bytes());
+                call.confidential = true;
             }
             other => {
                 if let Some(Login::Password { user, password }) = other {

@@ -173,6 +173,7 @@ impl Endpoint {
                     Payload::Bytes(bytes) => Payload::Bytes(bytes),
                     Payload::Stream(reader, size) => Payload::Stream(*reader, *size),
                 },
+                confidential: false,
                 response_timeout: request.response_timeout,
                 streaming: request.streaming,
             };

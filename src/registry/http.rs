@@ -45,6 +45,8 @@ pub(super) struct Call<'a> {
     pub headers: Vec<(&'static str, String)>,
     pub authorization: Option<Secret>,
     pub payload: Payload<'a>,
+    /// The payload holds credentials, which are for this origin and no other.
+    pub confidential: bool,
     pub response_timeout: Duration,
     /// The response body may be of any length; otherwise it is a document that comes in reasonable time.
     pub streaming: bool,
@@ -133,8 +135,8 @@ impl Http {
     /// Send a request and follow redirects: at most five, never from https to http, never to an address that only an
     /// attacker would name, and without credentials once the origin has changed.
     pub fn send(&self, call: Call<'_>) -> Result<Response, Error> {
-        let Call { method, mut url, headers, mut authorization, mut payload, response_timeout, streaming } =
-            call;
+        let Call { method, mut url, headers, mut authorization, mut payload, confidential, .. } = call;
+        let Call { response_timeout, streaming, .. } = call;
         for _ in 0..=limits::REDIRECTS {
             let can_follow = payload.again().is_some();
             let single = Single {
@@ -154,6 +156,13 @@ impl Http {
             let Some(location) = redirect_of(&response).filter(|_| can_follow) else { return Ok(response) };
             let next = check_redirect(&response, &location)?;
             if Origin::of_url(&next).as_ref() != Some(&response.origin) {
+                if confidential {
+                    return Err(Error::Redirect {
+                        from: response.origin.host_port(),
+                        to: origin::without_query(&next),
+                        why: "it would take credentials to another host",
+                    });
+                }
                 authorization = None;
             }
             url = next;

@@ -67,7 +67,8 @@ impl Origin {
 
     /// The host as an address, when it is one.
     pub fn address(&self) -> Option<IpAddr> {
-        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+        let host = self.host.trim_end_matches('.');
+        host.trim_start_matches('[').trim_end_matches(']').parse().ok()
     }
 
     /// This machine itself: 127.0.0.0/8, `::1` or `localhost`.
@@ -88,7 +89,10 @@ impl Origin {
                     || ip.to_ipv4_mapped().is_some_and(forbidden_v4)
             }
             // Odd spellings of addresses (decimal, hexadecimal, short) have no business in an answer.
-            None => self.is_loopback() || self.host.rsplit('.').next().is_some_and(looks_numeric),
+            None => {
+                self.is_loopback()
+                    || self.host.trim_end_matches('.').rsplit('.').next().is_some_and(looks_numeric)
+            }
         }
     }
 
@@ -209,6 +213,8 @@ mod tests {
             "https://[::ffff:127.0.0.1]/",
             "https://localhost/",
             "https://a.localhost/",
+            "https://169.254.169.254./",
+            "https://2852039166./",
         ] {
             assert!(Origin::of_url(url).unwrap().is_suspicious_target(), "{url}");
         }

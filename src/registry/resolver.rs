@@ -128,7 +128,14 @@ fn dns(host: &str) -> Result<Vec<IpAddr>, BoxError> {
         options.attempts = options.attempts.clamp(1, 3);
         options.timeout = options.timeout.min(limits::RESOLVE_TIMEOUT / 3);
         let resolver = builder.build()?;
-        Ok(resolver.lookup_ip(host).await?.iter().collect())
+        match resolver.lookup_ip(host).await {
+            Ok(found) => Ok(found.iter().collect()),
+            // The library's words name its own types.
+            Err(error) if error.is_no_records_found() => {
+                Err("the name servers know no address for it".into())
+            }
+            Err(error) => Err(error.into()),
+        }
     })
 }
 

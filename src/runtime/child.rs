@@ -84,6 +84,9 @@ fn build_tree(root: BorrowedFd<'_>, plan: &Plan, teller: Teller<'_>) -> Result<(
     mount_change("/", Flags::DOWNSTREAM | Flags::REC).step("make", "the mounts our own")?;
     let mut scratch = if scratch_needed(plan) { Some(Scratch::new()?) } else { None };
     attach_over_root(root).step("attach", "the root")?;
+    if !plan.devices {
+        mounts::without_devices(root)?;
+    }
     let tree = Rootfs::new(root, Some(teller));
     let pts = mounts::mount_all(plan, &tree, &mut scratch)?;
     mounts::mask(&plan.masked_paths, &tree, scratch.as_mut())?;

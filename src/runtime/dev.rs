@@ -52,8 +52,12 @@ pub(super) fn mount_dev(
 ) -> Result<Pts, StepFailure> {
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let settings = [("mode", Some("755")), ("size", Some("65536k"))];
-    let dev = new_mount("tmpfs", &settings, nosuid | MountAttrFlags::MOUNT_ATTR_STRICTATIME)
-        .step("mount", "/dev")?;
+    let mut attrs = nosuid | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    if !plan.devices {
+        // The usual nodes are mounts of their own.
+        attrs |= MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
+    let dev = new_mount("tmpfs", &settings, attrs).step("mount", "/dev")?;
     let place = root.ensure(target, Kind::Directory, None).step("prepare", format!("`{target}`"))?;
     attach(dev.as_fd(), place.as_fd()).step("mount on", format!("`{target}`"))?;
     for (name, ..) in NODES {

@@ -88,11 +88,14 @@ pub(super) fn mount_all(
     for op in &plan.mounts {
         match op {
             MountOp::Bind { source, target, read_only, recursive, propagation } => {
-                let attrs = bind_attrs(*read_only, propagation).ok_or_else(|| {
+                let mut attrs = bind_attrs(*read_only, propagation).ok_or_else(|| {
                     failure("use", format!("the propagation `{propagation}`"), libc::EINVAL)
                 })?;
                 let subject = format!("`{}`", source.display());
                 let tree = open_source(source, *recursive).step("bind", &subject)?;
+                if !plan.devices && !shows_devices(source) && kind_of(&tree) == Ok(Kind::Directory) {
+                    attrs.set |= NO_DEV;
+                }
                 mount_setattr(tree.as_fd(), *recursive, attrs).step("bind", &subject)?;
                 attach_at(root, &tree, target)?;
             }
@@ -163,6 +166,19 @@ fn bind_attrs(read_only: bool, propagation: &str) -> Option<MountAttr> {
         _ => return None,
     };
     Some(MountAttr { set: if read_only { READ_ONLY } else { 0 }, propagation, ..MountAttr::default() })
+}
+
+/// Whether somebody who binds this wants the host's devices: `/dev`, what is in it, or all that is.
+fn shows_devices(source: &std::path::Path) -> bool {
+    let dev = std::path::Path::new("/dev");
+    source.starts_with(dev) || dev.starts_with(source)
+}
+
+/// Device files that lie in the root, of the image or made by the container, do nothing. Root's own container may make
+/// any, as no device cgroup stands behind it: with them it could reach the host's disks.
+pub(super) fn without_devices(root: BorrowedFd<'_>) -> Result<(), StepFailure> {
+    let attr = MountAttr { set: NO_DEV, ..MountAttr::default() };
+    mount_setattr(root, false, attr).step("forbid", "device files in the root")
 }
 
 /// A fresh proc shows only the container's processes. The kernel refuses it in a user namespace when the proc around us

@@ -30,6 +30,9 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Capabilities of the program.
     pub capabilities: Capabilities,
+    /// Device files in the root and in what is bound into it work. Without a device cgroup that is for programs that may
+    /// do what the user may.
+    pub devices: bool,
     /// System call filter.
     pub seccomp: Seccomp,
     /// `PR_SET_NO_NEW_PRIVS`.

@@ -124,6 +124,33 @@ fn exit_codes() {
     });
 }
 
+/// Root's container has `CAP_MKNOD` and no device cgroup behind it.
+#[test]
+fn device_files_reach_nothing() {
+    inside(|tree, _| {
+        let volume = tree.0.with_extension("volume");
+        std::fs::create_dir_all(&volume).unwrap();
+        let mut plan = plan(&[
+            "/bin/sh",
+            "-c",
+            "for dir in / /dev /dev/shm /vol; do
+               busybox mknod $dir/node c 1 3 2>/dev/null && echo x > $dir/node && echo wrote to $dir
+               busybox rm -f $dir/node
+             done 2>/dev/null; echo x > /dev/null && echo fine",
+        ]);
+        plan.mounts.push(MountOp::Bind {
+            source: volume.clone(),
+            target: "/vol".into(),
+            read_only: false,
+            recursive: true,
+            propagation: String::new(),
+        });
+        let said = tree.run(&plan).unwrap().1;
+        std::fs::remove_dir_all(&volume).unwrap();
+        assert_eq!(said, "fine\n");
+    });
+}
+
 #[test]
 fn what_a_program_sees() {
     inside(|tree, _| {

@@ -16,7 +16,7 @@ use super::{BlobWriter, Error, Method, Mounted, Stack, Store};
 use crate::image::NewLayer;
 use crate::layer::{self, Applied, DiffOptions, DiffStats, HashingWriter, Owner, OwnerTable, gzip_writer};
 use crate::oci::{DiffId, Digest, chain_ids, media_type};
-use crate::sys::{SysError, xattr};
+use crate::sys::{SysError, tree, xattr};
 
 /// Threads that compress.
 const THREADS: usize = 2;
@@ -133,13 +133,7 @@ impl Store {
         let mut skipped = seen.skipped.into_inner();
         skipped.sort_by(|a, b| b.cmp(a));
         for path in skipped {
-            let path = upper.join(path);
-            let gone = match fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => fs::remove_dir_all(&path),
-                Ok(_) => fs::remove_file(&path),
-                Err(_) => continue,
-            };
-            gone.map_err(|error| SysError::path("remove", &path, error))?;
+            tree::remove_path(&upper.join(path))?;
         }
         let dir = self.stage_dir("layer")?;
         fs::rename(upper, dir.join("fs")).map_err(|error| SysError::path("rename", upper, error))?;
@@ -197,7 +191,7 @@ enum Look {
 
 fn look(fs_root: &Path, path: &Path) -> Look {
     let mut at = fs_root.to_owned();
-    let mut hidden = false;
+    let mut hidden = is_opaque(&at);
     let mut components = path.components().peekable();
     while let Some(component) = components.next() {
         at.push(component);
@@ -213,7 +207,7 @@ fn look(fs_root: &Path, path: &Path) -> Look {
         if !meta.is_dir() {
             return Look::Hidden;
         }
-        hidden |= attribute(&at, "user.overlay.opaque").is_some_and(|value| value == b"y");
+        hidden |= is_opaque(&at);
     }
     Look::Here
 }
@@ -221,6 +215,10 @@ fn look(fs_root: &Path, path: &Path) -> Look {
 fn is_whiteout(path: &Path, meta: &fs::Metadata) -> bool {
     (meta.file_type().is_char_device() && meta.rdev() == 0)
         || (meta.is_file() && meta.len() == 0 && attribute(path, "user.overlay.whiteout").is_some())
+}
+
+fn is_opaque(dir: &Path) -> bool {
+    attribute(dir, "user.overlay.opaque").is_some_and(|value| value == b"y")
 }
 
 fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {

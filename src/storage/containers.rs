@@ -28,8 +28,8 @@ use super::layout::Layout;
 use super::lock::{LockMode, LockName};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
-use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file, sync_dir};
+use crate::sys::{SysError, tree};
 
 /// What never changes of a container, but its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,7 +77,14 @@ impl ContainerDir {
             }
             Err(error) => return Err(SysError::path("read", file, error).into()),
         };
-        let record = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: file, source })?;
+        let record: ContainerRecord =
+            serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: file.clone(), source })?;
+        // Paths are built from both.
+        if record.id != id || !is_name(&record.name) {
+            let (id, name) = (record.id.escape_debug(), record.name.escape_debug());
+            let what = format!("it says that it is `{id}` with the name `{name}`");
+            return Err(Error::Damaged { path: file, what });
+        }
         Ok(Some(Self { record, path, layout: layout.clone() }))
     }
 
@@ -108,7 +115,7 @@ impl ContainerDir {
         names.into_iter().try_for_each(|name| volumes::remove(&self.layout, name))
     }
 
-    /// Where the data of a volume lies.
+    /// Where the data of a volume lies that [`Store::volume`] gave.
     #[must_use]
     pub fn volume_data(&self, name: &str) -> PathBuf {
         self.layout.volume(name).join("_data")
@@ -143,6 +150,13 @@ fn disk_usage(top: PathBuf) -> u64 {
 /// 64 hex digits.
 fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Whether a container or volume may have this name: one plain file name, which cannot be taken for one of ours.
+fn is_name(text: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    first && text.len() < 256 && text.bytes().all(good)
 }
 
 /// How the name of a new container is found.
@@ -242,7 +256,7 @@ impl Store {
         match self.publish_container(&mut dir, name, durable) {
             Ok(lock) => Ok((dir, lock)),
             Err(error) => {
-                let _ = fs::remove_dir_all(&dir.path);
+                let _ = tree::remove_path(&dir.path);
                 Err(error)
             }
         }
@@ -326,7 +340,7 @@ impl Store {
                 && let Ok(_lock) = RunLock::new(&path)
                 && !path.join(RECORD).exists()
             {
-                let _ = fs::remove_dir_all(&path);
+                let _ = tree::remove_path(&path);
             }
         }
         let _names = self.lock(&LockName::Names, LockMode::Exclusive)?;
@@ -376,7 +390,7 @@ impl ContainerDir {
         }
         let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
         fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
-        let _ = fs::remove_dir_all(&trash);
+        let _ = tree::remove_path(&trash);
         drop(lock);
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::{ContainerDir, Error, Status, Store, layout};
 use crate::oci::{
     Descriptor, DiffId, Digest, ImageConfig, Parsed, RawManifest, Reference, chain_ids, digest_of,
 };
+use crate::sys::tree;
 
 /// Partial downloads that nobody touched for so long are given up.
 const PARTIAL_DAYS: u64 = 7;
@@ -240,7 +241,7 @@ impl Store {
         drop(alone);
         bytes += self.sweep_partials();
         // What cannot be removed with the ids we have now stays in the staging directory for a later sweep.
-        let _ = fs::remove_dir_all(trash);
+        let _ = tree::remove_path(&trash);
         Ok((gone, bytes))
     }
 

@@ -20,7 +20,8 @@ use rustix::mount::{
 use super::materialise::{Source, materialise};
 use super::unpack::open_dir;
 use super::{Error, Stack, Store};
-use crate::sys::{SysError, SysResult};
+use crate::layer::hides_all_below;
+use crate::sys::{SysError, SysResult, tree};
 
 /// The kernel stacks no more lower directories (`OVL_MAX_STACK`).
 const MAX_LOWERS: usize = 500;
@@ -185,12 +186,8 @@ impl Store {
             like_root_of(&upper, top)?;
         }
         // The kernel refuses a work directory that a volatile mount has left (work/incompat/volatile).
-        match fs::remove_dir_all(&work) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(SysError::path("clear", &work, error).into());
-            }
-            _ => make_dir(&work)?,
-        };
+        tree::remove_path(&work)?;
+        make_dir(&work)?;
         let (upper_dir, work_dir) = (open_dir(&upper)?, open_dir(&work)?);
         let writable = Upper { upper: &upper_dir, work: &work_dir, volatile };
         let root = if lowers.is_empty() {
@@ -255,12 +252,8 @@ impl Store {
         let rootfs = dir.join("rootfs");
         if !rootfs.exists() {
             let part = dir.join("rootfs.part");
-            match fs::remove_dir_all(&part) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(SysError::path("clear", &part, error).into());
-                }
-                _ => make_dir(&part)?,
-            };
+            tree::remove_path(&part)?;
+            make_dir(&part)?;
             let mut layers: Vec<Source> = stack.layers.iter().map(|layer| Source::new(&layer.fs)).collect();
             let upper = dir.join("upper");
             if upper.exists() {
@@ -280,11 +273,17 @@ impl Store {
 
 /// The directories of a stack, lowest first. A layer that comes twice (steps that did the same) is taken once, at its
 /// higher place: everything the lower one says is said again there, and the kernel refuses one directory twice (ELOOP).
+/// Nothing is taken from below a layer that hides all: the kernel does not look for the mark on the root of a lower one.
 pub(super) fn open_lowers(stack: &Stack) -> Result<Vec<File>, Error> {
     let mut seen = std::collections::BTreeSet::new();
     let mut lowers: Vec<File> = Vec::with_capacity(stack.layers.len());
     for layer in stack.layers.iter().rev().filter(|layer| seen.insert(&layer.fs)) {
-        lowers.push(open_dir(&layer.fs)?);
+        let dir = open_dir(&layer.fs)?;
+        let hides = hides_all_below(&dir)?;
+        lowers.push(dir);
+        if hides {
+            break;
+        }
     }
     lowers.reverse();
     Ok(lowers)

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Error, layout::Layout};
@@ -90,7 +90,13 @@ impl fmt::Display for LockName<'_> {
 
 /// Where a wait for a lock is announced, once it lasted a second.
 #[derive(Clone, Default)]
-pub struct Notice(Option<Arc<Tell>>);
+pub struct Notice(Option<Arc<Announcer>>);
+
+struct Announcer {
+    tell: Box<Tell>,
+    /// What was said already: nobody wants to read it again.
+    said: Mutex<Vec<String>>,
+}
 
 /// Takes a line for the user.
 type Tell = dyn Fn(&str) + Send + Sync;
@@ -98,13 +104,16 @@ type Tell = dyn Fn(&str) + Send + Sync;
 impl Notice {
     /// Announce by calling `tell`.
     pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(tell)))
+        Self(Some(Arc::new(Announcer { tell: Box::new(tell), said: Mutex::default() })))
     }
 
-    /// Say something.
+    /// Say something, once.
     pub fn say(&self, text: &str) {
-        if let Some(tell) = &self.0 {
-            tell(text);
+        let Some(announcer) = &self.0 else { return };
+        let mut said = announcer.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !said.iter().any(|line| line == text) {
+            said.push(text.to_owned());
+            (announcer.tell)(text);
         }
     }
 }

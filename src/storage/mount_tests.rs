@@ -97,7 +97,10 @@ fn two_layers() -> [TestLayer; 2] {
 }
 
 fn stacked(store: &Store) -> Stack {
-    let layers = two_layers();
+    stacked_of(store, &two_layers())
+}
+
+fn stacked_of(store: &Store, layers: &[TestLayer]) -> Stack {
     layers.iter().for_each(|layer| put(store, layer));
     let pairs: Vec<_> = layers.iter().map(TestLayer::pair).collect();
     store.stack_of(&pairs, &Silent).unwrap()
@@ -252,5 +255,24 @@ fn the_string_interface_of_older_kernels_gives_the_same_mount() {
         let usual = store.mount_read_only(&stack).unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", by_string.as_raw_fd()));
         assert_eq!(walk(&path), walk(&at(&usual)));
+    });
+}
+
+#[test]
+fn a_layer_that_hides_all_hides_all_below_it_however_it_is_shown() {
+    may_mount("a_layer_that_hides_all_hides_all_below_it_however_it_is_shown", || {
+        for (method, store, _dir) in both_ways() {
+            let [bottom, over] = two_layers();
+            let hides = layer(&[(".wh..wh..opq", ""), ("fresh/", ""), ("fresh/f", "f")]);
+            let stack = stacked_of(&store, &[bottom, over, hides, layer(&[("last", "l")])]);
+            let names = |at: &Path| walk(at).into_keys().map(|p| p.display().to_string()).collect::<Vec<_>>();
+            let expected = ["fresh", "fresh/f", "last"];
+            assert_eq!(names(&at(&store.mount_read_only(&stack).unwrap())), expected, "{method:?}");
+            let place = store.scratch_dir().unwrap();
+            let mounted = store.mount_writable(&stack, place.path(), true).unwrap();
+            assert_eq!(names(&at(&mounted)), expected, "{method:?}, to be written");
+            assert_eq!(stack.find(Path::new("etc/passwd")), None);
+            assert_eq!(stack.find(Path::new("fresh/f")), Some(2));
+        }
     });
 }

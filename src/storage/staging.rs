@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::lock::{LockMode, LockName, Locked, try_lock};
 use super::{Error, Store};
 use crate::oci::Digest;
-use crate::sys::{SysError, boot, flock};
+use crate::sys::{SysError, boot, flock, tree};
 
 /// The name of the lock file in a staging directory.
 const LEASE: &str = "lease";
@@ -35,7 +35,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         // A forked child that drops its copy must not take the parent's directory away.
         if std::process::id() == self.owner {
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = tree::remove_path(&self.path);
         }
     }
 }
@@ -91,7 +91,7 @@ impl Store {
         {
             let trash = self.sweep_staging(&staging, &alone)?;
             drop(alone);
-            let _ = fs::remove_dir_all(trash);
+            let _ = tree::remove_path(&trash);
         }
         Ok(staging)
     }

@@ -11,7 +11,7 @@ use super::snapshots::Marker;
 use super::{Error, Snapshot, Store};
 use crate::layer::{self, Applied, ApplyOptions, HashingReader, Lower, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
-use crate::sys::SysError;
+use crate::sys::{SysError, tree};
 
 /// The most entries of a layer.
 const MAX_ENTRIES: u64 = 10_000_000;
@@ -31,7 +31,7 @@ pub(super) struct Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = tree::remove_path(&self.dir);
     }
 }
 

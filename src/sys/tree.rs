@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::{SysError, SysResult};
@@ -49,12 +50,31 @@ fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirName>, Errno> {
 const MAX_DEPTH: u32 = 100;
 
 /// Remove a name and, when it is a directory, all below it. A name that is not there is no error. Links are removed,
-/// never followed. Directories of ours that forbid it are made accessible.
+/// never followed, and mounts are never entered: what somebody mounted below is not ours to remove. Directories of ours
+/// that forbid it are made accessible.
 ///
 /// # Errors
-/// When something cannot be removed.
+/// When something cannot be removed; `EXDEV` where something is mounted.
 pub fn remove_all(dir: impl AsFd, name: &OsStr) -> SysResult<()> {
     remove(dir.as_fd(), name).map_err(|errno| SysError::path("remove", name, errno))
+}
+
+/// [`remove_all`] of what a path names.
+///
+/// # Errors
+/// As [`remove_all`].
+pub fn remove_path(path: &Path) -> SysResult<()> {
+    let failed = |errno| SysError::path("remove", path, errno);
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(failed(Errno::INVAL));
+    };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat(rustix::fs::CWD, above, flags, Mode::empty()) {
+        Ok(dir) => remove(dir.as_fd(), name).map_err(failed),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
 }
 
 fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
@@ -99,22 +119,23 @@ fn empty(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, depth: u32, lifted: &mut u64)
 
 fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let usable = |fd: &OwnedFd| {
-        let mode = rustix::fs::fstat(fd)?.st_mode;
-        if mode & 0o300 != 0o300 { rustix::fs::fchmod(fd, Mode::RWXU) } else { Ok(()) }
-    };
-    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Ok(fd) => {
-            // Writable by mode or by capability: only an owner without the latter needs the bits, and may set them.
-            let _ = usable(&fd);
-            Ok(fd)
-        }
+    let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
             rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?;
-            rustix::fs::openat(dir, name, flags, Mode::empty())
+            rustix::fs::openat(dir, name, flags, Mode::empty())?
         }
-        Err(errno) => Err(errno),
+        other => other?,
+    };
+    let status = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE | StatxFlags::MODE)?;
+    // Linux 5.8 and later tell; overlay mounts of ordinary users need a later one.
+    if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(Errno::XDEV);
     }
+    if status.stx_mode & 0o300 != 0o300 {
+        // Writable by mode or by capability: only an owner without the latter needs the bits, and may set them.
+        let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
+    }
+    Ok(fd)
 }
 
 #[cfg(test)]
@@ -150,5 +171,31 @@ mod tests {
         }
         remove_all(&top, OsStr::new("deep")).unwrap();
         assert!(sorted_names(&top).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_mounted_below_is_not_removed() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not tried: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        let point = dir.path().join("t/a/point");
+        std::fs::create_dir_all(&precious).unwrap();
+        std::fs::write(precious.join("canary"), "").unwrap();
+        std::fs::create_dir_all(&point).unwrap();
+        // The same file system: only the mount tells.
+        if rustix::mount::mount_bind(&precious, &point).is_err() {
+            eprintln!("not tried: mounts are not allowed here");
+            return;
+        }
+        let refused = remove_path(&dir.path().join("t")).unwrap_err();
+        rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(refused.errno(), Some(libc::EXDEV));
+        assert!(precious.join("canary").exists());
+        remove_path(&dir.path().join("t")).unwrap();
+        remove_path(&dir.path().join("no/such")).unwrap();
+        assert!(!dir.path().join("t").exists());
     }
 }

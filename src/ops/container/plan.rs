@@ -59,6 +59,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Resul
         groups: account.groups.clone(),
         mounts: mounts(spec, facts, &hostname),
         read_only_root: host.read_only,
+        devices: host.privileged,
         capabilities: capabilities(host)?,
         seccomp: seccomp(host),
         no_new_privileges: host.security.no_new_privileges,
@@ -320,6 +321,6 @@ mod tests {
         let plan = plan(&spec, &facts(), &Account::default()).unwrap();
         assert_eq!(plan.seccomp, Seccomp::Unconfined);
         assert!(plan.masked_paths.is_empty() && plan.read_only_paths.is_empty());
-        assert!(plan.capabilities.bounding.contains(&21));
+        assert!(plan.capabilities.bounding.contains(&21) && plan.devices);
     }
 }

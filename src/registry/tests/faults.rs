@@ -277,6 +277,24 @@ fn identity_tokens_are_exchanged_by_post() {
 }
 
 #[test]
+fn an_identity_token_does_not_follow_a_redirect_to_another_host() {
+    let image = TestImage::new(10, &[10]);
+    let elsewhere = Server::start(|_| Reply::new(200).body(r#"{"access_token":"t"}"#));
+    let target = format!("http://{}/t", elsewhere.host);
+    let tokens = Server::start(move |_| Reply::new(307).header("location", target.clone()));
+    let (served, realm) = (image.clone(), tokens.host.clone());
+    let server = Server::start(move |request| match request.header("authorization") {
+        Some("Bearer t") => registry_reply(&served, request),
+        _ => Reply::new(401).header("www-authenticate", format!("Bearer realm=\"http://{realm}/t\"")),
+    });
+    let login = Login::Identity(Secret::new("refresh me"));
+    let settings = Settings { creds: Some(login), ..settings() };
+    let error = pull(&settings, &name(&server), &Bucket::default(), &Events::default()).unwrap_err();
+    assert!(matches!(registry_error(error), Error::Redirect { .. }));
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[test]
 fn a_mirror_comes_first_gets_no_credentials_and_may_fail() {
     let image = TestImage::new(10, &[1000]);
     let (served, broken) = (image.clone(), Counter::default());

@@ -130,3 +130,42 @@ fn volumes_are_made_once() {
     store.remove_volume("data").unwrap();
     assert!(store.volumes().unwrap().is_empty());
 }
+
+#[test]
+fn records_that_somebody_edited_name_no_path() {
+    let (dir, store) = store();
+    let canary = dir.path().join("canary");
+    fs::create_dir(&canary).unwrap();
+    let (made, lock) = create(&store, "a").unwrap();
+    drop(lock);
+    let file = made.path.join(RECORD);
+    let good = fs::read_to_string(&file).unwrap();
+    let id = made.record.id.as_str();
+    let other = "f".repeat(64);
+    for (from, to) in [
+        (id, "../../../canary"),
+        (id, other.as_str()),
+        ("\"name\":\"a\"", "\"name\":\"../../../canary\""),
+        ("\"name\":\"a\"", "\"name\":\"\""),
+        ("\"name\":\"a\"", "\"name\":[]"),
+        ("\"layers\"", "\"lay"),
+    ] {
+        let bad = good.replace(from, to);
+        assert_ne!(bad, good);
+        fs::write(&file, bad).unwrap();
+        for result in [store.find_container(&id[..8]), store.containers().map(|mut all| all.remove(0))] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. } | Error::Json { .. }), "{to}: {error}");
+        }
+    }
+    let volume = store.volume("data", false, "now").unwrap();
+    let file = volume.data.with_file_name("volume.json");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("data", "../../canary")).unwrap();
+    assert!(matches!(store.volumes(), Err(Error::Damaged { .. })));
+    for name in ["", ".", "..", "../../canary", "a/b", "/etc"] {
+        assert!(store.volume(name, true, "now").is_err(), "{name}");
+        assert!(store.remove_volume(name).is_err(), "{name}");
+        assert!(made.remove_volumes([name]).is_err(), "{name}");
+    }
+    assert!(canary.exists());
+}

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::layout::Layout;
 use crate::storage::{Error, LockMode, LockName, Store};
-use crate::sys::SysError;
 use crate::sys::atomic::Durability;
+use crate::sys::{SysError, tree};
 
 /// A directory that outlives containers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +32,7 @@ const RECORD: &str = "volume.json";
 
 impl Volume {
     fn read(layout: &Layout, name: &str) -> Result<Option<Self>, Error> {
+        check_name(layout, name)?;
         let dir = layout.volume(name);
         let path = dir.join(RECORD);
         let bytes = match fs::read(&path) {
@@ -39,7 +40,12 @@ impl Volume {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SysError::path("read", path, error).into()),
         };
-        let volume: Self = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source })?;
+        let volume: Self =
+            serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.clone(), source })?;
+        if volume.name != name {
+            let what = format!("it is in the place of `{name}` and says `{}`", volume.name.escape_debug());
+            return Err(Error::Damaged { path, what });
+        }
         Ok(Some(Self { data: dir.join("_data"), ..volume }))
     }
 }
@@ -80,7 +86,7 @@ impl Store {
         let mut volumes = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| SysError::path("read", &dir, error))?;
-            if let Some(name) = entry.file_name().to_str() {
+            if let Some(name) = entry.file_name().to_str().filter(|name| super::is_name(name)) {
                 volumes.extend(Volume::read(self.layout(), name)?);
             }
         }
@@ -99,16 +105,29 @@ impl Store {
 
 /// Without a store that is open for writing: a monitor removes the volumes of its own container only.
 pub(super) fn remove(layout: &Layout, name: &str) -> Result<(), Error> {
+    check_name(layout, name)?;
     let dir = layout.volume(name);
     let trash = layout.tmp().join(format!("removed-volume-{name}"));
     match fs::rename(&dir, &trash) {
         Ok(()) => {
-            let _ = fs::remove_dir_all(&trash);
+            let _ = tree::remove_path(&trash);
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(SysError::path("remove", dir, error).into()),
     }
+}
+
+/// Names come from the command line, where they are checked, and from the store's own records, which anybody may have
+/// edited: no path is built from one that is more than a file name.
+fn check_name(layout: &Layout, name: &str) -> Result<(), Error> {
+    if super::is_name(name) {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: layout.volumes(),
+        what: format!("`{}` is not a volume's name", name.escape_debug()),
+    })
 }
 
 fn is_empty(dir: &PathBuf) -> Result<bool, Error> {
