@@ -122,8 +122,8 @@ impl Failure {
         let mut last = String::new();
         while let Some(error) = next {
             let this = error.to_string();
-            // A transparent wrapper repeats its cause.
-            if this != last {
+            // A transparent wrapper repeats its cause, and some libraries' errors end with it.
+            if !last.ends_with(&this) {
                 text.push_str(": ");
                 text.push_str(&this);
             }

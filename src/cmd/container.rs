@@ -14,10 +14,14 @@ pub(super) use lifecycle::{
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, inspect, logs, ps};
 pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run, start};
 
+use std::io::Write;
+use std::ops::ControlFlow;
+
 use super::CmdError;
 use crate::context::Context;
 use crate::ops;
 use crate::ops::container::Error;
+use crate::ops::container::log::Stream;
 use crate::ops::store::Store;
 use crate::ui::Ui;
 
@@ -49,4 +53,18 @@ fn each(ui: &mut Ui, names: &[String], mut act: impl FnMut(&mut Ui, &str) -> Res
         }
     }
     code
+}
+
+/// Show a program's output: it is its own, and reaches the terminal as it was written. Says whether to go on.
+fn show(ui: &mut Ui, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
+    match stream {
+        Stream::Out => {
+            ui.bytes(bytes);
+            if ui.stdout_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+        Stream::Err => match std::io::stderr().write_all(bytes) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        },
+    }
 }

@@ -144,6 +144,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
             Some(error) => error.hints(),
             None => None
                 .or_else(|| error.downcast_ref().and_then(storage_hint))
+                .or_else(|| error.downcast_ref().and_then(container_hint))
                 .or_else(|| error.downcast_ref().map(userns_hint))
                 .or_else(|| error.downcast_ref().map(context_hint))
                 .or_else(|| error.downcast_ref().and_then(io_hint))
@@ -195,6 +196,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             let id = container.split_whitespace().next().unwrap_or(container);
             format!("remove the container first with `strate rm {id}`")
         }
+        E::SeveralNames { id, .. } => format!("`strate rmi -f {id}` removes all of its names"),
         E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
         E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
@@ -203,6 +205,19 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         }
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
         E::MissingBlob(_) | E::CorruptBlob { .. } => "pull or build the image again".to_owned(),
+        _ => return None,
+    })
+}
+
+fn container_hint(error: &ops::container::Error) -> Option<String> {
+    use ops::container::Error as E;
+    Some(match error {
+        E::NotRunning(name) => format!("`strate start {name}` starts it again"),
+        E::RemoveRunning(name) => format!("`strate rm -f {name}` kills it first"),
+        E::BindSource { source_path, source, .. } if source.errno() == Some(libc::ENOENT) => {
+            format!("`mkdir -p {}` makes it a directory, as `-v` would", source_path.display())
+        }
+        E::NotATerminal => "leave out -t, or run it on a terminal".to_owned(),
         _ => return None,
     })
 }

@@ -1,6 +1,5 @@
 //! Verbs of the image group.
 
-use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -397,10 +396,7 @@ pub(super) fn image_prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> Cmd
             false => "all dangling images",
         };
         ui.note(format_args!("WARNING! This will remove {which}."));
-        ui.note("Are you sure you want to continue? [y/N] ");
-        let mut answer = String::new();
-        let read = std::io::stdin().lock().read_line(&mut answer);
-        if read.is_err() || !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !crate::ui::prompt::agreed()? {
             return Ok(0);
         }
     }

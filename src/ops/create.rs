@@ -70,7 +70,9 @@ pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Resul
         return Err(Error::CidFileExists(path.clone()));
     }
     let name = request.name.as_deref().map(names::check).transpose()?;
-    check_sources(&request.overrides)?;
+    for mount in &request.overrides.mounts {
+        mount.ensure_source()?;
+    }
     let found = find_image(store, &request, helper)?;
     let image = store.image(&found.manifest)?;
     warn_platform(&request, &image, helper);
@@ -90,20 +92,6 @@ pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Resul
         return Err(error);
     }
     Ok(created)
-}
-
-/// Sources of bind mounts must be there; a container that is started again finds out when it starts.
-fn check_sources(overrides: &Overrides) -> Result<(), Error> {
-    for mount in &overrides.mounts {
-        if let MountKind::Bind { source } = &mount.kind {
-            rustix::fs::stat(source).map_err(|error| Error::BindSource {
-                source_path: source.clone(),
-                target: mount.target.clone(),
-                source: SysError::path("find", source, error),
-            })?;
-        }
-    }
-    Ok(())
 }
 
 fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Result<ImageRecord, Error> {

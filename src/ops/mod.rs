@@ -1,5 +1,6 @@
 //! Floor 5: one file per verb, its story told once from top to bottom.
 
+pub mod attach;
 pub mod build;
 pub mod commit;
 pub mod complete;

@@ -22,6 +22,8 @@ pub enum Outcome {
     Ended(u8),
     /// It runs in the background.
     Detached,
+    /// It ran before, and was to be attached to: [`attach`](super::attach::attach).
+    RanBefore,
 }
 
 /// A container that only waits for its streams.
@@ -58,7 +60,7 @@ pub fn first(cx: &Context, store: Store, created: Created, sig_proxy: bool) -> R
 pub fn again(cx: &Context, store: Store, text: &str, attach: bool, stdin: bool) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
     let Some(lock) = lock_unless_running(&dir)? else {
-        return if attach { Err(Error::Running(dir.record.name)) } else { Ok(Outcome::Detached) };
+        return Ok(if attach { Outcome::RanBefore } else { Outcome::Detached });
     };
     let spec = spec_of(&dir)?;
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
@@ -102,6 +104,9 @@ fn prepare(
     stack: &Stack,
 ) -> Result<(Mounted, Plan), Error> {
     let mounted = store.mount_writable(stack, &dir.path, spec.host.auto_remove)?;
+    for mount in spec.mounts.iter().filter(|mount| mount.make_source) {
+        mount.ensure_source()?;
+    }
     prepare_volumes(store, spec, mounted.root.as_fd())?;
     let account = account(mounted.root.as_fd(), &spec.config.user, &spec.host.group_add)?;
     check_mapped(cx, &account)?;

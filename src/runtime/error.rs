@@ -21,7 +21,7 @@ pub enum Error {
     #[error("cannot start the container")]
     Setup(#[source] StepFailure),
     /// The program exists but cannot be executed: exit code 126.
-    #[error("cannot execute `{program}`")]
+    #[error("{source}")]
     NotExecutable {
         /// The program.
         program: String,

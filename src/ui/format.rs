@@ -10,7 +10,7 @@ mod tests;
 
 pub use listing::{Column, Listing};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use gotmpl::{MissingKey, TemplateError};
@@ -87,9 +87,47 @@ fn there(fields: &[String]) -> String {
     if fields.is_empty() { String::new() } else { format!("; there are: {}", fields.join(", ")) }
 }
 
-/// The order of keys of the objects of a value, by the address of the map that stands for each: gotmpl's maps sort
-/// their keys, and `json` prints them as they came.
-type KeyOrder = Arc<Mutex<HashMap<usize, Vec<Arc<str>>>>>;
+/// Lists that docker's JSON has as `null` when they are empty, and that its templates print as `[]`.
+const NULL_LISTS: [&str; 27] = [
+    "Aliases",
+    "Args",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "Devices",
+    "DeviceRequests",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "Mounts",
+    "OnBuild",
+    "RepoDigests",
+    "RepoTags",
+    "SecurityOpt",
+    "Shell",
+    "Ulimits",
+    "VolumesFrom",
+    "Warnings",
+];
+
+/// What JSON knows of lists and maps and the template engine does not, by the address of what stands for each.
+#[derive(Debug, Default)]
+struct Origins {
+    /// The keys of each object as they came: gotmpl's maps sort theirs, and `json` prints them as they came.
+    keys: HashMap<usize, Vec<Arc<str>>>,
+    /// What was `null`: empty to a template, `null` again to `json`.
+    nulls: HashSet<usize>,
+}
+
+type KeyOrder = Arc<Mutex<Origins>>;
 
 /// A parsed `--format`.
 pub struct Template {
@@ -126,7 +164,7 @@ impl Template {
     /// # Errors
     /// [`FormatError::UnknownField`] or [`FormatError::Apply`].
     pub fn render(&self, value: &Value) -> Result<String, FormatError> {
-        self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        *self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Origins::default();
         let mut allowed: Vec<String> = Vec::new();
         loop {
             let data = self.convert(value, None, &allowed);
@@ -154,7 +192,7 @@ impl Template {
     /// empty, where they may be missing.
     fn convert(&self, value: &Value, name: Option<&str>, allowed: &[String]) -> gotmpl::Value {
         match value {
-            Value::Null => gotmpl::Value::Nil,
+            Value::Null => self.null(name),
             Value::Bool(value) => gotmpl::Value::Bool(*value),
             Value::Number(number) => match (number.as_i64(), number.as_u64()) {
                 (Some(value), _) => gotmpl::Value::Int(value),
@@ -170,7 +208,9 @@ impl Template {
                 let mut map: BTreeMap<Arc<str>, gotmpl::Value> = allowed
                     .iter()
                     .filter(|key| free || OPTIONAL_FIELDS.contains(&key.as_str()))
-                    .map(|key| (key.as_str().into(), gotmpl::Value::Nil))
+                    .map(|key| {
+                        (key.as_str().into(), if free { gotmpl::Value::Nil } else { self.null(Some(key)) })
+                    })
                     .collect();
                 let mut order = Vec::with_capacity(fields.len());
                 for (key, field) in fields {
@@ -179,11 +219,28 @@ impl Template {
                     map.insert(key, self.convert(field, Some(&order[order.len() - 1]), allowed));
                 }
                 let map = Arc::new(map);
-                let mut orders = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                orders.insert(Arc::as_ptr(&map).addr(), order);
+                let mut origins = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                origins.keys.insert(Arc::as_ptr(&map).addr(), order);
                 gotmpl::Value::Map(map)
             }
         }
+    }
+
+    /// A `null`: Go knows that a field is a list or a map also when it is nil, and prints `[]` or `map[]`.
+    fn null(&self, name: Option<&str>) -> gotmpl::Value {
+        let (address, value) = match name {
+            Some(name) if NULL_LISTS.contains(&name) => {
+                let list: Arc<[gotmpl::Value]> = Vec::new().into();
+                (list.as_ptr().addr(), gotmpl::Value::List(list))
+            }
+            Some(name) if FREE_MAPS.contains(&name) => {
+                let map = Arc::new(BTreeMap::new());
+                (Arc::as_ptr(&map).addr(), gotmpl::Value::Map(map))
+            }
+            _ => return gotmpl::Value::Nil,
+        };
+        self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner).nulls.insert(address);
+        value
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{sanitise, words};
 use crate::image::{Event, Reporter};
@@ -225,7 +225,7 @@ impl Progress {
             // Docker says `Downloading` on a terminal only; here it comes when it takes long.
             (Display::Plain, _) if layer.told.elapsed() >= REMIND => {
                 layer.told = Instant::now();
-                let progress = format!("{words} {}/{}", words::size(bytes), words::size(layer.size));
+                let progress = format!("{words} {}", words::moved(bytes, layer.size));
                 say(digest, &progress);
             }
             _ => {}
@@ -283,8 +283,11 @@ fn plain_style() -> ProgressStyle {
 }
 
 fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {msg:11} [{bar:50}] {decimal_bytes:>9}/{decimal_total_bytes}")
+    ProgressStyle::with_template("{prefix}: {msg:11} [{bar:50}]  {moved}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("moved", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            let _ = text.write_str(&words::moved(state.pos(), state.len().unwrap_or(0)));
+        })
         .progress_chars("=> ")
 }
 

@@ -18,6 +18,18 @@ pub fn line(question: &str) -> io::Result<Option<String>> {
     Ok((n > 0).then(|| text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
+/// Docker's question before something is removed; no answer is a no.
+///
+/// # Errors
+/// When stdin cannot be read.
+pub fn agreed() -> io::Result<bool> {
+    let answer = line("Are you sure you want to continue? [y/N] ")?;
+    if answer.is_none() {
+        ask("\n")?;
+    }
+    Ok(matches!(answer.as_deref().map(str::trim), Some("y" | "Y" | "yes")))
+}
+
 /// Ask for a secret without showing it. `None` when Ctrl-C or the end of input came instead.
 ///
 /// # Errors

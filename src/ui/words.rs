@@ -52,6 +52,13 @@ pub fn size(bytes: u64) -> String {
     scaled(bytes, 1000.0, 3, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
+/// How much of how much was moved, as docker shows it: `25.95MB/64.93MB`.
+#[must_use]
+pub fn moved(bytes: u64, total: u64) -> String {
+    let size = |bytes| scaled(bytes, 1000.0, 4, &["B", "kB", "MB", "GB", "TB", "PB", "EB"]);
+    format!("{}/{}", size(bytes), size(total))
+}
+
 /// A size in binary units with four significant digits, as docker shows memory: `7.655GiB`.
 #[must_use]
 pub fn memory(bytes: u64) -> String {
@@ -93,6 +100,13 @@ fn significant(value: f64, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_worded_as_docker_words_it() {
+        assert_eq!(moved(25_950_000, 64_930_000), "25.95MB/64.93MB");
+        assert_eq!(moved(0, 999), "0B/999B");
+        assert_eq!(moved(1_000, 1_234_567), "1kB/1.235MB");
+    }
 
     #[test]
     fn durations_are_worded_as_docker_words_them() {

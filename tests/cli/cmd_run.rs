@@ -135,3 +135,44 @@ fn a_container_keeps_its_changes_between_starts() {
     env.run(["rm", "counter"]).code(1);
     env.run(["rm", "-f", "counter"]).success();
 }
+
+#[test]
+fn start_attached_to_a_running_container_shows_it() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    let script = "echo early; while [ ! -e /go ]; do sleep 0.1; done; echo late; exit 7";
+    env.run(["run", "-d", "--name", "web", "--network", "none", &image, "sh", "-c", script]).success();
+    eventually("the first line", Duration::from_secs(20), || {
+        (env.run(["logs", "web"]).success().stdout == "early\n").then_some(())
+    });
+    let attached = env.spawn(["start", "-a", "web"]);
+    std::thread::sleep(Duration::from_secs(1));
+    env.run(["exec", "web", "touch", "/go"]).success();
+    attached.finish().code(7).prints("late").stderr_has("runs already");
+    env.run(["start", "web"]).success().prints("web");
+}
+
+#[test]
+fn a_missing_directory_is_made_for_v_and_refused_for_mount() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    let host = env.work().join("made/here");
+    let mount = format!("type=bind,src={},dst=/mnt", host.display());
+    env.run(["run", "--rm", "--network", "none", "--mount", &mount, &image, "true"])
+        .code(125)
+        .stderr_has("mkdir -p");
+    let volume = format!("{}:/mnt", host.display());
+    env.run(["run", "--rm", "--network", "none", "-v", &volume, &image, "touch", "/mnt/x"]).success();
+    assert!(host.join("x").exists());
+}
+
+#[test]
+fn templates_and_listings_word_things_as_docker_does() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    env.run(["create", "--name", "c", "--network", "none", &image, "sh", "-c", "echo a"]).success();
+    env.run(["inspect", "-f", "{{.Config.Entrypoint}} {{.HostConfig.Binds}}", "c"]).success().prints("[] []");
+    env.run(["inspect", "-f", "{{json .Config.Entrypoint}}", "c"]).success().prints("null");
+    env.run(["ps", "-a", "--no-trunc", "--format", "{{.Command}}"]).success().prints("\"sh -c 'echo a'\"");
+    env.run(["kill", "c"]).code(1).stderr_has("strate start c");
+}

@@ -116,11 +116,8 @@ pub(in crate::cmd) fn prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> C
     }
     if !args.force {
         ui.note("WARNING! This will remove all stopped containers.");
-        ui.note("Are you sure you want to continue? [y/N]");
-        let mut answer = String::new();
-        let _ = std::io::stdin().read_line(&mut answer);
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(1);
+        if !crate::ui::prompt::agreed()? {
+            return Ok(0);
         }
     }
     let pruned = ops::rm::prune(&writable(cx)?, &filter)?;

@@ -1,18 +1,14 @@
 //! `ps`, `logs`, `container inspect`.
 
-use std::io::Write;
-use std::ops::ControlFlow;
-
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::readable;
+use super::{readable, show};
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::ops;
 use crate::ops::container::Error;
-use crate::ops::container::log::Stream;
 use crate::ops::container::mounts::MountKind;
 use crate::ops::ps::{Row, network_name, state_word};
 use crate::ops::store::Status;
@@ -94,6 +90,17 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
     Ok(0)
 }
 
+/// A command line as docker lists it: arguments with blanks between single quotes.
+fn command_words<T: AsRef<str>>(args: &[T]) -> String {
+    let words = args.iter().map(AsRef::as_ref).enumerate().map(|(index, word)| {
+        match index > 0 && word.contains(' ') {
+            true => format!("'{word}'"),
+            false => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// One row in docker's fields, all of them texts.
 fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool) -> Value {
     let record = &row.dir.record;
@@ -114,7 +121,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool) -> Value {
     json!({
         "ID": if whole { record.id.as_str() } else { row.dir.short_id() },
         "Image": record.image_name,
-        "Command": format!("\"{}\"", short(&row.spec.args().join(" "), 20)),
+        "Command": format!("\"{}\"", short(&command_words(&row.spec.args()), 20)),
         "CreatedAt": words::local_time(&record.created),
         "RunningFor": words::ago(&record.created, now),
         "Status": status(row, now),
@@ -208,18 +215,7 @@ pub(in crate::cmd) fn logs(cx: &mut Context, ui: &mut Ui, args: LogsArgs) -> Cmd
     };
     let store = readable(cx)?;
     for name in &args.containers {
-        // A program's output is its own: it reaches the terminal as it was written.
-        let mut show = |stream: Stream, bytes: &[u8]| match stream {
-            Stream::Out => {
-                ui.bytes(bytes);
-                if ui.stdout_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            }
-            Stream::Err => match std::io::stderr().write_all(bytes) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            },
-        };
-        ops::logs::logs(&store, name, &request, &mut show)?;
+        ops::logs::logs(&store, name, &request, &mut |stream, bytes| show(ui, stream, bytes))?;
     }
     Ok(0)
 }
@@ -269,4 +265,16 @@ fn pretty(value: &Value) -> Result<String, serde_json::Error> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, format);
     serde::Serialize::serialize(value, &mut serializer)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_listed_as_docker_lists_them() {
+        assert_eq!(command_words(&["sh", "-c", "echo a"]), "sh -c 'echo a'");
+        assert_eq!(command_words(&["a b", "c"]), "a b c");
+        assert_eq!(command_words::<&str>(&[]), "");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::flags::ContainerFlags;
-use super::{each, failed, readable, writable};
+use super::{each, failed, readable, show, writable};
 use crate::cmd::{CmdError, CmdResult, registry};
 use crate::context::Context;
 use crate::image::BoxError;
@@ -104,7 +104,8 @@ pub(in crate::cmd) fn run(cx: &mut Context, ui: &mut Ui, args: RunArgs) -> CmdRe
     let outcome = ops::start::first(cx, store, created, args.sig_proxy).map_err(failed)?;
     match outcome {
         ops::start::Outcome::Ended(code) => Ok(code),
-        ops::start::Outcome::Detached => {
+        // A new container did not run before.
+        ops::start::Outcome::Detached | ops::start::Outcome::RanBefore => {
             ui.line(id);
             Ok(0)
         }
@@ -153,6 +154,14 @@ pub(in crate::cmd) fn start(cx: &mut Context, ui: &mut Ui, args: StartArgs) -> C
     match ops::start::again(cx, store, name, true, args.interactive).map_err(failed)? {
         ops::start::Outcome::Ended(code) => Ok(code),
         ops::start::Outcome::Detached => Ok(0),
+        ops::start::Outcome::RanBefore => {
+            ui.note(format_args!("{name} runs already: its output from here on is shown"));
+            if args.interactive {
+                ui.note("Standard input is not attached: it belongs to whoever started the container");
+            }
+            let store = readable(cx).map_err(failed)?;
+            ops::attach::attach(&store, name, &mut |stream, bytes| show(ui, stream, bytes)).map_err(failed)
+        }
     }
 }
 

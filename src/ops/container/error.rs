@@ -95,9 +95,6 @@ pub enum Error {
         /// How many ids there are.
         mapped: u32,
     },
-    /// The container runs.
-    #[error("container {0} is running")]
-    Running(String),
     /// A running container cannot be removed without force.
     #[error("cannot remove container {0}: it is running; stop it first or use --force")]
     RemoveRunning(String),

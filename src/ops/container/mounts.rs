@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, values::bad};
+use crate::sys::SysError;
 
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct Mount {
     /// Without the mounts below the source.
     #[serde(default)]
     pub non_recursive: bool,
+    /// A source of `-v` that is not there is made, a directory; one of `--mount` must be there. As in docker.
+    #[serde(default)]
+    pub make_source: bool,
 }
 
 impl Mount {
@@ -60,11 +64,32 @@ impl Mount {
 
     fn volume(name: &str, target: String) -> Self {
         let kind = MountKind::Volume { name: name.into(), anonymous: name.is_empty(), no_copy: false };
-        Self { kind, target, read_only: false, propagation: String::new(), non_recursive: false }
+        let propagation = String::new();
+        Self { kind, target, read_only: false, propagation, non_recursive: false, make_source: false }
     }
 
     fn bind(source: PathBuf, target: String) -> Self {
         Self { kind: MountKind::Bind { source }, ..Self::volume("", target) }
+    }
+
+    /// Make sure that the source of a bind is there.
+    ///
+    /// # Errors
+    /// [`Error::BindSource`]
+    pub fn ensure_source(&self) -> Result<(), Error> {
+        let MountKind::Bind { source } = &self.kind else { return Ok(()) };
+        let failed = |error| Error::BindSource {
+            source_path: source.clone(),
+            target: self.target.clone(),
+            source: error,
+        };
+        match rustix::fs::stat(source) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::NOENT) if self.make_source => {
+                std::fs::create_dir_all(source).map_err(|error| failed(SysError::path("make", source, error)))
+            }
+            Err(error) => Err(failed(SysError::path("find", source, error))),
+        }
     }
 }
 
@@ -119,6 +144,7 @@ pub fn volume_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
             "a volume's name is [a-zA-Z0-9][a-zA-Z0-9_.-]+; a directory of the host starts with `/`, `./` or `../`",
         ));
     };
+    mount.make_source = matches!(mount.kind, MountKind::Bind { .. });
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "rw" | "copy" | "cached" | "delegated" | "consistent" => {}
@@ -324,6 +350,17 @@ mod tests {
         for bad in ["", "a", "x:y", "/a:/", "/a:/b:odd", "a/b:/c", "a:b:c:d", ":/c", "a:/c", "/a:/.."] {
             assert!(flag(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_missing_source_is_made_for_v_and_refused_for_mount() {
+        let scratch = tempfile::tempdir().unwrap();
+        let source = scratch.path().join("a/b");
+        let missing = mount_flag(&format!("type=bind,src={},dst=/x", source.display()), Path::new("/"));
+        assert!(matches!(missing.unwrap().ensure_source(), Err(Error::BindSource { .. })));
+        assert!(!source.exists());
+        flag(&format!("{}:/x", source.display())).unwrap().ensure_source().unwrap();
+        assert!(source.is_dir());
     }
 
     #[test]

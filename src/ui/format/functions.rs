@@ -135,6 +135,8 @@ fn write_json(text: &mut String, value: &Value, order: &KeyOrder) {
         Value::Uint(value) => text.push_str(&value.to_string()),
         Value::Float(value) => text.push_str(&serde_json::Value::from(*value).to_string()),
         Value::String(value) => text.push_str(&quoted(value)),
+        Value::List(items) if was_null(order, items.as_ptr().addr()) => text.push_str("null"),
+        Value::Map(map) if was_null(order, Arc::as_ptr(map).addr()) => text.push_str("null"),
         Value::List(items) => {
             text.push('[');
             for (index, item) in items.iter().enumerate() {
@@ -144,9 +146,9 @@ fn write_json(text: &mut String, value: &Value, order: &KeyOrder) {
             text.push(']');
         }
         Value::Map(map) => {
-            let orders = order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let keys = orders.get(&Arc::as_ptr(map).addr()).cloned();
-            drop(orders);
+            let origins = order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let keys = origins.keys.get(&Arc::as_ptr(map).addr()).cloned();
+            drop(origins);
             let keys = keys.unwrap_or_else(|| map.keys().cloned().collect());
             text.push('{');
             for (index, key) in keys.iter().enumerate() {
@@ -158,6 +160,10 @@ fn write_json(text: &mut String, value: &Value, order: &KeyOrder) {
             text.push('}');
         }
     }
+}
+
+fn was_null(order: &KeyOrder, address: usize) -> bool {
+    order.lock().unwrap_or_else(std::sync::PoisonError::into_inner).nulls.contains(&address)
 }
 
 fn quoted(text: &str) -> String {

@@ -68,6 +68,24 @@ fn json_keeps_the_order_of_keys() {
 }
 
 #[test]
+fn null_is_an_empty_list_or_map_as_in_go() {
+    let value = json!({"Config": {"Entrypoint": null, "Volumes": null, "Cmd": [], "Pid": null}});
+    for (template, expected) in [
+        ("{{.Config.Entrypoint}}", "[]"),
+        ("{{.Config.Shell}}", "[]"),
+        ("{{.Config.Volumes}}", "map[]"),
+        ("{{.Config.Pid}}", "<no value>"),
+        ("{{len .Config.Entrypoint}}", "0"),
+        ("{{if .Config.Entrypoint}}yes{{else}}no{{end}}", "no"),
+        ("{{join .Config.Entrypoint \" \"}}{{range .Config.Volumes}}x{{end}}", ""),
+        ("{{json .Config.Entrypoint}} {{json .Config.Cmd}}", "null []"),
+        ("{{json .Config}}", r#"{"Entrypoint":null,"Volumes":null,"Cmd":[],"Pid":null}"#),
+    ] {
+        assert_eq!(render(template, &value).unwrap(), expected, "{template}");
+    }
+}
+
+#[test]
 fn a_label_is_a_method_of_rows() {
     let row = json!({"Labels": "a=1,b=x=y"});
     assert_eq!(render("{{.Label \"b\"}}|{{ .Label \"c\" }}", &row).unwrap(), "x=y|");
