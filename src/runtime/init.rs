@@ -26,6 +26,8 @@ pub(super) fn split() -> Result<(), StepFailure> {
 
 fn reap(program: i32, signals: &SignalReader) -> ! {
     close_everything_but(signals);
+    // The command line of the host's user, with its paths, is nobody's business in the container.
+    crate::sys::title::replace("strate-init");
     loop {
         let mut fds = [PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
         let _ = poll(&mut fds, None);

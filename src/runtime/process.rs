@@ -110,6 +110,9 @@ impl Process {
 pub fn spawn(root: BorrowedFd<'_>, plan: &Plan, stdio: Stdio) -> Result<Process, Error> {
     let flags = namespace_flags(plan);
     let (ours, theirs) = channel::pair()?;
+    if plan.init {
+        crate::sys::title::remember();
+    }
     let body = |teller: Teller<'_>| child::start(root, plan, &stdio, teller);
     if single_threaded() {
         let (forked, pidfd) = clone_process(flags)?;

@@ -14,6 +14,7 @@ pub mod mount_attr;
 pub mod ns;
 pub mod rootdir;
 pub mod signals;
+pub mod title;
 pub mod tree;
 pub mod tty;
 pub mod writeback;
