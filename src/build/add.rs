@@ -310,7 +310,7 @@ mod tests {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(kind);
             header.set_size(data.len() as u64);
-            header.set_mode(0o640);
+            header.set_mode(if kind == tar::EntryType::Directory { 0o750 } else { 0o640 });
             header.set_mtime(1_234_567_890);
             header.set_uid(0);
             header.set_gid(0);
