@@ -1,6 +1,6 @@
 //! Floor 0: the kernel, through thin safe wrappers. The only unsafe code of the crate lives here.
 //!
-//! What `rustix` or `nix` offers safely is called directly where it is needed; a wrapper stands here when the call
+//! What `rustix` offers safely is called directly where it is needed; a wrapper stands here when the call
 //! needs unsafe code, or when several floors share a small policy around it.
 
 pub mod atomic;
