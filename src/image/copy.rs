@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::copy_layers::copy_layers;
-use super::{BoxError, Event, LayerPlan, Reporter, Sink, Source, select_platform};
+use super::{BoxError, Event, LayerPlace, LayerPlan, Reporter, Sink, Source, select_platform};
 use crate::layer::VerifiedReader;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageId, Index, Manifest, Parsed, Platform, RawManifest, Reference,
@@ -13,14 +13,50 @@ use crate::oci::{
 /// What to copy.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// The name at the source.
-    pub from: Reference,
+    /// The image at the source.
+    pub from: What,
     /// The name at the sink; `None` leaves the image unnamed there.
     pub to: Option<Reference>,
-    /// The platform to choose from an index; `None` copies the index whole.
-    pub platform: Option<Platform>,
+    /// What to take of an index.
+    pub platforms: Platforms,
     /// How many layers move at once.
     pub jobs: usize,
+}
+
+/// Which image a copy starts from.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// A name, which the source resolves.
+    Name(Reference),
+    /// A manifest or index that the caller found at the source already.
+    Found {
+        /// How messages call it.
+        label: String,
+        /// Its descriptor.
+        target: Descriptor,
+    },
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Found { label, .. } => f.write_str(label),
+        }
+    }
+}
+
+/// What a copy takes of an index. A single image is taken whatever its platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platforms {
+    /// The one image that fits best; the name then stands for its manifest.
+    Best(Platform),
+    /// The index, with every image in it.
+    All,
+    /// The index, with the images that fit one of these; the others are named in it but not copied.
+    Only(Vec<Platform>),
+    /// The index alone: everything that it names is at the sink already, or is not wanted there.
+    IndexOnly,
 }
 
 /// What was copied.
@@ -116,7 +152,10 @@ pub fn copy(
     report: &dyn Reporter,
 ) -> Result<Copied, CopyError> {
     let copier = Copier { from, to, what, report, name: what.from.to_string() };
-    let resolved = from.resolve(&what.from).map_err(|source| copier.source_error(source))?;
+    let resolved = match &what.from {
+        What::Name(name) => from.resolve(name).map_err(|source| copier.source_error(source))?,
+        What::Found { target, .. } => target.clone(),
+    };
     let root = copier.manifest(&resolved)?;
     let mut copied = match copier.parse(&root)? {
         Parsed::Manifest(manifest) => copier.image(&root, &manifest)?,
@@ -142,9 +181,13 @@ impl Copier<'_> {
     /// One image: layers in parallel, config, manifest.
     fn image(&self, raw: &RawManifest, manifest: &Manifest) -> Result<Copied, CopyError> {
         let config_bytes = self.config(manifest)?;
-        let config = self.parse_config(manifest, &config_bytes)?;
-        let plans = self.plans(manifest, &config)?;
-        self.warn_of_platform(&config);
+        let plans = if is_image(manifest) {
+            let config = self.parse_config(manifest, &config_bytes)?;
+            self.warn_of_platform(&config);
+            self.plans(manifest, &config)?
+        } else {
+            self.artifact_plans(manifest)?
+        };
         let layers = copy_layers(self.from, self.to, &plans, self.what.jobs, self.report)?;
         let descriptor = manifest.config();
         if !self.to.has_blob(descriptor).map_err(|source| self.sink_error(source))? {
@@ -161,9 +204,20 @@ impl Copier<'_> {
     }
 
     fn index(&self, raw: &RawManifest, index: &Index) -> Result<Copied, CopyError> {
-        match &self.what.platform {
-            Some(platform) => self.chosen(raw, select_platform(index, platform)?),
-            None => self.whole_index(raw, index),
+        match &self.what.platforms {
+            Platforms::Best(platform) => self.chosen(raw, select_platform(index, platform)?),
+            Platforms::All => self.images_of(raw, index, index.manifests().iter().collect()),
+            Platforms::Only(wanted) => {
+                let mut chosen: Vec<&Descriptor> = Vec::new();
+                for platform in wanted {
+                    let child = select_platform(index, platform)?;
+                    if !chosen.contains(&child) {
+                        chosen.push(child);
+                    }
+                }
+                self.images_of(raw, index, chosen)
+            }
+            Platforms::IndexOnly => self.images_of(raw, index, Vec::new()),
         }
     }
 
@@ -183,12 +237,18 @@ impl Copier<'_> {
         Ok(copied)
     }
 
-    fn whole_index(&self, raw: &RawManifest, index: &Index) -> Result<Copied, CopyError> {
+    /// Some images of an index, then the index as it is.
+    fn images_of(
+        &self,
+        raw: &RawManifest,
+        index: &Index,
+        children: Vec<&Descriptor>,
+    ) -> Result<Copied, CopyError> {
         if index.manifests().len() > MAX_MANIFESTS {
             return Err(self.inconsistent("its index names more than 1024 manifests"));
         }
         let (mut moved, mut reused) = (Vec::new(), Vec::new());
-        for child in index.manifests() {
+        for child in children {
             let child = self.manifest(child)?;
             let Parsed::Manifest(manifest) = self.parse(&child)? else {
                 return Err(self.inconsistent("its index names another index"));
@@ -257,17 +317,22 @@ impl Copier<'_> {
     }
 
     fn parse_config(&self, manifest: &Manifest, bytes: &[u8]) -> Result<ImageConfig, CopyError> {
-        let media_type = manifest.config().media_type().to_string();
-        if ![media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&media_type.as_str()) {
-            return Err(self.inconsistent(&format!(
-                "it is not a container image: its config has the media type `{}`",
-                media_type.escape_default()
-            )));
-        }
         serde_json::from_slice(bytes).map_err(|source| CopyError::Config {
             digest: manifest.config().digest().to_string(),
             source: source.into(),
         })
+    }
+
+    /// The blobs of something that is no container image: moved, never unpacked.
+    fn artifact_plans(&self, manifest: &Manifest) -> Result<Vec<LayerPlan>, CopyError> {
+        if manifest.layers().len() > MAX_LAYERS {
+            return Err(self.inconsistent("it has more than 1024 blobs"));
+        }
+        Ok(manifest
+            .layers()
+            .iter()
+            .map(|descriptor| LayerPlan { descriptor: descriptor.clone(), place: None })
+            .collect())
     }
 
     /// Pair the manifest's layers with the config's diff ids.
@@ -293,19 +358,19 @@ impl Copier<'_> {
                 )));
             }
             self.digest(descriptor)?;
-            plans.push(LayerPlan {
-                descriptor: descriptor.clone(),
+            let place = LayerPlace {
                 diff_id: diff_ids[i].clone(),
                 chain_id: chain[i].clone(),
                 below: diff_ids[..i].to_vec(),
-            });
+            };
+            plans.push(LayerPlan { descriptor: descriptor.clone(), place: Some(place) });
         }
         Ok(plans)
     }
 
     /// A single image is taken at its word, but a platform that was asked for and not got is said.
     fn warn_of_platform(&self, config: &ImageConfig) {
-        let Some(wanted) = &self.what.platform else { return };
+        let Platforms::Best(wanted) = &self.what.platforms else { return };
         if config.os.is_empty() || config.architecture.is_empty() {
             return;
         }
@@ -333,6 +398,18 @@ impl Copier<'_> {
         let name = self.what.to.as_ref().map_or_else(|| self.name.clone(), ToString::to_string);
         CopyError::Sink { reference: name, source }
     }
+}
+
+/// Whether a manifest is a container image and not some other artifact (image-spec, manifest, `artifactType`).
+/// BuildKit's attestations have an image's config, and documents where layers would be.
+fn is_image(manifest: &Manifest) -> bool {
+    let config = manifest.config().media_type().to_string();
+    let document = |layer: &Descriptor| {
+        let kind = layer.media_type().to_string();
+        kind.ends_with("+json") || kind.ends_with("/json")
+    };
+    [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&config.as_str())
+        && !manifest.layers().iter().any(document)
 }
 
 #[cfg(test)]

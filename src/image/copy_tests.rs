@@ -165,9 +165,9 @@ fn image(layers: &[&[u8]], diff_ids: usize) -> Memory {
 fn run(from: &Memory, to: &Kept, platform: Option<&str>) -> Result<Copied, CopyError> {
     let name = Reference::parse("127.0.0.1:5000/a").unwrap();
     let what = Selection {
-        from: name.clone(),
+        from: What::Name(name.clone()),
         to: Some(name),
-        platform: platform.map(|p| p.parse().unwrap()),
+        platforms: platform.map_or(Platforms::All, |p| Platforms::Best(p.parse().unwrap())),
         jobs: 3,
     };
     copy(from, to, &what, &Silent)

@@ -4,17 +4,19 @@
 
 mod copy;
 mod copy_layers;
+mod location;
 mod mutate;
 mod report;
 mod select;
 mod sink;
 mod source;
 
-pub use copy::{Copied, CopyError, INDEX_DIGEST_ANNOTATION, Selection, copy};
+pub use copy::{Copied, CopyError, INDEX_DIGEST_ANNOTATION, Platforms, Selection, What, copy};
+pub use location::{Location, LocationError};
 pub use mutate::{Edit, NewLayer, append};
 pub use report::{Event, Reporter, Silent};
 pub use select::{SelectError, select_platform};
-pub use sink::{LayerPlan, LayerState, Sink};
+pub use sink::{LayerPlace, LayerPlan, LayerState, Sink};
 pub use source::Source;
 
 /// The error of a place: boxed, because `copy` works between any two. `cmd::error` downcasts it again.

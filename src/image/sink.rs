@@ -10,6 +10,13 @@ use crate::oci::{ChainId, Descriptor, DiffId, RawManifest, Reference};
 pub struct LayerPlan {
     /// The compressed blob.
     pub descriptor: Descriptor,
+    /// What it is in its image's file system; `None` for a blob of an artifact, which is kept as it is.
+    pub place: Option<LayerPlace>,
+}
+
+/// A layer's place in its image's file system.
+#[derive(Debug, Clone)]
+pub struct LayerPlace {
     /// The digest of the uncompressed tar, from the config.
     pub diff_id: DiffId,
     /// This layer on top of all below it.

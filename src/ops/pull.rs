@@ -2,7 +2,7 @@
 
 use super::remote::{RemoteOptions, inner};
 use crate::context::Context;
-use crate::image::{BoxError, Event, Reporter, Selection, copy};
+use crate::image::{BoxError, Event, Platforms, Reporter, Selection, What, copy};
 use crate::oci::{Digest, ImageId, Platform, Reference};
 use crate::registry::{self, Action, Client};
 use crate::storage::{self, ImageRecord, Store};
@@ -150,9 +150,9 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
     let before = store.find_image(&reference.to_string()).ok();
     let selection = Selection {
-        from: reference.clone(),
+        from: What::Name(reference.clone()),
         to: Some(reference.clone()),
-        platform: Some(request.platform.clone().unwrap_or_else(Platform::host)),
+        platforms: Platforms::Best(request.platform.clone().unwrap_or_else(Platform::host)),
         jobs: JOBS,
     };
     copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;

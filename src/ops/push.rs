@@ -6,7 +6,7 @@ use std::io::Read;
 use super::pull::JOBS;
 use super::remote::{RemoteOptions, inner};
 use crate::context::Context;
-use crate::image::{BoxError, Reporter, Selection, Source, copy};
+use crate::image::{BoxError, Platforms, Reporter, Selection, Source, What, copy};
 use crate::oci::{Descriptor, Digest, RawManifest, Reference, digest_of};
 use crate::registry::{self, Action, Client};
 use crate::storage::{self, ImageRecord, Store};
@@ -82,8 +82,12 @@ pub fn push(cx: &Context, request: &PushRequest, report: &dyn Reporter) -> Resul
     let mounts = mounts(&store, &reference)?;
     let client =
         Client::new(&request.remote.settings(cx), &reference, Action::Push, report)?.with_mounts(mounts);
-    let selection =
-        Selection { from: reference.clone(), to: Some(reference.clone()), platform: None, jobs: JOBS };
+    let selection = Selection {
+        from: What::Name(reference.clone()),
+        to: Some(reference.clone()),
+        platforms: Platforms::All,
+        jobs: JOBS,
+    };
     let local = Local { store: &store, record: &record };
     let copied = copy(&local, &client, &selection, report)
         .map_err(|error| Error::Push { reference: reference.to_string(), source: inner(error) })?;

@@ -16,7 +16,7 @@ use super::facts::{LayerFact, diff_id_of, layer_error};
 use super::lock::{LockMode, LockName, lock};
 use super::unpack::Unpacked;
 use super::{Error, Store};
-use crate::image::{BoxError, Event, LayerPlan, LayerState, Reporter, Sink, Source};
+use crate::image::{BoxError, Event, LayerPlace, LayerPlan, LayerState, Reporter, Sink, Source};
 use crate::layer;
 use crate::oci::{Descriptor, Digest, Hasher, Parsed, RawManifest, Reference, chain_ids, digest_of};
 use crate::sys::SysError;
@@ -50,7 +50,7 @@ impl Source for Store {
 impl Sink for Store {
     fn layer_state(&self, layer: &LayerPlan) -> Result<LayerState, BoxError> {
         let digest = digest_of(&layer.descriptor)?;
-        self.pin([&digest, &layer.diff_id.0, &layer.chain_id.0])?;
+        self.pin_layer(layer, &digest)?;
         if self.layer_is_here(layer, &digest)? {
             return Ok(LayerState::Complete);
         }
@@ -68,7 +68,7 @@ impl Sink for Store {
         report: &dyn Reporter,
     ) -> Result<(), BoxError> {
         let digest = digest_of(&layer.descriptor)?;
-        self.pin([&digest, &layer.diff_id.0, &layer.chain_id.0])?;
+        self.pin_layer(layer, &digest)?;
         let say = |text: &str| report.event(Event::Note(text.to_owned()));
         let _lock = lock(&self.layout, &LockName::Blob(&digest), LockMode::Exclusive, &say)?;
         if self.layer_is_here(layer, &digest)? {
@@ -118,18 +118,26 @@ impl Sink for Store {
 }
 
 impl Store {
+    fn pin_layer(&self, layer: &LayerPlan, digest: &Digest) -> Result<(), Error> {
+        match &layer.place {
+            Some(place) => self.pin([digest, &place.diff_id.0, &place.chain_id.0]),
+            None => self.pin([digest]),
+        }
+    }
+
     /// Whether a layer's blob is here and is known to be the tar that the plan says.
     fn layer_is_here(&self, layer: &LayerPlan, digest: &Digest) -> Result<bool, Error> {
         if !Store::has_blob(self, digest, layer.descriptor.size())? {
             return Ok(false);
         }
+        let Some(place) = &layer.place else { return Ok(true) };
         let Ok(fact) = self.known_layer(&layer.descriptor) else {
             return Ok(false); // damaged: fetched again
         };
-        if fact.diff_id == layer.diff_id {
+        if fact.diff_id == place.diff_id {
             return Ok(true);
         }
-        let source = layer::Error::Digest { expected: layer.diff_id.0.clone(), found: fact.diff_id.0 };
+        let source = layer::Error::Digest { expected: place.diff_id.0.clone(), found: fact.diff_id.0 };
         Err(Error::Layer { digest: digest.clone(), source })
     }
 
@@ -171,6 +179,8 @@ struct Transfer<'a> {
 enum Consumed {
     Unpacked(Unpacked),
     Hashed(LayerFact),
+    /// No layer: a blob of an artifact.
+    Kept,
 }
 
 impl<'a> Transfer<'a> {
@@ -194,12 +204,13 @@ impl<'a> Transfer<'a> {
     fn run(mut self, data: &mut dyn Read, report: &dyn Reporter) -> Result<(), Error> {
         let (sender, receiver) = sync_channel(QUEUE);
         let (store, digest) = (self.store, self.digest.clone());
+        let is_layer = self.plan.place.is_some();
         let mut broke = false;
         let result = std::thread::scope(|scope| {
             let source = Chunks { receiver, chunk: Vec::new(), at: 0, taken: 0, digest, report };
             let worker = std::thread::Builder::new()
                 .name("unpack".into())
-                .spawn_scoped(scope, move || consume(store, source))
+                .spawn_scoped(scope, move || consume(store, source, is_layer))
                 .map_err(|error| SysError::new("start", "a thread", error))?;
             let fed = self.feed(data, sender, report);
             let consumed = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -277,41 +288,49 @@ impl<'a> Transfer<'a> {
 
     /// Both digests are right: blob, what is known of it, snapshot.
     fn publish(&self, consumed: Consumed) -> Result<(), Error> {
-        let fact = match &consumed {
-            Consumed::Unpacked(unpacked) => unpacked.fact(),
-            Consumed::Hashed(fact) => fact.clone(),
+        let (fact, unpacked) = match consumed {
+            Consumed::Unpacked(unpacked) => (Some(unpacked.fact()), Some(unpacked)),
+            Consumed::Hashed(fact) => (Some(fact), None),
+            Consumed::Kept => (None, None),
         };
-        if fact.diff_id != self.plan.diff_id {
-            let (expected, found) = (self.plan.diff_id.0.clone(), fact.diff_id.0);
+        if let (Some(place), Some(fact)) = (&self.plan.place, &fact)
+            && fact.diff_id != place.diff_id
+        {
+            let (expected, found) = (place.diff_id.0.clone(), fact.diff_id.0.clone());
             return Err(self.failed(layer::Error::Digest { expected, found }));
         }
         self.store.publish_blob(self.out.file(), &self.path, &self.digest)?;
-        self.store.remember_layer(&self.digest, &fact);
-        match consumed {
-            Consumed::Unpacked(unpacked) => self.publish_snapshot(unpacked),
-            Consumed::Hashed(_) => Ok(()),
+        if let Some(fact) = &fact {
+            self.store.remember_layer(&self.digest, fact);
+        }
+        match (unpacked, &self.plan.place) {
+            (Some(unpacked), Some(place)) => self.publish_snapshot(unpacked, place),
+            _ => Ok(()),
         }
     }
 
-    fn publish_snapshot(&self, mut unpacked: Unpacked) -> Result<(), Error> {
-        let (store, plan) = (self.store, self.plan);
-        let _lock = store.lock(&LockName::Layer(&plan.diff_id.0), LockMode::Exclusive)?;
-        if store.find_snapshot(&plan.diff_id, &plan.chain_id)?.is_some() {
+    fn publish_snapshot(&self, mut unpacked: Unpacked, place: &LayerPlace) -> Result<(), Error> {
+        let store = self.store;
+        let _lock = store.lock(&LockName::Layer(&place.diff_id.0), LockMode::Exclusive)?;
+        if store.find_snapshot(&place.diff_id, &place.chain_id)?.is_some() {
             return Ok(());
         }
         if unpacked.applied.stands_alone() {
-            return store.publish_snapshot(&unpacked, &plan.diff_id.0).map(drop);
+            return store.publish_snapshot(&unpacked, &place.diff_id.0).map(drop);
         }
-        let below = chain_ids(&plan.below);
-        let below = plan.below.iter().zip(&below).map(|(diff, chain)| store.find_snapshot(diff, chain));
+        let below = chain_ids(&place.below);
+        let below = place.below.iter().zip(&below).map(|(diff, chain)| store.find_snapshot(diff, chain));
         let Some(below) = below.collect::<Result<Option<Vec<_>>, Error>>()? else { return Ok(()) };
         store.complete(&mut unpacked, &below)?;
-        store.publish_snapshot(&unpacked, &plan.chain_id.0).map(drop)
+        store.publish_snapshot(&unpacked, &place.chain_id.0).map(drop)
     }
 }
 
 /// The second thread: decompress, hash, unpack where that is possible.
-fn consume(store: &Store, source: Chunks<'_>) -> Result<Consumed, layer::Error> {
+fn consume(store: &Store, mut source: Chunks<'_>, is_layer: bool) -> Result<Consumed, layer::Error> {
+    if !is_layer {
+        return io::copy(&mut source, &mut io::sink()).map(|_| Consumed::Kept).map_err(layer_error);
+    }
     if store.abilities.is_some_and(|a| a.unpack) {
         return store.unpack(Box::new(source)).map(Consumed::Unpacked);
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 
 use super::*;
-use crate::image::{Edit, LayerPlan, LayerState, NewLayer, Silent, Sink, Source};
+use crate::image::{Edit, LayerPlace, LayerPlan, LayerState, NewLayer, Silent, Sink, Source};
 use crate::oci::{
     Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, chain_ids, descriptor, media_type,
 };
@@ -33,7 +33,15 @@ pub(super) struct TestLayer {
 
 impl TestLayer {
     pub(super) fn pair(&self) -> (Descriptor, DiffId) {
-        (self.plan.descriptor.clone(), self.plan.diff_id.clone())
+        (self.plan.descriptor.clone(), self.diff_id())
+    }
+
+    fn place(&mut self) -> &mut LayerPlace {
+        self.plan.place.as_mut().unwrap()
+    }
+
+    pub(super) fn diff_id(&self) -> DiffId {
+        self.plan.place.as_ref().unwrap().diff_id.clone()
     }
 
     fn digest(&self) -> Digest {
@@ -70,7 +78,10 @@ pub(super) fn layer(entries: &[(&str, &str)]) -> TestLayer {
     let diff_id = DiffId(Digest::sha256(&tar));
     let descriptor = descriptor(media_type::OCI_LAYER_GZIP, &Digest::sha256(&blob), blob.len() as u64);
     let chain_id = chain_ids(std::slice::from_ref(&diff_id)).remove(0);
-    TestLayer { blob, plan: LayerPlan { descriptor, diff_id, chain_id, below: Vec::new() } }
+    TestLayer {
+        blob,
+        plan: LayerPlan { descriptor, place: Some(LayerPlace { diff_id, chain_id, below: Vec::new() }) },
+    }
 }
 
 pub(super) fn put(store: &Store, layer: &TestLayer) {
@@ -87,7 +98,7 @@ pub(super) fn image(store: &Store, name: Option<&str>, layers: &[&TestLayer], co
         base_layers: Vec::new(),
         new_layers: layers
             .iter()
-            .map(|l| NewLayer { descriptor: l.plan.descriptor.clone(), diff_id: l.plan.diff_id.clone() })
+            .map(|l| NewLayer { descriptor: l.plan.descriptor.clone(), diff_id: l.diff_id() })
             .collect(),
         history: vec![History {
             created: Some("2024-05-06T07:08:09Z".into()),
@@ -145,7 +156,7 @@ fn a_layer_arrives_verified_and_unpacked() {
     assert_eq!(store.layer_state(&layer.plan).unwrap(), LayerState::Missing { partial: 0 });
     put(&store, &layer);
     assert_eq!(store.layer_state(&layer.plan).unwrap(), LayerState::Complete);
-    assert_eq!(files(&store.layout().snapshots()), [layout::file_name(&layer.plan.diff_id.0)]);
+    assert_eq!(files(&store.layout().snapshots()), [layout::file_name(&layer.diff_id().0)]);
     assert_eq!(files(&store.layout().partials()), [""; 0]);
     let stack = store.stack_of(&[layer.pair()], &Silent).unwrap();
     assert_eq!(fs::read_to_string(stack.layers[0].fs.join("etc/hosts")).unwrap(), "localhost");
@@ -168,7 +179,7 @@ fn wrong_bytes_leave_nothing() {
     }
     // The right blob under a diff id that is not its own.
     let mut lying = good.plan.clone();
-    lying.diff_id = other.plan.diff_id.clone();
+    lying.place.as_mut().unwrap().diff_id = other.diff_id();
     assert!(store.put_layer(&lying, 0, &mut good.blob.as_slice(), &Silent).is_err());
     for dir in [store.layout().blob_dir("sha256"), store.layout().snapshots(), store.layout().partials()] {
         assert_eq!(files(&dir), [""; 0], "{}", dir.display());
@@ -310,13 +321,13 @@ fn a_collector_leaves_what_others_have_pinned_and_records_keep() {
     for layer in [&kept, &loose] {
         put(&store, layer);
     }
-    store.cache_put("step 1", b"record", &[kept.digest(), kept.plan.diff_id.0.clone()]).unwrap();
+    store.cache_put("step 1", b"record", &[kept.digest(), kept.diff_id().0]).unwrap();
     let other = open(&dir);
     put(&other, &pinned);
     drop(store);
     let store = open(&dir);
     let (gone, bytes) = store.collect().unwrap();
-    assert_eq!(gone, [loose.digest(), loose.plan.diff_id.0.clone()].into());
+    assert_eq!(gone, [loose.digest(), loose.diff_id().0].into());
     assert_eq!(bytes, loose.blob.len() as u64 + 1);
     assert_eq!(store.cache_get("step 1").unwrap().as_deref(), Some(&b"record"[..]));
     assert_eq!(store.cache_get("step 2").unwrap(), None);
@@ -369,7 +380,7 @@ fn snapshots_of_an_earlier_boot_are_made_again_unless_they_were_synced() {
     let (_dir, store) = scratch();
     let layer = layer(&[("a", "content")]);
     put(&store, &layer);
-    let dir = store.layout().snapshot(&layer.plan.diff_id.0);
+    let dir = store.layout().snapshot(&layer.diff_id().0);
     let marker = fs::read_to_string(dir.join("meta.json")).unwrap();
     for (synced, rebuilt) in [(true, false), (false, true)] {
         let earlier = marker
@@ -397,13 +408,13 @@ fn layers_that_lean_on_others_are_completed_from_them() {
     let (_dir, store) = scratch();
     let base = layer(&[("usr/", ""), ("usr/bin/", ""), ("usr/bin/tool", "tool")]);
     let mut top = layer(&[("usr/bin/new", "new"), ("usr/bin/link -> usr/bin/tool", "")]);
-    top.plan.below = vec![base.plan.diff_id.clone()];
-    top.plan.chain_id = chain_ids(&[base.plan.diff_id.clone(), top.plan.diff_id.clone()]).remove(1);
+    top.place().below = vec![base.diff_id()];
+    top.place().chain_id = chain_ids(&[base.diff_id(), top.diff_id()]).remove(1);
     put(&store, &top);
     assert_eq!(files(&store.layout().snapshots()), [""; 0]);
     put(&store, &base);
     let stack = store.stack_of(&[base.pair(), top.pair()], &Silent).unwrap();
-    assert!(stack.layers[1].fs.starts_with(store.layout().snapshot(&top.plan.chain_id.0)));
+    assert!(stack.layers[1].fs.starts_with(store.layout().snapshot(&top.place().chain_id.0)));
     assert_eq!(fs::read_to_string(stack.layers[1].fs.join("usr/bin/link")).unwrap(), "tool");
     let mut sink = Vec::new();
     let (offset, mut blob) = store.raw_blob(&top.plan.descriptor, 3).unwrap();

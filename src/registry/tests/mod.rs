@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::image::{
-    BoxError, Copied, CopyError, Event, LayerPlan, LayerState, Reporter, Selection, Sink, Source, copy,
+    BoxError, Copied, CopyError, Event, LayerPlan, LayerState, Platforms, Reporter, Selection, Sink, Source,
+    What, copy,
 };
 use crate::oci::{Descriptor, DiffId, Digest, RawManifest, Reference, descriptor, digest_of, media_type};
 
@@ -171,7 +172,12 @@ fn pull(settings: &Settings, name: &str, to: &Bucket, events: &Events) -> Result
     let reference = Reference::parse(name).unwrap();
     let client = Client::new(settings, &reference, Action::Pull, events)
         .map_err(|error| CopyError::Source { reference: name.into(), source: error.into() })?;
-    let what = Selection { from: reference.clone(), to: Some(reference), platform: None, jobs: 3 };
+    let what = Selection {
+        from: What::Name(reference.clone()),
+        to: Some(reference),
+        platforms: Platforms::All,
+        jobs: 3,
+    };
     copy(&client, to, &what, events)
 }
 
@@ -188,7 +194,12 @@ fn push_with(
 ) -> Result<Copied, CopyError> {
     let reference = Reference::parse(name).unwrap();
     let client = Client::new(settings, &reference, Action::Push, events).unwrap().with_mounts(mounts);
-    let what = Selection { from: reference.clone(), to: Some(reference), platform: None, jobs: 3 };
+    let what = Selection {
+        from: What::Name(reference.clone()),
+        to: Some(reference),
+        platforms: Platforms::All,
+        jobs: 3,
+    };
     copy(from, &client, &what, events)
 }
 
