@@ -63,6 +63,7 @@ impl RemoteArgs {
             cert_dir: self.cert_dir.clone(),
             retries: retry.retry,
             retry_delay: retry.retry_delay,
+            ..RemoteOptions::default()
         })
     }
 }

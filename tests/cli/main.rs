@@ -11,6 +11,7 @@ mod support;
 
 mod bad_input;
 mod cmd_build;
+mod cmd_login;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_rmi;

@@ -13,7 +13,7 @@ pub use env::{Env, Output, eventually};
 pub use image::{busybox_image, debian_image};
 pub use proxy::{Fault, Proxy, Seen};
 pub use pty::Pty;
-pub use registry::{Registry, debian, shared_registry};
+pub use registry::{CertificateFault, Registry, Tls, debian, shared_registry};
 pub use tree::Tree;
 
 use std::io::Write;
