@@ -52,7 +52,9 @@ impl RemoteOptions {
 /// The part of a copy's error that says something new: a verb's own error names the image already.
 pub(super) fn inner(error: CopyError) -> BoxError {
     match error {
-        CopyError::Source { source, .. } | CopyError::Sink { source, .. } => source,
+        CopyError::Source { source, .. } | CopyError::Sink { source, .. } | CopyError::Room { source } => {
+            source
+        }
         other => other.into(),
     }
 }
