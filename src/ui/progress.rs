@@ -296,7 +296,8 @@ impl Inner {
             (Display::Json, _) if layer.told.is_none_or(|told| new || told.elapsed() >= JSON_EVERY) => {
                 layer.told = Some(Instant::now());
                 let line = Line::new(self.direction.verb(), step.status());
-                Line { id: Some(digest.as_str()), current: Some(bytes), total: Some(layer.size), ..line }.say();
+                Line { id: Some(digest.as_str()), current: Some(bytes), total: Some(layer.size), ..line }
+                    .say();
             }
             _ => {}
         }

@@ -90,7 +90,11 @@ mod tests {
         assert_eq!(drawn(0.5, 40), "");
         for columns in 70..120 {
             let bar = drawn(0.37, columns);
-            let line = format!("0123456789ab: Downloading {bar}{}{}", words::moved(123_456_789, 987_654_321), rate(1.234e8));
+            let line = format!(
+                "0123456789ab: Downloading {bar}{}{}",
+                words::moved(123_456_789, 987_654_321),
+                rate(1.234e8)
+            );
             assert!(line.len() < columns, "{columns}: {line}");
         }
     }
