@@ -18,6 +18,7 @@ mod cmd_rmi;
 mod cmd_run;
 mod cmd_usage;
 mod cmd_version;
+mod registry_faults;
 mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.
