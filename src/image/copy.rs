@@ -55,6 +55,8 @@ pub enum Platforms {
     All,
     /// The index, with the images that fit one of these; the others are named in it but not copied.
     Only(Vec<Platform>),
+    /// The index, with those of its images that the source has ([`Source::has`]).
+    Present,
     /// The index alone: everything that it names is at the sink already, or is not wanted there.
     IndexOnly,
 }
@@ -210,6 +212,18 @@ impl Copier<'_> {
         match &self.what.platforms {
             Platforms::Best(platform) => self.chosen(raw, select_platform(index, platform)?),
             Platforms::All => self.images_of(raw, index, index.manifests().iter().collect()),
+            Platforms::Present => {
+                let mut present = Vec::new();
+                for child in index.manifests() {
+                    if self.from.has(child).map_err(|source| self.source_error(source))? {
+                        present.push(child);
+                    }
+                }
+                if present.is_empty() && !index.manifests().is_empty() {
+                    return Err(self.inconsistent("none of the images that its index names is there"));
+                }
+                self.images_of(raw, index, present)
+            }
             Platforms::Only(wanted) => {
                 let mut chosen: Vec<&Descriptor> = Vec::new();
                 for platform in wanted {

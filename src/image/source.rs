@@ -40,4 +40,14 @@ pub trait Source: Send + Sync {
     /// When the blob is missing or the place cannot be asked.
     fn raw_blob(&self, descriptor: &Descriptor, offset: u64)
     -> Result<(u64, Box<dyn Read + Send>), BoxError>;
+
+    /// Whether the place has a manifest or index at all. Of an image of which only some platforms were pulled or saved,
+    /// the index names manifests that are not here. A place that cannot tell cheaply says yes.
+    ///
+    /// # Errors
+    /// When the place cannot be asked.
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
+        let _ = descriptor;
+        Ok(true)
+    }
 }

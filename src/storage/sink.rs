@@ -49,6 +49,10 @@ impl Source for Store {
         let offset = file.seek(SeekFrom::Start(offset))?;
         Ok((offset, Box::new(file)))
     }
+
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
+        Ok(Store::has_blob(self, &digest_of(descriptor)?, descriptor.size())?)
+    }
 }
 
 impl Sink for Store {
