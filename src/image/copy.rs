@@ -160,7 +160,10 @@ pub fn copy(
     };
     let root = copier.manifest(&resolved)?;
     let mut copied = match copier.parse(&root)? {
-        Parsed::Manifest(manifest) => copier.image(&root, &manifest)?,
+        Parsed::Manifest(manifest) => {
+            copier.admit(&[&root])?;
+            copier.image(&root, &manifest)?
+        }
         Parsed::Index(index) => copier.index(&root, &index)?,
     };
     copied.resolved = root.descriptor();
@@ -241,6 +244,7 @@ impl Copier<'_> {
         let Parsed::Manifest(manifest) = self.parse(&raw)? else {
             return Err(self.inconsistent("its index names another index where an image should be"));
         };
+        self.admit(&[index, &raw])?;
         let mut copied = self.image(&raw, &manifest)?;
         self.to.put_manifest(index).map_err(|source| self.sink_error(source))?;
         let annotation = (INDEX_DIGEST_ANNOTATION.to_owned(), index.digest.to_string());
@@ -261,6 +265,7 @@ impl Copier<'_> {
         if index.manifests().len() > MAX_MANIFESTS {
             return Err(self.inconsistent("its index names more than 1024 manifests"));
         }
+        self.admit(&[raw])?;
         let (mut moved, mut reused) = (Vec::new(), Vec::new());
         for child in children {
             let child = self.manifest(child)?;
@@ -294,6 +299,15 @@ impl Copier<'_> {
             Some(bytes) => Ok(bytes),
             None => self.fetch_small(descriptor),
         }
+    }
+
+    /// Ask the source's policy before anything is written.
+    fn admit(&self, documents: &[&RawManifest]) -> Result<(), CopyError> {
+        let name = match &self.what.from {
+            What::Name(name) => Some(name.clone()),
+            What::Found { label, .. } => Reference::parse(label).ok(),
+        };
+        self.from.admit(name.as_ref(), documents).map_err(|source| self.source_error(source))
     }
 
     /// What the sink has under a descriptor, when the bytes are right.

@@ -262,6 +262,10 @@ impl Source for Client<'_> {
         Ok(raw)
     }
 
+    fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     fn raw_blob(
         &self,
         descriptor: &Descriptor,
