@@ -42,6 +42,12 @@ pub(super) struct RetryArgs {
     /// Pause before each repetition (`2s`, `500ms`); without it pauses grow
     #[arg(long, value_name = "TIME", value_parser = duration)]
     retry_delay: Option<Duration>,
+    /// Give up when everything together takes longer (`90s`, `10m`); without it only what stands still ends
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// How long a connection may be silent before it counts as broken (default 30s)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stall_timeout: Option<Duration>,
 }
 
 impl RemoteArgs {
@@ -63,6 +69,8 @@ impl RemoteArgs {
             cert_dir: self.cert_dir.clone(),
             retries: retry.retry,
             retry_delay: retry.retry_delay,
+            timeout: retry.timeout,
+            stall_timeout: retry.stall_timeout,
             ..RemoteOptions::default()
         })
     }

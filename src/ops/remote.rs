@@ -1,7 +1,7 @@
 //! What verbs that talk to a registry have in common.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::context::Context;
 use crate::image::{BoxError, CopyError};
@@ -26,6 +26,10 @@ pub struct RemoteOptions {
     pub retries: Option<u32>,
     /// `--retry-delay`.
     pub retry_delay: Option<Duration>,
+    /// `--timeout`: how long everything together may take.
+    pub timeout: Option<Duration>,
+    /// `--stall-timeout`: how long a connection may be silent.
+    pub stall_timeout: Option<Duration>,
 }
 
 impl RemoteOptions {
@@ -45,6 +49,8 @@ impl RemoteOptions {
             cert_dir: self.cert_dir.as_ref().map(absolute),
             retries: self.retries,
             retry_delay: self.retry_delay,
+            deadline: self.timeout.and_then(|time| Instant::now().checked_add(time)),
+            stall: self.stall_timeout,
         }
     }
 }

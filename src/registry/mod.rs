@@ -6,6 +6,7 @@
 //! (scheme, host and port) and never leave it.
 
 mod auth;
+mod blob;
 mod client;
 mod conf;
 mod credentials;
@@ -13,10 +14,12 @@ mod endpoint;
 mod error;
 mod http;
 mod limits;
+mod listing;
 mod login;
 mod origin;
 mod process;
 mod proxy;
+mod ranges;
 mod resolver;
 mod retry;
 mod secret;
@@ -27,6 +30,7 @@ mod upload;
 pub use client::{Action, Client};
 pub use credentials::{Found, Login};
 pub use error::{Answer, Error};
+pub use listing::{Referrers, SearchHit, Searched, artifact_type_of, catalog, search};
 pub use login::{LoggedIn, LoggedOut, log_in, log_out, log_out_all, logged_in};
 pub use secret::Secret;
 pub use settings::Settings;

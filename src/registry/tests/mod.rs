@@ -72,6 +72,10 @@ impl Source for TestImage {
         Ok(self.manifest.clone())
     }
 
+    fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     fn raw_blob(
         &self,
         descriptor: &Descriptor,
@@ -115,7 +119,8 @@ impl Sink for Bucket {
         let result = data.read_to_end(&mut bytes);
         let complete = bytes.len() as u64 == layer.descriptor.size();
         if complete && Digest::sha256(&bytes) != digest {
-            return Err("wrong bytes".into());
+            let found = Digest::sha256(&bytes);
+            return Err(crate::layer::Error::Digest { expected: digest, found }.into());
         }
         self.layers.lock().unwrap().insert(digest.to_string(), bytes);
         result?;
