@@ -7,10 +7,12 @@
 mod build;
 mod complete;
 mod container;
+mod copy;
 mod error;
 mod image;
 mod man;
 mod registry;
+mod sides;
 mod system;
 mod verbs;
 
