@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::progress::ProgressArgs;
 use super::sides::SidesArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
@@ -12,7 +13,7 @@ use crate::oci::Platform;
 use crate::ops::copy::{self as copy_op, Request};
 use crate::ops::{enter, pull::JOBS};
 use crate::ui::Ui;
-use crate::ui::progress::{Direction, Display, Progress};
+use crate::ui::progress::{Direction, Progress};
 
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
@@ -50,6 +51,8 @@ pub(super) struct CopyArgs {
     /// How many layers move at once
     #[arg(long, value_name = "N", default_value_t = JOBS, hide_default_value = true)]
     image_parallel_copies: usize,
+    #[command(flatten)]
+    progress: ProgressArgs,
     #[command(flatten)]
     sides: SidesArgs,
     #[command(flatten)]
@@ -198,13 +201,13 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
     if request.to.iter().any(|place| matches!(place, Location::Store(_))) {
         enter::enter(cx)?;
     }
-    let display = Display::choose(args.quiet, ui.stderr_is_terminal(), |name| cx.var(name));
+    let display = args.progress.display(cx, ui, args.quiet)?;
     let progress = Progress::new(Direction::Push, display);
     let mut done = Vec::new();
     let result = copy_op::copy(cx, &request, &progress, &mut |copied| done.push(copied));
     progress.finish();
     for copied in &done {
-        if !args.quiet {
+        if !args.quiet && display.is_for_people() {
             let layers = match (copied.moved, copied.reused) {
                 (moved, 0) => format!("{moved} layers moved"),
                 (moved, reused) => format!("{moved} layers moved, {reused} were there"),

@@ -77,10 +77,7 @@ pub fn copy(
     report: &dyn Reporter,
     done: &mut dyn FnMut(Copied),
 ) -> Result<(), Error> {
-    let mut input = Input::open(cx, &request.from, &request.source, report)?;
-    if let Platforms::Best(platform) = &request.platforms {
-        input.narrow(platform)?;
-    }
+    let input = Input::open(cx, &request.from, &request.source, report)?;
     for location in &request.to {
         done(copy_to(cx, request, &input, location, report)?);
     }
@@ -95,22 +92,18 @@ fn copy_to(
     report: &dyn Reporter,
 ) -> Result<Copied, Error> {
     let output = Output::open(cx, location, input, &request.destination, report)?;
-    check_digest(&output, &input.target)?;
     let tags = output.tags(&request.additional_tags)?;
     let selection = Selection {
         from: input.what(),
         to: None,
-        platforms: match &request.platforms {
-            // What is left of the index is the one image.
-            Platforms::Best(_) => Platforms::All,
-            other => other.clone(),
-        },
+        platforms: output.platforms(&request.platforms),
         jobs: request.jobs,
     };
     let failed =
         |source: BoxError| Error::Copy { from: input.place.clone(), to: location.to_string(), source };
     let copied = copy_image(input.source.as_ref(), output.sink(), &selection, report)
         .map_err(|error| failed(inner(error)))?;
+    check_digest(&output, &copied.target)?;
     let place = output.place.clone();
     output.finish(&copied.target, &tags).map_err(failed)?;
     Ok(Copied {

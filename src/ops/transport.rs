@@ -3,8 +3,8 @@
 use super::remote::RemoteOptions;
 use super::store;
 use crate::context::Context;
-use crate::image::{BoxError, Location, LocationError, Reporter, Sink, Source, What, select_platform};
-use crate::oci::{Descriptor, Digest, ManifestError, Parsed, Platform, RawManifest, Reference, media_type};
+use crate::image::{BoxError, Location, LocationError, Platforms, Reporter, Sink, Source, What};
+use crate::oci::{Descriptor, Digest, ManifestError, Parsed, RawManifest, Reference};
 use crate::registry::{self, Action, Client};
 use crate::storage;
 
@@ -48,15 +48,6 @@ pub enum Error {
         /// Why.
         #[source]
         source: ManifestError,
-    },
-    /// The index has nothing for the platform.
-    #[error("cannot choose an image of `{place}`")]
-    Platform {
-        /// The location.
-        place: String,
-        /// What there is.
-        #[source]
-        source: crate::image::SelectError,
     },
 }
 
@@ -135,25 +126,12 @@ impl<'r> Input<'r> {
         raw.parse().map_err(|source| Error::Manifest { place: self.place.clone(), source })
     }
 
-    /// Of an index, take the one image for a platform. A single image is taken whatever its platform.
-    ///
-    /// # Errors
-    /// When the index has none for it.
-    pub fn narrow(&mut self, platform: &Platform) -> Result<(), Error> {
-        if !media_type::is_index(self.target.media_type().as_ref()) {
-            return Ok(());
-        }
-        let Parsed::Index(index) = self.parse(&self.document()?)? else { return Ok(()) };
-        let chosen = select_platform(&index, platform);
-        let chosen = chosen.map_err(|source| Error::Platform { place: self.place.clone(), source })?;
-        self.target = chosen.clone();
-        Ok(())
-    }
-
     /// What a copy starts from.
     #[must_use]
     pub fn what(&self) -> What {
-        What::Found { label: self.place.clone(), target: self.target.clone() }
+        // The label is the name that a policy speaks of.
+        let label = self.reference.as_ref().map_or_else(|| self.place.clone(), Reference::to_string);
+        What::Found { label, target: self.target.clone() }
     }
 }
 
@@ -209,6 +187,15 @@ impl<'r> Output<'r> {
             _ => return Err(Error::NotYet(place)),
         };
         Ok(Self { place, kind })
+    }
+
+    /// What to take of an index: only the store keeps the index beside the one image that was chosen from it.
+    #[must_use]
+    pub fn platforms(&self, wanted: &Platforms) -> Platforms {
+        match (wanted, &self.kind) {
+            (Platforms::Best(platform), Kind::Registry(..)) => Platforms::Alone(platform.clone()),
+            _ => wanted.clone(),
+        }
     }
 
     /// Where bytes go.
