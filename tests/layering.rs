@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("image", &["oci", "layer"]),
     ("userns", &["sys"]),
     ("registry", &["oci", "image", "layer"]),
-    ("archive", &["oci", "image", "layer"]),
+    ("archive", &["oci", "image", "layer", "sys"]),
     ("storage", &["oci", "image", "layer", "sys"]),
     ("runtime", &["oci", "sys", "userns"]),
     ("build", &["oci", "image", "layer", "storage", "runtime", "sys"]),

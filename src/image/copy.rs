@@ -55,6 +55,8 @@ pub enum Platforms {
     All,
     /// The index, with the images that fit one of these; the others are named in it but not copied.
     Only(Vec<Platform>),
+    /// The index, with those of its images that the source has ([`Source::has`]).
+    Present,
     /// The index alone: everything that it names is at the sink already, or is not wanted there.
     IndexOnly,
 }
@@ -158,7 +160,10 @@ pub fn copy(
     };
     let root = copier.manifest(&resolved)?;
     let mut copied = match copier.parse(&root)? {
-        Parsed::Manifest(manifest) => copier.image(&root, &manifest)?,
+        Parsed::Manifest(manifest) => {
+            copier.admit(&[&root])?;
+            copier.image(&root, &manifest)?
+        }
         Parsed::Index(index) => copier.index(&root, &index)?,
     };
     copied.resolved = root.descriptor();
@@ -207,6 +212,18 @@ impl Copier<'_> {
         match &self.what.platforms {
             Platforms::Best(platform) => self.chosen(raw, select_platform(index, platform)?),
             Platforms::All => self.images_of(raw, index, index.manifests().iter().collect()),
+            Platforms::Present => {
+                let mut present = Vec::new();
+                for child in index.manifests() {
+                    if self.from.has(child).map_err(|source| self.source_error(source))? {
+                        present.push(child);
+                    }
+                }
+                if present.is_empty() && !index.manifests().is_empty() {
+                    return Err(self.inconsistent("none of the images that its index names is there"));
+                }
+                self.images_of(raw, index, present)
+            }
             Platforms::Only(wanted) => {
                 let mut chosen: Vec<&Descriptor> = Vec::new();
                 for platform in wanted {
@@ -227,6 +244,7 @@ impl Copier<'_> {
         let Parsed::Manifest(manifest) = self.parse(&raw)? else {
             return Err(self.inconsistent("its index names another index where an image should be"));
         };
+        self.admit(&[index, &raw])?;
         let mut copied = self.image(&raw, &manifest)?;
         self.to.put_manifest(index).map_err(|source| self.sink_error(source))?;
         let annotation = (INDEX_DIGEST_ANNOTATION.to_owned(), index.digest.to_string());
@@ -247,6 +265,7 @@ impl Copier<'_> {
         if index.manifests().len() > MAX_MANIFESTS {
             return Err(self.inconsistent("its index names more than 1024 manifests"));
         }
+        self.admit(&[raw])?;
         let (mut moved, mut reused) = (Vec::new(), Vec::new());
         for child in children {
             let child = self.manifest(child)?;
@@ -280,6 +299,15 @@ impl Copier<'_> {
             Some(bytes) => Ok(bytes),
             None => self.fetch_small(descriptor),
         }
+    }
+
+    /// Ask the source's policy before anything is written.
+    fn admit(&self, documents: &[&RawManifest]) -> Result<(), CopyError> {
+        let name = match &self.what.from {
+            What::Name(name) => Some(name.clone()),
+            What::Found { label, .. } => Reference::parse(label).ok(),
+        };
+        self.from.admit(name.as_ref(), documents).map_err(|source| self.source_error(source))
     }
 
     /// What the sink has under a descriptor, when the bytes are right.

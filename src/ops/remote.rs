@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use crate::context::Context;
 use crate::image::{BoxError, CopyError};
-use crate::registry::{Login, Settings};
+use crate::registry::{Login, Secret, Settings};
 
 /// The registry options of a verb.
 #[derive(Debug, Clone, Default)]
 pub struct RemoteOptions {
     /// `--creds`: user name and password.
     pub creds: Option<(String, String)>,
+    /// `--registry-token`: a bearer token, sent as it is.
+    pub registry_token: Option<String>,
+    /// `--no-creds`: no login, even if one is kept.
+    pub anonymous: bool,
     /// `--authfile`.
     pub authfile: Option<PathBuf>,
     /// `--tls-verify`.
@@ -29,10 +33,13 @@ impl RemoteOptions {
     #[must_use]
     pub fn settings(&self, cx: &Context) -> Settings {
         let absolute = |path: &PathBuf| cx.cwd.join(path);
+        let token = self.registry_token.as_ref().map(|token| Login::Bearer(Secret::new(token)));
+        let password = || self.creds.as_ref().map(|(user, password)| Login::password(user, password));
         Settings {
             env: cx.env.clone(),
             home: cx.home.clone(),
-            creds: self.creds.as_ref().map(|(user, password)| Login::password(user, password)),
+            creds: token.or_else(password),
+            anonymous: self.anonymous,
             authfile: self.authfile.as_ref().map(absolute),
             tls_verify: self.tls_verify,
             cert_dir: self.cert_dir.as_ref().map(absolute),

@@ -22,6 +22,8 @@ pub enum Action {
     Pull,
     /// Read and write.
     Push,
+    /// Read and remove.
+    Delete,
 }
 
 impl Action {
@@ -29,6 +31,7 @@ impl Action {
         match self {
             Self::Pull => "pull",
             Self::Push => "pull,push",
+            Self::Delete => "pull,delete",
         }
     }
 
@@ -36,6 +39,7 @@ impl Action {
         match self {
             Self::Pull => "pull",
             Self::Push => "push",
+            Self::Delete => "delete",
         }
     }
 }
@@ -52,6 +56,8 @@ pub struct Client<'r> {
     fetched: Mutex<Option<RawManifest>>,
     /// Repositories of the same registry that are known to hold a layer.
     pub(super) mounts: HashMap<Digest, String>,
+    /// A repository of the same registry that holds whatever is copied here.
+    pub(super) mount_source: Option<String>,
     /// The last manifest that was put: it is sent under its name at once.
     pub(super) pending: Mutex<Option<RawManifest>>,
     /// The registry did not take a layer whole.
@@ -84,6 +90,7 @@ impl<'r> Client<'r> {
             current: AtomicUsize::new(0),
             fetched: Mutex::default(),
             mounts: HashMap::new(),
+            mount_source: None,
             pending: Mutex::default(),
             chunked: AtomicBool::new(false),
             noted: AtomicBool::new(false),
@@ -97,13 +104,20 @@ impl<'r> Client<'r> {
         self
     }
 
+    /// Tell which repository of the same registry holds everything that is going to be written.
+    #[must_use]
+    pub fn with_mount_source(mut self, repository: impl Into<String>) -> Self {
+        self.mount_source = Some(repository.into());
+        self
+    }
+
     /// The registry itself.
     pub(super) fn primary(&self) -> &Endpoint {
         &self.endpoints[self.endpoints.len() - 1]
     }
 
     /// Ask one endpoint after the other, from the one that answered last on.
-    fn ask<T>(&self, operation: impl Fn(&Endpoint) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn ask<T>(&self, operation: impl Fn(&Endpoint) -> Result<T, Error>) -> Result<T, Error> {
         let mut i = self.current.load(Ordering::Relaxed).min(self.endpoints.len() - 1);
         loop {
             let endpoint = &self.endpoints[i];
@@ -136,7 +150,7 @@ impl<'r> Client<'r> {
         }
     }
 
-    fn fetch_manifest(&self, endpoint: &Endpoint, selector: &str) -> Result<RawManifest, Error> {
+    pub(super) fn fetch_manifest(&self, endpoint: &Endpoint, selector: &str) -> Result<RawManifest, Error> {
         let path = endpoint.path(&format!("manifests/{selector}"));
         let about = About::Manifest(selector);
         let response = endpoint.send(manifest_request(Method::GET, &path))?;
@@ -246,6 +260,10 @@ impl Source for Client<'_> {
             })
         })?;
         Ok(raw)
+    }
+
+    fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
+        Ok(())
     }
 
     fn raw_blob(

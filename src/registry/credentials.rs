@@ -127,7 +127,11 @@ impl std::fmt::Debug for Entry {
 pub(super) fn find(settings: &Settings, registry: &str, repository: &str) -> Result<Search, Error> {
     let mut search = Search::default();
     if let Some(login) = &settings.creds {
-        search.found = Some(Found { login: login.clone(), origin: "--creds".into() });
+        let origin = if matches!(login, Login::Bearer(_)) { "--registry-token" } else { "--creds" };
+        search.found = Some(Found { login: login.clone(), origin: origin.into() });
+        return Ok(search);
+    }
+    if settings.anonymous {
         return Ok(search);
     }
     if settings.authfile.is_none()

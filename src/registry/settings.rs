@@ -15,6 +15,8 @@ pub struct Settings {
     pub home: Option<PathBuf>,
     /// `--creds`.
     pub creds: Option<Login>,
+    /// `--no-creds`: no login is looked for.
+    pub anonymous: bool,
     /// `--authfile`.
     pub authfile: Option<PathBuf>,
     /// `--tls-verify`.

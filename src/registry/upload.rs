@@ -143,7 +143,7 @@ impl Client<'_> {
     /// Begin an upload, as a mount when a repository is known that holds the blob.
     fn mount(&self, endpoint: &Endpoint, digest: &Digest) -> Result<Started, Error> {
         with_retries(&self.settings, || {
-            if let Some(from) = self.mounts.get(digest) {
+            if let Some(from) = self.mounts.get(digest).or(self.mount_source.as_ref()) {
                 endpoint.add_source(from);
                 let query = format!("?mount={digest}&from={}", percent(from));
                 match start(endpoint, &query) {

@@ -17,6 +17,7 @@ pub mod signals;
 pub mod title;
 pub mod tree;
 pub mod tty;
+pub mod unnamed;
 pub mod writeback;
 pub mod xattr;
 

@@ -11,12 +11,14 @@ mod support;
 
 mod bad_input;
 mod cmd_build;
+mod cmd_login;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_rmi;
 mod cmd_run;
 mod cmd_usage;
 mod cmd_version;
+mod registry_faults;
 mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.

@@ -4,14 +4,16 @@
 
 mod env;
 mod image;
+mod proxy;
 mod pty;
 mod registry;
 mod tree;
 
 pub use env::{Env, Output, eventually};
 pub use image::{busybox_image, debian_image};
+pub use proxy::{Fault, Proxy, Seen};
 pub use pty::Pty;
-pub use registry::{Registry, debian, shared_registry};
+pub use registry::{CertificateFault, Registry, Tls, debian, shared_registry};
 pub use tree::Tree;
 
 use std::io::Write;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
-use super::{busybox_image, debian_image, eventually, must, program, scratch};
+use super::{Env, busybox_image, debian_image, eventually, must, program, scratch};
 
 /// A registry server, stopped when dropped.
 #[derive(Debug)]
@@ -14,28 +14,63 @@ pub struct Registry {
     dir: PathBuf,
     port: u16,
     child: Option<Child>,
+    login: Option<(String, String)>,
+    tls: Option<Tls>,
+}
+
+/// How a registry speaks TLS ([`Registry::start_tls`]). The default is a good certificate of a private authority.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// The user and password it wants.
+    pub login: Option<(&'static str, &'static str)>,
+    /// It demands a certificate of the client, by the same authority.
+    pub demands_certificate: bool,
+    /// What is wrong with its certificate.
+    pub fault: CertificateFault,
+}
+
+/// What is wrong with a server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CertificateFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// It ended yesterday.
+    Expired,
+    /// It is for another host.
+    WrongHost,
+    /// It is signed by nobody but itself. Its `ca.crt` is still that of the private authority.
+    SelfSigned,
 }
 
 impl Registry {
     /// Start one that lets everybody in.
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::start_with(None, None)
     }
 
     /// Start one that wants this user and password.
     pub fn start_with_password(user: &str, password: &str) -> Self {
-        let hash = must(Command::new("htpasswd").args(["-Bbn", user, password]));
-        let hash = String::from_utf8(hash).unwrap();
-        Self::start_with(hash.trim())
+        Self::start_with(Some((user, password)), None)
     }
 
-    fn start_with(htpasswd: &str) -> Self {
+    /// Start one that speaks https with a certificate of a private authority, which nobody trusts until told to: see
+    /// [`Registry::trust`] and [`Registry::cert_dir`]. It is reached as `127.0.0.1` and as `localhost`.
+    pub fn start_tls(tls: Tls) -> Self {
+        Self::start_with(tls.login, Some(tls))
+    }
+
+    fn start_with(login: Option<(&str, &str)>, tls: Option<Tls>) -> Self {
         let dir = tempfile::Builder::new().prefix("strate-registry-").tempdir_in(scratch()).unwrap().keep();
-        let mut registry = Self { dir, port: 0, child: None };
+        let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
+        if let Some(tls) = &tls {
+            make_certificates(&dir.join("certs"), tls.fault);
+        }
+        let mut registry = Self { dir, port: 0, child: None, login, tls };
         // The port may be taken between our look and the server's: then it ends at once, and another is tried.
         for _ in 0..5 {
             registry.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            registry.configure(htpasswd);
+            registry.configure();
             let mut child = registry.serve();
             let port = registry.port;
             let up = eventually("the start of the registry", Duration::from_secs(30), || {
@@ -52,17 +87,26 @@ impl Registry {
         panic!("docker-registry does not start: see {}", registry.dir.join("log").display());
     }
 
-    fn configure(&self, htpasswd: &str) {
-        let (root, port) = (self.dir.join("data"), self.port);
+    fn configure(&self) {
+        let (root, port, dir) = (self.dir.join("data"), self.port, self.dir.display());
         let mut config = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    \
              enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n",
             root.display()
         );
-        if !htpasswd.is_empty() {
-            let path = self.dir.join("htpasswd");
-            std::fs::write(&path, htpasswd).unwrap();
-            config.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", path.display()));
+        if let Some(tls) = &self.tls {
+            let certificate = format!("{dir}/certs/server.cert");
+            config.push_str(&format!(
+                "  tls:\n    certificate: {certificate}\n    key: {dir}/certs/server.key\n"
+            ));
+            if tls.demands_certificate {
+                config.push_str(&format!("    clientcas:\n      - {dir}/certs/ca.crt\n"));
+            }
+        }
+        if let Some((user, password)) = &self.login {
+            let hash = must(Command::new("htpasswd").args(["-Bbn", "-C", "4", user, password]));
+            std::fs::write(self.dir.join("htpasswd"), hash.trim_ascii()).unwrap();
+            config.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {dir}/htpasswd\n"));
         }
         std::fs::write(self.dir.join("config.yml"), config).unwrap();
     }
@@ -84,6 +128,34 @@ impl Registry {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// A directory for `--cert-dir`: the authority (`ca.crt`), and a client's certificate (`client.cert`, `client.key`)
+    /// where the server demands one.
+    pub fn cert_dir(&self) -> PathBuf {
+        self.dir.join("client")
+    }
+
+    /// Make the user of an environment trust this registry: fill `~/.config/containers/certs.d`.
+    pub fn trust(&self, env: &Env) {
+        let directory = env.home().join(".config/containers/certs.d").join(self.host());
+        std::fs::create_dir_all(&directory).unwrap();
+        for entry in std::fs::read_dir(self.cert_dir()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+
+    /// skopeo's options to reach this registry, each with a prefix (`""`, `"dest-"`, `"src-"`).
+    pub fn skopeo_options(&self, prefix: &str) -> Vec<String> {
+        let mut options = match &self.tls {
+            Some(_) => vec![format!("--{prefix}cert-dir={}", self.cert_dir().display())],
+            None => vec![format!("--{prefix}tls-verify=false")],
+        };
+        if let Some((user, password)) = &self.login {
+            options.push(format!("--{prefix}creds={user}:{password}"));
+        }
+        options
+    }
+
     /// A reference to a repository of this registry.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.host())
@@ -92,13 +164,9 @@ impl Registry {
     /// Put an image of a local layout in (`dir:tag` as skopeo's `oci:` names it).
     pub fn put(&self, layout: &str, name: &str) -> String {
         let image = self.image(name);
-        must(Command::new("skopeo").args([
-            "copy",
-            "--quiet",
-            "--dest-tls-verify=false",
-            &format!("oci:{layout}"),
-            &format!("docker://{image}"),
-        ]));
+        let mut command = Command::new("skopeo");
+        command.args(["--insecure-policy", "copy", "--quiet"]).args(self.skopeo_options("dest-"));
+        must(command.args([format!("oci:{layout}"), format!("docker://{image}")]));
         image
     }
 
@@ -106,7 +174,8 @@ impl Registry {
     pub fn inspect(&self, name: &str, extra: &[&str]) -> serde_json::Value {
         let mut command = Command::new("skopeo");
         command
-            .args(["inspect", "--tls-verify=false"])
+            .args(["--insecure-policy", "inspect"])
+            .args(self.skopeo_options(""))
             .args(extra)
             .arg(format!("docker://{}", self.image(name)));
         serde_json::from_slice(&must(&mut command)).unwrap()
@@ -178,4 +247,44 @@ fn leave_no_orphan(server: u32, dir: &Path) {
         }
     });
     assert!(receiver.recv().unwrap(), "cannot watch over the registry");
+}
+
+/// Make an authority, a server certificate by it (or with a fault), and a client's certificate. Files of the server lie
+/// in `dir`, those of a client in `client` beside it.
+fn make_certificates(dir: &Path, fault: CertificateFault) {
+    let client = dir.with_file_name("client");
+    for dir in [dir, &client] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let openssl = |words: &str| must(Command::new("openssl").current_dir(dir).args(words.split(' ')));
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256";
+    let name = match fault {
+        CertificateFault::WrongHost => "DNS:registry.example",
+        _ => "IP:127.0.0.1,DNS:localhost",
+    };
+    openssl(&format!("req -x509 {key} -days 30 -subj /CN=strate-test-authority -keyout ca.key -out ca.crt"));
+    let addition = format!("-addext subjectAltName={name}");
+    if fault == CertificateFault::SelfSigned {
+        openssl(&format!(
+            "req -x509 {key} -days 30 -subj /CN=self {addition} -keyout server.key -out server.cert"
+        ));
+    } else {
+        openssl(&format!("req -new {key} -subj /CN=server {addition} -keyout server.key -out server.csr"));
+        std::fs::write(
+            dir.join("server.ext"),
+            format!("subjectAltName={name}\nextendedKeyUsage=serverAuth\n"),
+        )
+        .unwrap();
+        let days = if fault == CertificateFault::Expired { -1 } else { 30 };
+        let sign = "x509 -req -sha256 -CA ca.crt -CAkey ca.key -CAcreateserial";
+        openssl(&format!("{sign} -days {days} -in server.csr -extfile server.ext -out server.cert"));
+    }
+    openssl(&format!("req -new {key} -subj /CN=client -keyout client.key -out client.csr"));
+    std::fs::write(dir.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+    openssl(
+        "x509 -req -sha256 -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -in client.csr -extfile client.ext -out client.cert",
+    );
+    for file in ["ca.crt", "client.cert", "client.key"] {
+        std::fs::copy(dir.join(file), client.join(file)).unwrap();
+    }
 }
