@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::index::{Entry, ORIGINS, REF_NAME};
 use super::{Error, Image, ImageRecord, Store};
 use crate::image::select_platform;
-use crate::oci::{
-    Descriptor, Digest, Index, Parsed, Platform, RawManifest, Reference, digest_of, media_type,
-};
+use crate::oci::{Descriptor, Digest, Index, Parsed, Platform, RawManifest, Reference, digest_of};
 
 /// When something was made (image-spec `annotations.md`).
 pub(super) const CREATED_ANNOTATION: &str = "org.opencontainers.image.created";
@@ -122,13 +120,29 @@ impl Store {
     /// # Errors
     /// When it stands for an image, or the document cannot be read.
     pub fn index_of(&self, record: &ImageRecord) -> Result<Box<Index>, Error> {
-        let digest = digest_of(&record.target).map_err(crate::oci::ManifestError::from)?;
-        match RawManifest::new(self.read_blob(&digest)?, Some(record.target.media_type().as_ref()))?
-            .parse()?
-        {
+        match self.document(record)? {
             Parsed::Index(index) => Ok(index),
-            Parsed::Manifest(_) => Err(Error::Inconsistent(format!("{digest} is an image, not an index"))),
+            Parsed::Manifest(_) => {
+                Err(Error::Inconsistent(format!("{} is an image, not an index", record.digest)))
+            }
         }
+    }
+
+    /// The manifest or index that a name stands for.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn document(&self, record: &ImageRecord) -> Result<Parsed, Error> {
+        Ok(self.raw_document(record)?.parse()?)
+    }
+
+    /// The bytes of the manifest or index that a name stands for.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn raw_document(&self, record: &ImageRecord) -> Result<RawManifest, Error> {
+        let digest = digest_of(&record.target).map_err(crate::oci::ManifestError::from)?;
+        Ok(RawManifest::new(self.read_blob(&digest)?, Some(record.target.media_type().as_ref()))?)
     }
 
     /// The image of an index that this machine runs, when it is here.
@@ -153,15 +167,21 @@ impl Store {
         digest_of(child).ok().filter(|digest| self.layout.blob(digest).is_file())
     }
 
+    /// Whether a manifest is here, and so everything that it names.
+    #[must_use]
+    pub fn has_manifest(&self, manifest: &Descriptor) -> bool {
+        self.here(manifest).is_some()
+    }
+
     /// What an artifact calls itself: its `artifactType`, else the type of its config (image-spec, manifest).
-    fn artifact_type(&self, record: &ImageRecord) -> String {
-        let read = || RawManifest::new(self.read_blob(&record.manifest).ok()?, None).ok()?.parse().ok();
-        match read() {
-            Some(Parsed::Manifest(manifest)) => {
+    #[must_use]
+    pub fn artifact_type(&self, record: &ImageRecord) -> String {
+        match self.document(record) {
+            Ok(Parsed::Manifest(manifest)) => {
                 let own = manifest.artifact_type().as_ref();
                 own.unwrap_or_else(|| manifest.config().media_type()).to_string()
             }
-            _ => media_type::OCI_MANIFEST.to_owned(),
+            _ => record.target.media_type().to_string(),
         }
     }
 }

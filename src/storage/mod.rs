@@ -205,6 +205,8 @@ fn refuse_read_only(root: &Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
+mod index_tests;
+#[cfg(test)]
 mod mount_tests;
 #[cfg(test)]
 mod tests;
