@@ -188,7 +188,7 @@ impl Copier<'_> {
     /// One image: layers in parallel, config, manifest.
     fn image(&self, raw: &RawManifest, manifest: &Manifest) -> Result<Copied, CopyError> {
         let config_bytes = self.config(manifest)?;
-        let plans = if is_image(manifest) {
+        let plans = if is_container_image(manifest) {
             let config = self.parse_config(manifest, &config_bytes)?;
             self.warn_of_platform(&config);
             self.plans(manifest, &config)?
@@ -442,7 +442,8 @@ impl Copier<'_> {
 
 /// Whether a manifest is a container image and not some other artifact (image-spec, manifest, `artifactType`).
 /// BuildKit's attestations have an image's config, and documents where layers would be.
-fn is_image(manifest: &Manifest) -> bool {
+#[must_use]
+pub fn is_container_image(manifest: &Manifest) -> bool {
     let config = manifest.config().media_type().to_string();
     let document = |layer: &Descriptor| {
         let kind = layer.media_type().to_string();
