@@ -25,6 +25,7 @@ pub struct Selection {
 
 /// Which image a copy starts from.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one value a copy")]
 pub enum What {
     /// A name, which the source resolves.
     Name(Reference),
