@@ -197,6 +197,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             format!("remove the container first with `strate rm {id}`")
         }
         E::SeveralNames { id, .. } => format!("`strate rmi -f {id}` removes all of its names"),
+        E::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
         E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
         E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
@@ -204,6 +205,11 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             "free some with `strate image prune -a`, or use another disk with --root".to_owned()
         }
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
+        E::NoPlatform { name, here, elsewhere, .. } => match (here.first(), elsewhere.first()) {
+            (Some(platform), _) => format!("take one that is here with `--platform {platform}`"),
+            (None, Some(platform)) => format!("`strate pull --platform {platform} {name}` fetches one"),
+            (None, None) => return None,
+        },
         E::MissingBlob(_) | E::CorruptBlob { .. } => "pull or build the image again".to_owned(),
         _ => return None,
     })
@@ -229,7 +235,6 @@ fn userns_hint(error: &userns::Error) -> String {
 
 fn context_hint(error: &ContextError) -> String {
     match error {
-        ContextError::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
         ContextError::Cwd(_) => "`cd` to a directory that exists".to_owned(),
     }
 }

@@ -19,6 +19,20 @@ pub trait Source: Send + Sync {
     /// When it is missing, corrupt or of an unknown type.
     fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, BoxError>;
 
+    /// Whether the user's policy (containers-policy.json(5)) lets an image in. [`copy`](super::copy()) asks before it
+    /// writes anything of the image.
+    ///
+    /// `documents` leads from what the name stood for to what is copied: a manifest or index alone, or an index and
+    /// the manifest chosen from it. A signature of any of them will do, as each names the next by digest. `name` is
+    /// what the image was asked for by, where that is a reference.
+    ///
+    /// Every source says it itself, so that none forgets it: one that no policy speaks of returns `Ok`, one around
+    /// another source asks that one.
+    ///
+    /// # Errors
+    /// When the policy refuses the image, or cannot be read.
+    fn admit(&self, name: Option<&Reference>, documents: &[&RawManifest]) -> Result<(), BoxError>;
+
     /// The bytes of a blob from `offset` on, as they come: **not verified**, the sink does that.
     /// The offset actually served is returned beside the stream; it is 0 when the place cannot start in the middle.
     ///

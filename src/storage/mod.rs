@@ -14,10 +14,12 @@ mod format;
 mod gc;
 mod images;
 mod index;
+mod indexes;
 mod layering;
 mod layout;
 mod lock;
 mod materialise;
+mod remove;
 mod sink;
 mod snapshots;
 mod staging;
@@ -27,11 +29,12 @@ pub use blobs::BlobWriter;
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;
-pub use gc::{Collected, PruneImages, Removed};
 pub use images::{Image, ImageRecord};
+pub use indexes::{Kind, NewIndex};
 pub use layering::{Method, Mounted};
 pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
+pub use remove::{Collected, PruneImages, Removed};
 pub use snapshots::{Snapshot, Stack};
 
 use std::collections::BTreeSet;
@@ -74,6 +77,7 @@ impl Store {
     /// # Errors
     /// When the store exists but cannot be read, or its format is newer than this binary.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        check_known(root)?;
         let layout = Layout::new(root);
         format::check(&layout, false)?;
         Ok(Self::new(layout, None, None))
@@ -84,6 +88,7 @@ impl Store {
     /// # Errors
     /// When it cannot be created or written, belongs to another user, or its format is newer than this binary.
     pub fn open_writable(root: &Path, abilities: Abilities) -> Result<Self, Error> {
+        check_known(root)?;
         let layout = Layout::new(root);
         if !format::check(&layout, true)? {
             format::create(&layout)?;
@@ -186,6 +191,11 @@ impl Store {
     }
 }
 
+/// A context that knows no place for the store has an empty path in it.
+fn check_known(root: &Path) -> Result<(), Error> {
+    if root.as_os_str().is_empty() { Err(Error::NoRoot) } else { Ok(()) }
+}
+
 /// A command that writes fails before it does any work when the file system is mounted read-only.
 fn refuse_read_only(root: &Path) -> Result<(), Error> {
     let mode = rustix::fs::Access::WRITE_OK;
@@ -194,6 +204,8 @@ fn refuse_read_only(root: &Path) -> Result<(), Error> {
     })
 }
 
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod mount_tests;
 #[cfg(test)]

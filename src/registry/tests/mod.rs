@@ -72,6 +72,10 @@ impl Source for TestImage {
         Ok(self.manifest.clone())
     }
 
+    fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     fn raw_blob(
         &self,
         descriptor: &Descriptor,
