@@ -38,6 +38,7 @@ impl RemoteOptions {
         Settings {
             env: cx.env.clone(),
             home: cx.home.clone(),
+            uid: Some(cx.uid),
             creds: token.or_else(password),
             anonymous: self.anonymous,
             authfile: self.authfile.as_ref().map(absolute),

@@ -5,6 +5,7 @@
 //! follows redirects, `tls.rs`, `proxy.rs` and `resolver.rs` make connections. Credentials are bound to an origin
 //! (scheme, host and port) and never leave it.
 
+mod aliases;
 mod auth;
 mod client;
 mod conf;
@@ -14,7 +15,9 @@ mod error;
 mod http;
 mod limits;
 mod login;
+mod mirrors;
 mod origin;
+mod places;
 mod process;
 mod proxy;
 mod resolver;
@@ -24,6 +27,7 @@ mod settings;
 mod tls;
 mod upload;
 
+pub use aliases::{NameError, Named, resolve_name};
 pub use client::{Action, Client};
 pub use credentials::{Found, Login};
 pub use error::{Answer, Error};
