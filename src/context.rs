@@ -15,7 +15,8 @@ pub struct Context {
     pub cwd: PathBuf,
     /// The user's home, from `HOME`.
     pub home: Option<PathBuf>,
-    /// `--root`, `STRATE_ROOT`, or `$XDG_DATA_HOME/strate`.
+    /// `--root`, `STRATE_ROOT`, or `$XDG_DATA_HOME/strate`. Empty where nothing says where the store should lie: verbs
+    /// that need none work all the same, and opening it fails.
     pub root: PathBuf,
     /// The invoking user's real id, outside any namespace of ours.
     pub uid: u32,
@@ -41,9 +42,6 @@ pub struct GlobalOptions {
 /// Why no context could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
-    /// Nothing says where the store should lie.
-    #[error("cannot tell where to keep images: HOME is not set and neither are STRATE_ROOT and --root")]
-    NoRoot,
     /// The working directory is gone.
     #[error("cannot read the working directory")]
     Cwd(#[source] std::io::Error),
@@ -70,15 +68,14 @@ impl Context {
             .or_else(|| {
                 set("XDG_DATA_HOME").filter(|d| d.starts_with('/')).map(|d| Path::new(d).join("strate"))
             })
-            .or_else(|| home.as_ref().map(|home| home.join(".local/share/strate")))
-            .ok_or(ContextError::NoRoot)?;
+            .or_else(|| home.as_ref().map(|home| home.join(".local/share/strate")));
         let terminals = [
             std::io::stdin().is_terminal(),
             std::io::stdout().is_terminal(),
             std::io::stderr().is_terminal(),
         ];
         Ok(Self {
-            root: absolute(&root),
+            root: root.map(|root| absolute(&root)).unwrap_or_default(),
             env,
             home,
             uid: rustix::process::getuid().as_raw(),

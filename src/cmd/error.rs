@@ -197,6 +197,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             format!("remove the container first with `strate rm {id}`")
         }
         E::SeveralNames { id, .. } => format!("`strate rmi -f {id}` removes all of its names"),
+        E::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
         E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
         E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
@@ -229,7 +230,6 @@ fn userns_hint(error: &userns::Error) -> String {
 
 fn context_hint(error: &ContextError) -> String {
     match error {
-        ContextError::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
         ContextError::Cwd(_) => "`cd` to a directory that exists".to_owned(),
     }
 }

@@ -10,6 +10,7 @@ mod container;
 mod error;
 mod image;
 mod man;
+mod progress;
 mod registry;
 mod system;
 mod verbs;

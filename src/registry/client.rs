@@ -154,7 +154,7 @@ impl<'r> Client<'r> {
         }
     }
 
-    fn fetch_manifest(&self, endpoint: &Endpoint, selector: &str) -> Result<RawManifest, Error> {
+    pub(super) fn fetch_manifest(&self, endpoint: &Endpoint, selector: &str) -> Result<RawManifest, Error> {
         let path = endpoint.path(&format!("manifests/{selector}"));
         let about = About::Manifest(selector);
         let response = endpoint.send(manifest_request(Method::GET, &path))?;

@@ -120,10 +120,14 @@ impl Endpoint {
 
     /// Ask for the right to pull from another repository too, for mounting its layers.
     pub fn add_source(&self, repository: &str) {
-        let scope = format!("repository:{repository}:pull");
+        self.add_scope(&format!("repository:{repository}:pull"));
+    }
+
+    /// Ask for a further right.
+    pub fn add_scope(&self, scope: &str) {
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !scopes.contains(&scope) {
-            scopes.push(scope);
+        if !scopes.iter().any(|known| known == scope) {
+            scopes.push(scope.to_owned());
         }
     }
 
@@ -232,7 +236,8 @@ impl Endpoint {
         Ok(self.search.get().and_then(|search| search.found.as_ref()).map(|found| &found.login))
     }
 
-    fn origin(&self) -> Origin {
+    /// Where the registry is, as far as is known.
+    pub fn origin(&self) -> Origin {
         let host = if self.registry == DEFAULT_REGISTRY { HUB_HOST } else { &self.registry };
         let scheme = self.scheme.get().copied().unwrap_or(Scheme::Https);
         Origin::of_registry(scheme, host)

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The largest manifest or index, in bytes (as containers/image).
 pub(super) const MANIFEST_BYTES: u64 = 4 << 20;
+/// The largest page of a list, in bytes.
+pub(super) const LIST_BYTES: u64 = 16 << 20;
 /// The largest answer of a token server, in bytes.
 pub(super) const TOKEN_BYTES: u64 = 1 << 20;
 /// The part of an error body that is read, in bytes.

@@ -10,6 +10,9 @@ use crate::sys::SysError;
 /// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Nothing says where the store should lie.
+    #[error("cannot tell where to keep images: HOME is not set and neither are STRATE_ROOT and --root")]
+    NoRoot,
     /// No image of that name or id.
     #[error("no such image: {0}")]
     NoSuchImage(String),

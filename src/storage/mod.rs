@@ -74,6 +74,7 @@ impl Store {
     /// # Errors
     /// When the store exists but cannot be read, or its format is newer than this binary.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        check_known(root)?;
         let layout = Layout::new(root);
         format::check(&layout, false)?;
         Ok(Self::new(layout, None, None))
@@ -84,6 +85,7 @@ impl Store {
     /// # Errors
     /// When it cannot be created or written, belongs to another user, or its format is newer than this binary.
     pub fn open_writable(root: &Path, abilities: Abilities) -> Result<Self, Error> {
+        check_known(root)?;
         let layout = Layout::new(root);
         if !format::check(&layout, true)? {
             format::create(&layout)?;
@@ -184,6 +186,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// A context that knows no place for the store has an empty path in it.
+fn check_known(root: &Path) -> Result<(), Error> {
+    if root.as_os_str().is_empty() { Err(Error::NoRoot) } else { Ok(()) }
 }
 
 /// A command that writes fails before it does any work when the file system is mounted read-only.

@@ -1,27 +1,28 @@
 //! How a transfer is shown: docker's words, one redrawn line a layer on a terminal, a line for each change elsewhere.
 
+mod bar;
+mod heart;
+mod json;
+mod words;
+
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
-use super::{sanitise, words};
+use self::heart::{BEAT, Heart};
+use self::json::{Line, Status};
+pub use self::words::Direction;
+use super::{sanitise, words as sizes};
 use crate::image::{Event, Reporter};
 use crate::oci::Digest;
 
-/// Without a terminal, a layer that is still moving is mentioned this often.
-const REMIND: Duration = Duration::from_secs(30);
-
-/// Which way the layers go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Into the store.
-    Pull,
-    /// To a registry.
-    Push,
-}
+/// A transfer that is over before has no need of a sign of life.
+const SHORT: Duration = Duration::from_secs(2);
+/// In JSON, a layer that moves is mentioned at most this often.
+const JSON_EVERY: Duration = Duration::from_millis(250);
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Display {
     Live,
     /// A line for each change.
     Plain,
+    /// An object for each change.
+    Json,
     /// Notes only.
     Quiet,
 }
@@ -44,6 +47,12 @@ impl Display {
             () => Self::Plain,
         }
     }
+
+    /// Whether words for people belong beside it.
+    #[must_use]
+    pub fn is_for_people(self) -> bool {
+        matches!(self, Self::Live | Self::Plain)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +65,27 @@ enum Step {
     Finished,
 }
 
+impl Step {
+    fn status(self) -> Status {
+        match self {
+            Self::Known => Status::Pending,
+            Self::Waiting => Status::Waiting,
+            Self::Moving => Status::Transferring,
+            Self::Moved => Status::Transferred,
+            Self::Unpacking => Status::Unpacking,
+            Self::Finished => Status::Done,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Layer {
     size: u64,
     step: Step,
-    told: Instant,
+    /// Bytes that have moved, those of an earlier try included.
+    bytes: u64,
+    /// When JSON last mentioned it.
+    told: Option<Instant>,
     bar: Option<ProgressBar>,
 }
 
@@ -70,15 +95,24 @@ struct State {
     layers: HashMap<Digest, Layer>,
     /// Whether anything has been shown: an image that is all here shows nothing.
     shown: bool,
+    /// Bytes that this process moved, in all, and at the last sign of life.
+    moved: (u64, u64),
 }
 
 /// Shows the events of one transfer on stderr.
 #[derive(Debug)]
 pub struct Progress {
+    inner: Arc<Inner>,
+    heart: Mutex<Option<Heart>>,
+}
+
+#[derive(Debug)]
+struct Inner {
     direction: Direction,
     display: Display,
     bars: MultiProgress,
     state: Mutex<State>,
+    begun: Instant,
 }
 
 impl Progress {
@@ -87,30 +121,48 @@ impl Progress {
     pub fn new(direction: Direction, display: Display) -> Self {
         let target = match display {
             Display::Live => ProgressDrawTarget::stderr_with_hz(12),
-            Display::Plain | Display::Quiet => ProgressDrawTarget::hidden(),
+            Display::Plain | Display::Json | Display::Quiet => ProgressDrawTarget::hidden(),
         };
-        Self {
+        let inner = Inner {
             direction,
             display,
             bars: MultiProgress::with_draw_target(target),
             state: Mutex::new(State::default()),
-        }
+            begun: Instant::now(),
+        };
+        Self { inner: Arc::new(inner), heart: Mutex::default() }
     }
 
     /// End the display; what it shows stays.
     pub fn finish(&self) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.heart.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let inner = &self.inner;
+        let state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         for digest in &state.order {
             if let Some(bar) = state.layers.get(digest).and_then(|layer| layer.bar.as_ref()) {
                 bar.abandon();
             }
         }
-        if self.display == Display::Live && state.shown && !state.order.is_empty() {
+        if inner.display == Display::Live && state.shown && !state.order.is_empty() {
             // The cursor stands behind the last bar.
             let _ = writeln!(std::io::stderr());
         }
     }
 
+    /// In a log, what takes long gets a sign of life.
+    fn keep_alive(&self) {
+        if self.inner.display != Display::Plain || self.inner.begun.elapsed() < SHORT {
+            return;
+        }
+        let mut heart = self.heart.lock().unwrap_or_else(PoisonError::into_inner);
+        if heart.is_none() {
+            let inner = self.inner.clone();
+            *heart = Heart::start(BEAT, move || inner.beat());
+        }
+    }
+}
+
+impl Inner {
     fn note(&self, text: &str) {
         let text = sanitise::text(text);
         self.bars.suspend(|| {
@@ -118,61 +170,81 @@ impl Progress {
         });
     }
 
+    /// `Downloading: 12MB/34MB, 5.6MB/s, 3 of 7 layers complete`
+    fn beat(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = (state.moved.0 - state.moved.1) / BEAT.as_secs();
+        state.moved.1 = state.moved.0;
+        let finished = state.layers.values().filter(|layer| layer.step == Step::Finished).count();
+        let total = state.layers.values().map(|layer| layer.size).sum();
+        let bytes = state.layers.values().map(Layer::done).sum();
+        let line = format!(
+            "{}: {}, {}/s, {finished} of {} layers complete",
+            self.direction.moving(),
+            sizes::moved(bytes, total),
+            sizes::size(rate),
+            state.layers.len()
+        );
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+
     /// Take in the list of layers. Those of a pull show with the first thing that happens to one of them.
     fn add(&self, state: &mut State, layers: Vec<(Digest, u64)>) {
+        let begin = state.order.len();
         for (digest, size) in layers {
-            let layer = Layer { size, step: Step::Known, told: Instant::now(), bar: None };
-            if state.layers.insert(digest.clone(), layer).is_none() {
+            let layer = Layer { size, step: Step::Known, bytes: 0, told: None, bar: None };
+            if !state.layers.contains_key(&digest) {
+                state.layers.insert(digest.clone(), layer);
                 state.order.push(digest);
             }
         }
-        if self.direction == Direction::Push {
+        if state.shown {
+            self.show(state, begin); // those of a further image of an index
+        } else if self.direction.shows_at_once() {
             self.reveal(state);
         }
     }
 
     /// Show the layers so far: from now on every change shows.
     fn reveal(&self, state: &mut State) {
-        if std::mem::replace(&mut state.shown, true) || self.display == Display::Quiet {
-            return;
+        if !std::mem::replace(&mut state.shown, true) {
+            self.show(state, 0);
         }
-        for digest in &state.order {
+    }
+
+    /// Show the layers from a place in the list on as they are now.
+    fn show(&self, state: &mut State, begin: usize) {
+        for digest in &state.order[begin..] {
             let Some(layer) = state.layers.get_mut(digest) else { continue };
-            let words = match layer.step {
-                Step::Finished => self.exists_words(),
-                Step::Waiting => "Waiting",
-                _ => self.first_words(),
+            let (words, status) = match layer.step {
+                Step::Finished => (self.direction.exists(), Status::Exists),
+                Step::Waiting => ("Waiting", Status::Waiting),
+                _ => (self.direction.first(), Status::Pending),
             };
             if self.display == Display::Live {
-                let bar = self.bars.add(ProgressBar::new(layer.size));
-                bar.set_prefix(digest.short().to_owned());
-                bar.set_style(plain_style());
-                bar.set_message(words);
-                layer.bar = Some(bar);
+                layer.bar = Some(self.bars.add(bar::new(digest.short(), layer.size, words)));
             } else {
-                say(digest, words);
+                self.say(digest, layer.size, words, status, None);
             }
         }
     }
 
-    fn first_words(&self) -> &'static str {
-        if self.direction == Direction::Pull { "Pulling fs layer" } else { "Preparing" }
-    }
-
-    fn exists_words(&self) -> &'static str {
-        if self.direction == Direction::Pull { "Already exists" } else { "Layer already exists" }
-    }
-
-    fn moving_words(&self) -> &'static str {
-        if self.direction == Direction::Pull { "Downloading" } else { "Pushing" }
-    }
-
-    fn finished_words(&self) -> &'static str {
-        if self.direction == Direction::Pull { "Pull complete" } else { "Pushed" }
+    /// One line, or one object.
+    fn say(&self, digest: &Digest, size: u64, words: &str, status: Status, message: Option<&str>) {
+        match self.display {
+            Display::Plain => {
+                let _ = writeln!(std::io::stderr(), "{}: {}", digest.short(), sanitise::text(words));
+            }
+            Display::Json => {
+                let line = Line::new(self.direction.verb(), status);
+                Line { id: Some(digest.as_str()), total: Some(size), message, ..line }.say();
+            }
+            Display::Live | Display::Quiet => {}
+        }
     }
 
     /// Move a layer on to a step, and show it when that is a change.
-    fn step(&self, state: &mut State, digest: &Digest, step: Step, words: &str) {
+    fn step(&self, state: &mut State, digest: &Digest, step: Step, told: &Told<'_>) {
         if step != Step::Waiting {
             self.reveal(state);
         }
@@ -182,24 +254,20 @@ impl Progress {
             return;
         }
         layer.step = step;
-        layer.told = Instant::now();
         if !shown {
             return;
         }
-        match (self.display, &layer.bar) {
-            (Display::Live, Some(bar)) => {
-                bar.set_style(plain_style());
-                bar.set_message(words.to_owned());
-            }
-            (Display::Plain, _) => say(digest, words),
-            _ => {}
+        match &layer.bar {
+            Some(bar) => bar::say(bar, told.words),
+            None => self.say(digest, layer.size, told.words, told.status, told.message),
         }
     }
 
     /// The layer is there without having moved: said at once when lines are shown, else when they begin to be.
     fn exists(&self, state: &mut State, digest: &Digest) {
         if state.shown {
-            self.step(state, digest, Step::Finished, self.exists_words());
+            let told = Told { words: self.direction.exists(), status: Status::Exists, message: None };
+            self.step(state, digest, Step::Finished, &told);
         } else if let Some(layer) = state.layers.get_mut(digest) {
             layer.step = Step::Finished;
         }
@@ -214,81 +282,113 @@ impl Progress {
         }
         let new = layer.step < step;
         layer.step = step;
+        if step == Step::Moving {
+            // What lay here from an earlier try did not move now.
+            let step = if new { 0 } else { bytes.saturating_sub(layer.bytes) };
+            layer.bytes = bytes;
+            state.moved.0 += step;
+        }
         match (self.display, &layer.bar) {
             (Display::Live, Some(bar)) => {
-                if new {
-                    bar.set_style(bar_style());
-                    bar.set_message(words);
-                }
-                bar.set_position(bytes.min(layer.size));
+                let bytes = bytes.min(layer.size);
+                if new { bar::begin(bar, words, bytes) } else { bar.set_position(bytes) }
             }
-            // Docker says `Downloading` on a terminal only; here it comes when it takes long.
-            (Display::Plain, _) if layer.told.elapsed() >= REMIND => {
-                layer.told = Instant::now();
-                let progress = format!("{words} {}", words::moved(bytes, layer.size));
-                say(digest, &progress);
+            (Display::Json, _) if layer.told.is_none_or(|told| new || told.elapsed() >= JSON_EVERY) => {
+                layer.told = Some(Instant::now());
+                let line = Line::new(self.direction.verb(), step.status());
+                Line { id: Some(digest.as_str()), current: Some(bytes), total: Some(layer.size), ..line }
+                    .say();
             }
             _ => {}
         }
+    }
+
+    fn retry(&self, mut state: std::sync::MutexGuard<'_, State>, digest: &Digest, why: &str) {
+        let size = state.layers.get_mut(digest).map_or(0, |layer| {
+            layer.step = Step::Known;
+            layer.size
+        });
+        drop(state);
+        if self.display == Display::Json {
+            self.say(digest, size, "", Status::Retrying, Some(why));
+        } else {
+            self.note(&format!("{}: Retrying, as {why}", digest.short()));
+        }
+    }
+
+    fn notice(&self, text: &str) {
+        if self.display == Display::Json {
+            let line = Line::new(self.direction.verb(), Status::Notice);
+            Line { message: Some(text), ..line }.say();
+        } else {
+            self.note(&format!("notice: {text}"));
+        }
+    }
+}
+
+impl Layer {
+    /// Bytes that need not move any more.
+    fn done(&self) -> u64 {
+        if self.step == Step::Finished { self.size } else { self.bytes.min(self.size) }
+    }
+}
+
+/// How a step is told: in words, and in JSON.
+struct Told<'a> {
+    words: &'a str,
+    status: Status,
+    message: Option<&'a str>,
+}
+
+impl<'a> Told<'a> {
+    fn new(words: &'a str, step: Step) -> Self {
+        Self { words, status: step.status(), message: None }
     }
 }
 
 impl Reporter for Progress {
     fn event(&self, event: Event) {
-        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = &*self.inner;
+        let mut guard = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *guard;
         match event {
-            Event::Layers(layers) => self.add(state, layers),
-            Event::Exists(digest) => self.exists(state, &digest),
-            Event::Waiting(digest) => self.step(state, &digest, Step::Waiting, "Waiting"),
+            Event::Layers(layers) => inner.add(state, layers),
+            Event::Exists(digest) => inner.exists(state, &digest),
+            Event::Waiting(digest) => {
+                inner.step(state, &digest, Step::Waiting, &Told::new("Waiting", Step::Waiting));
+            }
             Event::Moved { digest, bytes } => {
-                self.advance(state, &digest, Step::Moving, self.moving_words(), bytes);
+                inner.advance(state, &digest, Step::Moving, inner.direction.moving(), bytes);
+                drop(guard);
+                self.keep_alive();
             }
             Event::Moved100(digest) => {
-                if self.direction == Direction::Pull {
-                    self.step(state, &digest, Step::Moved, "Download complete");
+                if let Some(words) = inner.direction.moved() {
+                    inner.step(state, &digest, Step::Moved, &Told::new(words, Step::Moved));
                 }
             }
             Event::Unpacked { digest, bytes } => {
                 // Unpacking goes along with the transfer; it shows once the transfer is over.
                 if state.layers.get(&digest).is_some_and(|layer| layer.step >= Step::Moved) {
-                    self.advance(state, &digest, Step::Unpacking, "Extracting", bytes);
+                    inner.advance(state, &digest, Step::Unpacking, "Extracting", bytes);
                 }
             }
-            Event::Done(digest) => self.step(state, &digest, Step::Finished, self.finished_words()),
+            Event::Done(digest) => {
+                let told = Told::new(inner.direction.finished(), Step::Finished);
+                inner.step(state, &digest, Step::Finished, &told);
+            }
             Event::Mounted { digest, from } => {
-                self.step(state, &digest, Step::Finished, &format!("Mounted from {from}"));
+                let words = format!("Mounted from {from}");
+                let told = Told { words: &words, status: Status::Mounted, message: Some(&from) };
+                inner.step(state, &digest, Step::Finished, &told);
             }
-            Event::Retry { digest, why } => {
-                if let Some(layer) = state.layers.get_mut(&digest) {
-                    layer.step = Step::Known;
-                }
-                drop(guard);
-                self.note(&format!("{}: Retrying, as {why}", digest.short()));
-            }
+            Event::Retry { digest, why } => inner.retry(guard, &digest, &why),
             Event::Note(text) => {
                 drop(guard);
-                self.note(&format!("notice: {text}"));
+                inner.notice(&text);
             }
         }
     }
-}
-
-fn say(digest: &Digest, words: &str) {
-    let _ = writeln!(std::io::stderr(), "{}: {}", digest.short(), sanitise::text(words));
-}
-
-fn plain_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {msg:11} [{bar:50}]  {moved}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("moved", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            let _ = text.write_str(&words::moved(state.pos(), state.len().unwrap_or(0)));
-        })
-        .progress_chars("=> ")
 }
 
 #[cfg(test)]
@@ -301,7 +401,7 @@ mod tests {
             progress.event(event);
         }
         progress.finish();
-        let state = progress.state.into_inner().unwrap();
+        let state = progress.inner.state.lock().unwrap();
         (state.shown, state.order.iter().map(|digest| state.layers[digest].step).collect())
     }
 
@@ -329,5 +429,29 @@ mod tests {
             Event::Unpacked { digest: a.clone(), bytes: 10 },
         ]);
         assert_eq!(steps, [Step::Unpacking]);
+    }
+
+    #[test]
+    fn what_an_earlier_try_moved_is_no_part_of_the_rate() {
+        let a = Digest::sha256("a");
+        let progress = Progress::new(Direction::Push, Display::Quiet);
+        progress.event(Event::Layers(vec![(a.clone(), 100)]));
+        for bytes in [60, 70, 90] {
+            progress.event(Event::Moved { digest: a.clone(), bytes });
+        }
+        let state = progress.inner.state.lock().unwrap();
+        assert_eq!((state.moved.0, state.layers[&a].done()), (30, 90));
+    }
+
+    #[test]
+    fn the_display_follows_the_terminal_and_the_environment() {
+        let none = |_: &str| None;
+        assert_eq!(Display::choose(true, true, none), Display::Quiet);
+        assert_eq!(Display::choose(false, true, none), Display::Live);
+        assert_eq!(Display::choose(false, false, none), Display::Plain);
+        for (name, value) in [("TERM", "dumb"), ("CI", "true")] {
+            let var = |asked: &str| (asked == name).then_some(value);
+            assert_eq!(Display::choose(false, true, var), Display::Plain);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::{RemoteArgs, RetryArgs};
+use crate::cmd::progress::ProgressArgs;
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::oci::{Platform, Reference};
@@ -53,6 +54,8 @@ pub(in crate::cmd) struct PullArgs {
     #[arg(long, short, hide = true)]
     all_tags: bool,
     #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
     remote: RemoteArgs,
     #[command(flatten)]
     retry: RetryArgs,
@@ -73,10 +76,11 @@ pub(in crate::cmd) fn pull(cx: &mut Context, ui: &mut Ui, args: PullArgs) -> Cmd
         remote: args.remote.options(&args.retry)?,
         reference,
     };
-    if !args.quiet {
+    let display = args.progress.display(cx, ui, args.quiet)?;
+    if !args.quiet && display.is_for_people() {
         announce(ui, &args.name, &request.reference);
     }
-    let pulled = pull_shown(cx, ui, &request, args.quiet)?;
+    let pulled = pull_shown(cx, &request, display)?;
     if !args.quiet {
         let (digest, status) = outcome(&pulled);
         ui.line(digest);
@@ -109,8 +113,7 @@ fn outcome(pulled: &Pulled) -> (String, String) {
 }
 
 /// Pull with the layers' progress on stderr.
-fn pull_shown(cx: &Context, ui: &mut Ui, request: &PullRequest, quiet: bool) -> Result<Pulled, pull::Error> {
-    let display = Display::choose(quiet, ui.stderr_is_terminal(), |name| cx.var(name));
+fn pull_shown(cx: &Context, request: &PullRequest, display: Display) -> Result<Pulled, pull::Error> {
     let progress = Progress::new(Direction::Pull, display);
     let result = pull::pull(cx, request, &progress);
     progress.finish();
@@ -138,7 +141,8 @@ pub(in crate::cmd) fn pull_for(
     if request.policy != PullPolicy::Never && !quiet {
         announce(ui, &request.reference.familiar(), &request.reference);
     }
-    let pulled = pull_shown(cx, ui, request, quiet)?;
+    let display = Display::choose(quiet, ui.stderr_is_terminal(), |name| cx.var(name));
+    let pulled = pull_shown(cx, request, display)?;
     if pulled.asked && !quiet {
         let (digest, status) = outcome(&pulled);
         ui.note(digest);

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{RemoteArgs, RetryArgs};
+use crate::cmd::progress::ProgressArgs;
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::oci::Reference;
 use crate::ops::push::{self, PushRequest};
 use crate::ui::Ui;
-use crate::ui::progress::{Direction, Display, Progress};
+use crate::ui::progress::{Direction, Progress};
 
 /// Arguments of `push`.
 #[derive(Debug, Args)]
@@ -30,6 +31,8 @@ pub(in crate::cmd) struct PushArgs {
     /// Every tag of the repository
     #[arg(long, short, hide = true)]
     all_tags: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
     #[command(flatten)]
     remote: RemoteArgs,
     #[command(flatten)]
@@ -51,11 +54,11 @@ pub(in crate::cmd) fn push(cx: &mut Context, ui: &mut Ui, args: PushArgs) -> Cmd
         remote: args.remote.options(&args.retry)?,
     };
     let reference = push::destination(&request)?;
-    if !args.quiet {
+    let display = args.progress.display(cx, ui, args.quiet)?;
+    if !args.quiet && display.is_for_people() {
         let repository = format!("{}/{}", reference.registry(), reference.repository());
         ui.note(format_args!("The push refers to repository [{repository}]"));
     }
-    let display = Display::choose(args.quiet, ui.stderr_is_terminal(), |name| cx.var(name));
     let progress = Progress::new(Direction::Push, display);
     let result = push::push(cx, &request, &progress);
     progress.finish();
