@@ -486,8 +486,11 @@ impl BaseImages<'_> {
             Err(storage::Error::NoSuchImage(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let image = self.store.image(&record.manifest)?;
-        Ok(image.config.platform().fit(platform).is_some().then_some(image))
+        match self.store.image_for(&record, Some(platform)) {
+            Ok(image) => Ok(Some(image)),
+            Err(storage::Error::NoPlatform { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
