@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::image::{BoxError, CopyError};
+use crate::image::{BoxError, Copied, CopyError};
+use crate::oci::{Digest, Reference, digest_of};
 use crate::registry::{Login, Secret, Settings};
+use crate::storage::{Place, Store};
 
 /// The registry options of a verb.
 #[derive(Debug, Clone, Default)]
@@ -54,5 +56,24 @@ pub(super) fn inner(error: CopyError) -> BoxError {
     match error {
         CopyError::Source { source, .. } | CopyError::Sink { source, .. } => source,
         other => other.into(),
+    }
+}
+
+/// Remember that a repository has what was copied from or to it: later pushes to that registry mount it.
+pub(super) fn remember(store: &Store, reference: &Reference, copied: &Copied) {
+    let documents = [&copied.resolved, &copied.target].map(digest_of);
+    let documents = documents.iter().flatten();
+    store.note_places(copied.moved.iter().chain(&copied.reused).chain(documents), &Place::of(reference));
+}
+
+/// Repositories of a reference's registry that are known to hold a blob.
+pub(super) fn mount_sources<'a>(
+    store: &'a Store,
+    reference: &Reference,
+) -> impl Fn(&Digest) -> Vec<String> + Send + Sync + use<'a> {
+    let registry = reference.registry().to_owned();
+    move |digest| {
+        let places = store.places(digest).into_iter();
+        places.filter(|place| place.registry == registry).map(|place| place.repository).collect()
     }
 }

@@ -21,7 +21,9 @@ mod proxy;
 mod resolver;
 mod retry;
 mod secret;
+mod session;
 mod settings;
+mod subject;
 mod tls;
 mod upload;
 

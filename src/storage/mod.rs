@@ -18,6 +18,7 @@ mod layering;
 mod layout;
 mod lock;
 mod materialise;
+mod places;
 mod sink;
 mod snapshots;
 mod staging;
@@ -32,6 +33,7 @@ pub use images::{Image, ImageRecord};
 pub use layering::{Method, Mounted};
 pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
+pub use places::Place;
 pub use snapshots::{Snapshot, Stack};
 
 use std::collections::BTreeSet;
