@@ -66,6 +66,7 @@ impl Sink for Client<'_> {
         let result = self.send(endpoint, &mut session, &digest, &mut data, layer.descriptor.size());
         result
             .map_err(|error| self.broken_off(&digest, session, taken_up, layer.descriptor.size(), error))?;
+        report.event(Event::Moved { digest: digest.clone(), bytes });
         report.event(Event::Moved100(digest));
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod faults;
 mod real;
 mod server;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::io::Read;
