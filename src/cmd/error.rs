@@ -177,6 +177,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         images: Store;
         prune: Store;
         pull: Storage, Registry;
+        remote: Config;
         push: Storage, Registry;
         save: Store;
         tag: Store;
@@ -205,6 +206,11 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             "free some with `strate image prune -a`, or use another disk with --root".to_owned()
         }
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
+        E::NoPlatform { name, here, elsewhere, .. } => match (here.first(), elsewhere.first()) {
+            (Some(platform), _) => format!("take one that is here with `--platform {platform}`"),
+            (None, Some(platform)) => format!("`strate pull --platform {platform} {name}` fetches one"),
+            (None, None) => return None,
+        },
         E::MissingBlob(_) | E::CorruptBlob { .. } => "pull or build the image again".to_owned(),
         _ => return None,
     })

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{CmdError, CmdResult};
 use crate::context::Context;
-use crate::ops::inspect::{Inspected, Kind};
+use crate::oci::Platform;
+use crate::ops::inspect::{Inspected, Kind, Look};
 use crate::ops::{history as history_op, images as images_op, inspect as inspect_op};
 use crate::ops::{prune as prune_op, remove_image, save as save_op, tag as tag_op};
 use crate::ui::format::{Column, Listing, Template};
@@ -142,6 +143,9 @@ pub(super) struct HistoryArgs {
     /// The image
     #[arg(value_name = "IMAGE")]
     image: String,
+    /// Which image of an index: OS[/ARCH[/VARIANT]]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
     /// Print sizes and ages for people
     #[arg(
         long, short = 'H', value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -172,7 +176,7 @@ pub(super) fn history(cx: &mut Context, ui: &mut Ui, args: HistoryArgs) -> CmdRe
     let created = if args.human { "CreatedSince" } else { "CreatedAt" };
     let listing =
         Listing::parse(args.format.as_deref(), &columns, &["ID", created, "CreatedBy", "Size", "Comment"])?;
-    let steps = history_op::history(cx, &args.image)?;
+    let steps = history_op::history(cx, &args.image, args.platform.as_ref())?;
     let now = Timestamp::now();
     let rows: Vec<Value> = steps.iter().map(|step| history_row(step, &args, now)).collect();
     if args.quiet && args.format.is_none() {
@@ -216,6 +220,9 @@ pub(super) struct InspectArgs {
     /// Add the sizes of containers
     #[arg(long, short = 's')]
     size: bool,
+    /// Which image of an index: OS[/ARCH[/VARIANT]]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
 }
 
 /// `inspect --type`
@@ -236,7 +243,8 @@ pub(super) fn inspect(cx: &mut Context, ui: &mut Ui, args: InspectArgs) -> CmdRe
         Some(InspectKind::Image) => Kind::Image,
         None | Some(InspectKind::All) => Kind::Any,
     };
-    print_inspected(cx, ui, &args.names, args.format.as_deref(), (kind, args.size))
+    let look = Look { size: args.size, platform: args.platform };
+    print_inspected(cx, ui, &args.names, args.format.as_deref(), kind, &look)
 }
 
 /// Arguments of `image inspect`.
@@ -248,11 +256,15 @@ pub(super) struct ImageInspectArgs {
     /// Print by a Go template, or `json`
     #[arg(long, short = 'f', value_name = "TEMPLATE")]
     format: Option<String>,
+    /// Which image of an index: OS[/ARCH[/VARIANT]]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
 }
 
 /// `strate image inspect`
 pub(super) fn image_inspect(cx: &mut Context, ui: &mut Ui, args: ImageInspectArgs) -> CmdResult {
-    print_inspected(cx, ui, &args.names, args.format.as_deref(), (Kind::Image, false))
+    let look = Look { size: false, platform: args.platform };
+    print_inspected(cx, ui, &args.names, args.format.as_deref(), Kind::Image, &look)
 }
 
 /// What was found goes to stdout, what was not to stderr: a list that is `[]` at least without a template.
@@ -261,12 +273,13 @@ pub(super) fn print_inspected(
     ui: &mut Ui,
     names: &[String],
     format: Option<&str>,
-    (kind, size): (Kind, bool),
+    kind: Kind,
+    look: &Look,
 ) -> CmdResult {
     // A template that cannot be parsed is wrong usage: docker's code for it is 64.
     let template = format.map(Template::parse).transpose();
     let template = template.map_err(|error| CmdError::from(error).with_exit_code(64))?;
-    let Inspected { found, failures } = inspect_op::inspect(cx, names, kind, size)?;
+    let Inspected { found, failures } = inspect_op::inspect(cx, names, kind, look)?;
     match template {
         Some(template) => {
             for value in &found {
@@ -462,6 +475,7 @@ pub(super) fn save(cx: &mut Context, ui: &mut Ui, args: SaveArgs) -> CmdResult {
         SaveFormat::OciArchive => save_op::Format::OciArchive,
         SaveFormat::OciDir => save_op::Format::OciDir,
     };
-    save_op::save(cx, &save_op::Request { images: args.images, format, target })?;
+    let request = save_op::Request { images: args.images, format, target, platforms: Vec::new() };
+    save_op::save(cx, &request, &crate::image::Silent)?;
     Ok(0)
 }

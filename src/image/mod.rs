@@ -11,7 +11,9 @@ mod select;
 mod sink;
 mod source;
 
-pub use copy::{Copied, CopyError, INDEX_DIGEST_ANNOTATION, Platforms, Selection, What, copy};
+pub use copy::{
+    Copied, CopyError, INDEX_DIGEST_ANNOTATION, Platforms, Selection, What, copy, is_container_image,
+};
 pub use location::{Location, LocationError};
 pub use mutate::{Edit, NewLayer, append};
 pub use report::{Event, Reporter, Silent};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::pull::{self, PullPolicy, PullRequest};
-use super::remote::RemoteOptions;
+use super::remote::{self, RemoteOptions};
 use crate::build::{self, Bases, Failure, Interrupt, Request, Workshop, excerpt};
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
@@ -451,6 +451,10 @@ struct BaseImages<'a> {
 }
 
 impl Bases for BaseImages<'_> {
+    fn reference(&self, name: &str) -> Result<Reference, BoxError> {
+        Ok(remote::image_name(self.cx, self.store, name)?.reference)
+    }
+
     fn image(
         &self,
         reference: &Reference,
@@ -482,8 +486,11 @@ impl BaseImages<'_> {
             Err(storage::Error::NoSuchImage(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let image = self.store.image(&record.manifest)?;
-        Ok(image.config.platform().fit(platform).is_some().then_some(image))
+        match self.store.image_for(&record, Some(platform)) {
+            Ok(image) => Ok(Some(image)),
+            Err(storage::Error::NoPlatform { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

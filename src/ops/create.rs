@@ -10,7 +10,7 @@ use super::container::spec::merge;
 use super::container::{ContainerSpec, Error, Overrides, names};
 use super::pull::PullPolicy;
 use super::when;
-use crate::image::BoxError;
+use crate::image::{BoxError, select_platform};
 use crate::oci::Platform;
 use crate::storage::{ContainerDir, ContainerRecord, Image, ImageRecord, NewName, RunLock, Store};
 use crate::sys::SysError;
@@ -73,15 +73,14 @@ pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Resul
     for mount in &request.overrides.mounts {
         mount.ensure_source()?;
     }
-    let found = find_image(store, &request, helper)?;
-    let image = store.image(&found.manifest)?;
+    let image = find_image(store, &request, helper)?;
     warn_platform(&request, &image, helper);
     let mut spec = merge(&image.config.config, request.overrides)?;
     name_volumes(&mut spec)?;
     if let (true, Some(name)) = (request.replace, name) {
         replace(store, name)?;
     }
-    let record = record(request.image, &found, &image, &spec)?;
+    let record = record(request.image, &image, &spec)?;
     let new_name = name.map_or(NewName::Proposed(propose), NewName::Given);
     let (dir, lock) = store.create_container(record, new_name, !spec.host.auto_remove)?;
     let created = Created { dir, spec, lock, image };
@@ -94,32 +93,51 @@ pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Resul
     Ok(created)
 }
 
-fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Result<ImageRecord, Error> {
+/// The image, pulled where the policy says so or it is not here for the platform.
+fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Result<Image, Error> {
+    use crate::storage::Error as E;
+    let platform = request.platform.as_ref();
     let found = match store.find_image(&request.image) {
         Ok(found) => Some(found),
-        Err(crate::storage::Error::NoSuchImage(_)) => None,
+        Err(E::NoSuchImage(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let fits = |record: &ImageRecord| match &request.platform {
-        None => true,
-        Some(wanted) => {
-            store.image(&record.manifest).is_ok_and(|image| image.config.platform().fit(wanted).is_some())
-        }
-    };
-    match (found, request.pull) {
-        (Some(found), PullPolicy::Missing | PullPolicy::Never) if fits(&found) => return Ok(found),
-        (_, PullPolicy::Never) => return Err(Error::ImageNotHere(request.image.clone())),
-        (Some(_), _) => {}
-        (None, _) => {
+    let image = found.as_ref().map(|record| store.image_for(record, platform)).transpose();
+    match (image, request.pull) {
+        (Ok(Some(image)), PullPolicy::Missing | PullPolicy::Never) => return Ok(image),
+        (Ok(None), PullPolicy::Never) => return Err(Error::ImageNotHere(request.image.clone())),
+        (Ok(None), _) => {
             let shown = crate::oci::Reference::from_str(&request.image)
                 .map_or_else(|_| request.image.clone(), |reference| reference.familiar());
             helper.note(&format!("Unable to find image '{shown}' locally"));
         }
+        (Err(E::NoPlatform { .. }), PullPolicy::Missing) => {}
+        (Err(error), PullPolicy::Missing | PullPolicy::Never) => return Err(error.into()),
+        (Ok(Some(_)) | Err(_), _) => {}
     }
+    let reference = found.as_ref().map_or(Ok(None), |record| wanted_of_index(store, record, request))?;
+    let reference = reference.unwrap_or_else(|| request.image.clone());
     let policy = if request.pull == PullPolicy::Newer { PullPolicy::Newer } else { PullPolicy::Always };
-    let pulled = helper.pull(&request.image, request.platform.as_ref(), policy);
-    pulled.map_err(|source| Error::Pull { image: request.image.clone(), source })?;
-    Ok(store.find_image(&request.image)?)
+    let pulled = helper.pull(&reference, platform, policy);
+    pulled.map_err(|source| Error::Pull { image: reference.clone(), source })?;
+    Ok(store.image_for(&store.find_image(&reference)?, platform)?)
+}
+
+/// Where the image of an index that was put together here can be had: its name is no help, as no registry knows it. An
+/// index without an image for the platform is an error, and so no reason to ask a registry.
+fn wanted_of_index(store: &Store, record: &ImageRecord, request: &Request) -> Result<Option<String>, Error> {
+    if !record.is_index() {
+        return Ok(None);
+    }
+    let index = store.index_of(record)?;
+    let wanted = request.platform.clone().unwrap_or_else(Platform::host);
+    match select_platform(&index, &wanted) {
+        Ok(child) => {
+            let origin = crate::oci::digest_of(child).ok().and_then(|digest| record.origins.get(&digest));
+            Ok(origin.map(ToString::to_string))
+        }
+        Err(_) => store.image_for(record, Some(&wanted)).map(|_| None).map_err(Error::from),
+    }
 }
 
 fn warn_platform(request: &Request, image: &Image, helper: &mut dyn Helper) {
@@ -169,20 +187,15 @@ fn replace(store: &Store, name: &str) -> Result<(), Error> {
     }
 }
 
-fn record(
-    image_name: String,
-    found: &ImageRecord,
-    image: &Image,
-    spec: &ContainerSpec,
-) -> Result<ContainerRecord, Error> {
+fn record(image_name: String, image: &Image, spec: &ContainerSpec) -> Result<ContainerRecord, Error> {
     let id = random_id()?;
     let layers = image.manifest.layers().iter().cloned().zip(image.config.rootfs.diff_ids.iter().cloned());
     Ok(ContainerRecord {
         name: String::new(),
         created: when::now(),
         image_name,
-        image: found.id.clone(),
-        manifest: found.manifest.clone(),
+        image: image.id.clone(),
+        manifest: image.raw.digest.clone(),
         layers: layers.collect(),
         spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,

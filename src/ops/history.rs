@@ -2,7 +2,7 @@
 
 use super::store;
 use crate::context::Context;
-use crate::oci::ImageId;
+use crate::oci::{ImageId, Platform};
 use crate::storage::Error;
 
 /// One step.
@@ -20,13 +20,13 @@ pub struct Step {
     pub comment: String,
 }
 
-/// The steps of an image, newest first. Layers that no step accounts for are shown as steps without a command.
+/// The steps of an image (of an index: of the one for `platform`), newest first. Layers that no step accounts for are shown as steps without a command.
 ///
 /// # Errors
 /// When the image is unknown or its documents cannot be read.
-pub fn history(cx: &Context, text: &str) -> Result<Vec<Step>, Error> {
+pub fn history(cx: &Context, text: &str, platform: Option<&Platform>) -> Result<Vec<Step>, Error> {
     let store = store::read(cx)?;
-    let image = store.image(&store.find_image(text)?.manifest)?;
+    let image = store.image_for(&store.find_image(text)?, platform)?;
     let mut sizes = store.layer_sizes(&image).into_iter();
     let mut steps: Vec<Step> = image
         .config

@@ -7,6 +7,7 @@ use super::inspect_image::inspect_image;
 use super::store;
 use crate::context::Context;
 use crate::image::BoxError;
+use crate::oci::Platform;
 use crate::storage::{self, Store};
 
 /// What kind of thing to look for.
@@ -47,16 +48,24 @@ impl Kind {
     }
 }
 
-/// Look up each name. A name that is not found does not keep the others from being shown. `size` adds the sizes of
-/// containers' own files.
+/// How to look.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// Add the sizes of containers' own files.
+    pub size: bool,
+    /// Which image of an index; without it, this machine's.
+    pub platform: Option<Platform>,
+}
+
+/// Look up each name. A name that is not found does not keep the others from being shown.
 ///
 /// # Errors
 /// When the store cannot be opened.
-pub fn inspect(cx: &Context, names: &[String], kind: Kind, size: bool) -> Result<Inspected, storage::Error> {
+pub fn inspect(cx: &Context, names: &[String], kind: Kind, look: &Look) -> Result<Inspected, storage::Error> {
     let store = store::read(cx)?;
     let mut all = Inspected::default();
     for name in names {
-        match one(&store, name, kind, size) {
+        match one(&store, name, kind, look) {
             Ok(value) => all.found.push(value),
             Err(error) => all.failures.push(error),
         }
@@ -64,14 +73,14 @@ pub fn inspect(cx: &Context, names: &[String], kind: Kind, size: bool) -> Result
     Ok(all)
 }
 
-fn one(store: &Store, name: &str, kind: Kind, size: bool) -> Result<Value, BoxError> {
+fn one(store: &Store, name: &str, kind: Kind, look: &Look) -> Result<Value, BoxError> {
     if kind != Kind::Image
-        && let Some(value) = container(store, name, size)?
+        && let Some(value) = container(store, name, look.size)?
     {
         return Ok(value);
     }
     if kind != Kind::Container {
-        match inspect_image(store, name) {
+        match inspect_image(store, name, look.platform.as_ref()) {
             Err(storage::Error::NoSuchImage(_)) => {}
             other => return Ok(other?),
         }

@@ -1,26 +1,114 @@
 //! `inspect` of images: docker's document, with what podman's has beyond it.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde_json::{Map, Value, json};
 
-use crate::oci::{ContainerConfig, Reference, media_type};
-use crate::storage::{Error, Image, ImageRecord, Store};
+use crate::oci::{ContainerConfig, Parsed, Platform, Reference};
+use crate::storage::{Error, Image, ImageRecord, Kind, Store};
 
-/// Everything about an image, in docker's keys.
+/// On a descriptor: the image that its manifest attests something of (BuildKit's attestation storage).
+const ATTESTS: &str = "vnd.docker.reference.digest";
+
+/// Everything about an image, in docker's keys. Of an index it is the image for `platform` (without one: this machine's;
+/// where that lacks, only what the index itself says).
 ///
 /// # Errors
 /// When the image is unknown or its documents cannot be read.
-pub fn inspect_image(store: &Store, text: &str) -> Result<Value, Error> {
+pub fn inspect_image(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Value, Error> {
     let record = store.find_image(text)?;
-    let image = store.image(&record.manifest)?;
-    let same: Vec<ImageRecord> = store.images()?.into_iter().filter(|r| r.id == record.id).collect();
-    Ok(document(store, &record, &image, &same))
+    let records = store.images()?;
+    if record.kind == Kind::Image || platform.is_some() {
+        let image = store.image_for(&record, platform)?;
+        let same: Vec<ImageRecord> = records.into_iter().filter(|r| r.id == record.id).collect();
+        return with_members(store, &record, document(store, &record, &image, &same));
+    }
+    let same: Vec<ImageRecord> = records.into_iter().filter(|r| r.target == record.target).collect();
+    with_members(store, &record, bare_document(store, &record, &same)?)
+}
+
+/// What there is to say of an index none of whose images is here, or of an artifact: docker's keys, as far as they mean
+/// something.
+fn bare_document(store: &Store, record: &ImageRecord, same: &[ImageRecord]) -> Result<Value, Error> {
+    let (tags, digests) = names(same);
+    let annotations = match store.document(record)? {
+        Parsed::Index(index) => index.annotations().clone(),
+        Parsed::Manifest(manifest) => manifest.annotations().clone(),
+    };
+    let mut all = json!({
+        "Id": record.id.to_string(),
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Created": record.created,
+        "Config": config_value(&ContainerConfig::default()),
+        "Architecture": "",
+        "Os": "",
+        "Size": record.size,
+        "VirtualSize": record.size,
+        "RootFS": { "Type": "layers", "Layers": [] },
+        "Descriptor": descriptor_value(record),
+        "Digest": record.digest.to_string(),
+        "Labels": {},
+        "Annotations": sorted(annotations),
+        "ManifestType": record.target.media_type().to_string(),
+    });
+    if record.kind == Kind::Artifact {
+        all["ArtifactType"] = store.artifact_type(record).into();
+    }
+    Ok(all)
+}
+
+fn descriptor_value(record: &ImageRecord) -> Value {
+    json!({
+        "mediaType": record.target.media_type().to_string(),
+        "digest": record.target.digest().to_string(),
+        "size": record.target.size(),
+    })
+}
+
+/// Add docker's list of what an index names, with what of it is here.
+fn with_members(store: &Store, record: &ImageRecord, mut all: Value) -> Result<Value, Error> {
+    if !record.is_index() {
+        return Ok(all);
+    }
+    let index = store.index_of(record)?;
+    let members = index.manifests().iter().map(|child| {
+        let platform = child.platform().as_ref().map(Platform::from);
+        let attests = child.annotations().as_ref().and_then(|all| all.get(ATTESTS));
+        let kind = match (&platform, attests) {
+            (_, Some(_)) => "attestation",
+            (Some(platform), None) if platform.os != "unknown" => "image",
+            _ => "unknown",
+        };
+        let mut member = json!({
+            "ID": child.digest().to_string(),
+            "Descriptor": child,
+            "Available": store.has_manifest(child),
+            "Kind": kind,
+        });
+        if let Some(platform) = platform.filter(|_| kind == "image") {
+            member["ImageData"] = json!({ "Platform": platform });
+        }
+        if let Some(image) = attests.filter(|_| kind == "attestation") {
+            member["AttestationData"] = json!({ "For": image });
+        }
+        member
+    });
+    all["Manifests"] = members.collect();
+    Ok(all)
+}
+
+/// Maps of `oci_spec` have no order; ours have.
+fn sorted(map: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
+    map.unwrap_or_default().into_iter().collect()
 }
 
 fn document(store: &Store, record: &ImageRecord, image: &Image, same: &[ImageRecord]) -> Value {
     let config = &image.config;
     let (tags, digests) = names(same);
     let last = config.history.last();
-    let annotations = image.manifest.annotations().clone().unwrap_or_default();
+    let size = store.layer_sizes(image).iter().sum::<u64>();
+    let annotations = sorted(image.manifest.annotations().clone());
     let mut all = json!({
         "Id": image.id.to_string(),
         "RepoTags": tags,
@@ -33,16 +121,12 @@ fn document(store: &Store, record: &ImageRecord, image: &Image, same: &[ImageRec
         "Config": config_value(&config.config),
         "Architecture": config.architecture,
         "Os": config.os,
-        "Size": record.size,
-        "VirtualSize": record.size,
+        "Size": size,
+        "VirtualSize": size,
         "GraphDriver": { "Name": "overlay", "Data": graph_data(store, image) },
         "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
-        "Descriptor": {
-            "mediaType": record.target.media_type().to_string(),
-            "digest": record.target.digest().to_string(),
-            "size": record.target.size(),
-        },
+        "Descriptor": descriptor_value(record),
         "Digest": record.digest.to_string(),
         "Labels": config.config.labels,
         "Annotations": annotations,
@@ -54,8 +138,8 @@ fn document(store: &Store, record: &ImageRecord, image: &Image, same: &[ImageRec
     if let Some(variant) = &config.variant {
         all["Variant"] = variant.as_str().into();
     }
-    if media_type::is_index(record.target.media_type().as_ref()) {
-        all["ManifestDigest"] = record.manifest.to_string().into();
+    if record.is_index() {
+        all["ManifestDigest"] = image.raw.digest.to_string().into();
     }
     all
 }

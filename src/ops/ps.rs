@@ -149,9 +149,10 @@ impl<'a> Resolved<'a> {
         };
         let mut ancestors = Vec::new();
         for name in &filters.ancestors {
-            match store.find_image(name) {
-                Ok(found) => ancestors.push(store.image(&found.manifest)?.config.rootfs.diff_ids),
-                Err(crate::storage::Error::NoSuchImage(_)) => {}
+            use crate::storage::Error as E;
+            match store.find_image(name).and_then(|found| store.image_for(&found, None)) {
+                Ok(image) => ancestors.push(image.config.rootfs.diff_ids),
+                Err(E::NoSuchImage(_) | E::NoPlatform { .. } | E::NotAnImage { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -125,9 +125,13 @@ fn here(store: &Store, request: &PullRequest) -> Result<Option<ImageRecord>, Err
         Err(storage::Error::NoSuchImage(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let Some(wanted) = &request.platform else { return Ok(Some(record)) };
-    let fits = store.image(&record.manifest)?.config.platform().fit(wanted).is_some();
-    Ok(fits.then_some(record))
+    match store.image_for(&record, request.platform.as_ref()) {
+        Ok(_) => Ok(Some(record)),
+        Err(storage::Error::NoPlatform { .. }) => Ok(None),
+        // What is no container image has no platform.
+        Err(storage::Error::NotAnImage { .. }) => Ok(Some(record)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn unchanged(reference: &Reference, record: &ImageRecord, asked: bool) -> Pulled {

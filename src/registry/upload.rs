@@ -64,6 +64,7 @@ impl Sink for Client<'_> {
         let taken_up = session.at;
         let mut data = Counted { inner: data, digest: &digest, report, bytes: taken_up, told: taken_up };
         let result = self.send(endpoint, &mut session, &digest, &mut data, layer.descriptor.size());
+        let bytes = data.bytes;
         result
             .map_err(|error| self.broken_off(&digest, session, taken_up, layer.descriptor.size(), error))?;
         report.event(Event::Moved { digest: digest.clone(), bytes });

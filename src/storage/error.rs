@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::image::BoxError;
 use crate::layer;
-use crate::oci::{Digest, ManifestError};
+use crate::oci::{Digest, ManifestError, Platform};
 use crate::sys::SysError;
 
 /// What can go wrong in the store.
@@ -60,6 +60,26 @@ pub enum Error {
         id: String,
         /// Its names.
         names: Vec<String>,
+    },
+    /// The image has other platforms.
+    #[error("`{name}` has no image for platform {wanted} here: {}", offer(here, elsewhere))]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// What was asked for.
+        wanted: Platform,
+        /// The platforms that are here.
+        here: Vec<String>,
+        /// The platforms that its index names, and that are not here.
+        elsewhere: Vec<String>,
+    },
+    /// A name that stands for something else than a container image.
+    #[error("`{name}` is an artifact ({what}), not a container image")]
+    NotAnImage {
+        /// The name.
+        name: String,
+        /// The type of the artifact.
+        what: String,
     },
     /// A blob that should be here is not.
     #[error("blob {0} is missing from the store")]
@@ -166,4 +186,15 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     Sys(#[from] SysError),
+}
+
+fn offer(here: &[String], elsewhere: &[String]) -> String {
+    match (here, elsewhere) {
+        ([], []) => "it names no platform".to_owned(),
+        (here, []) => format!("there is {}", here.join(", ")),
+        ([], elsewhere) => format!("it names {}, none of which is here", elsewhere.join(", ")),
+        (here, elsewhere) => {
+            format!("there is {}; {} it names only", here.join(", "), elsewhere.join(", "))
+        }
+    }
 }

@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::{CONFIG, CREATED, Entry, IndexFile, MANIFEST, SIZE};
+use super::index::{CONFIG, CREATED, Entry, IndexFile, KIND, MANIFEST, SIZE};
+use super::indexes::{Kind, parse_origins};
 use super::{Error, Store};
-use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, select_platform};
+use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, is_container_image};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, Platform, RawManifest, Reference, digest_of,
-    media_type,
+    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, RawManifest, Reference, digest_of, media_type,
 };
 
 /// The shortest id prefix that is looked up: shorter ones are more likely a name.
@@ -19,18 +19,37 @@ const SHORTEST_PREFIX: usize = 2;
 pub struct ImageRecord {
     /// The name; `None` for an untagged image.
     pub name: Option<Reference>,
-    /// What the name stands for: a manifest, or an index whose other platforms are not here.
+    /// What that is, as far as this machine can use it.
+    pub kind: Kind,
+    /// What the name stands for: a manifest, or an index, of which not every image need be here.
     pub target: Descriptor,
     /// The digest the name was pulled or pushed by, when it is an index's.
     pub digest: Digest,
-    /// The manifest of this machine's platform: `target` itself, or the one chosen from it.
+    /// The manifest of this machine's platform: `target` itself, or the one chosen from it. Of an index of which none
+    /// is here, the index.
     pub manifest: Digest,
-    /// The config's digest.
+    /// The config's digest; of what is no container image here, the target's.
     pub id: ImageId,
     /// The config's `created`, RFC 3339.
     pub created: Option<String>,
     /// Sum of the unpacked layers' sizes in bytes, as docker shows it.
     pub size: u64,
+    /// Where those images of an index can be had that are not here: repositories, by the digest of the manifest.
+    pub origins: BTreeMap<Digest, Reference>,
+}
+
+impl ImageRecord {
+    /// Whether the name stands for an index.
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        media_type::is_index(self.target.media_type().as_ref())
+    }
+
+    /// How messages call it: its name, else its id.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.id.to_string(), Reference::familiar)
+    }
 }
 
 /// An image with its documents read and verified.
@@ -143,10 +162,9 @@ impl Store {
     /// When it cannot be written, or the image has been removed meanwhile.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), Error> {
         let target = digest_of(&image.target).map_err(crate::oci::ManifestError::from)?;
-        let text = || image.name.as_ref().map_or_else(|| image.id.to_string(), Reference::familiar);
         self.edit_index(|index| {
             let entry = index.manifests.iter().find(|e| e.digest().as_ref() == Some(&target)).cloned();
-            index.set_name(name, entry.ok_or_else(|| Error::NoSuchImage(text()))?);
+            index.set_name(name, entry.ok_or_else(|| Error::NoSuchImage(image.label()))?);
             Ok(())
         })
     }
@@ -154,17 +172,7 @@ impl Store {
     /// Move a name to a manifest or index that is here (the commit point of a pull). What the descriptor's
     /// [`INDEX_DIGEST_ANNOTATION`] says is kept.
     pub(super) fn move_name(&self, name: &Reference, target: &Descriptor) -> Result<(), Error> {
-        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
-        let mut annotations = BTreeMap::new();
-        let manifest = match media_type::is_index(target.media_type().as_ref()) {
-            true => {
-                let chosen = self.choose(&digest)?;
-                annotations.insert(MANIFEST.to_owned(), chosen.to_string());
-                chosen
-            }
-            false => digest,
-        };
-        annotations.extend(self.describe(&self.image(&manifest)?));
+        let mut annotations = self.describe_target(target)?;
         let from = target.annotations().as_ref().and_then(|all| all.get(INDEX_DIGEST_ANNOTATION));
         if let Some(index) = from {
             annotations.insert(INDEX_DIGEST_ANNOTATION.to_owned(), index.clone());
@@ -178,6 +186,21 @@ impl Store {
         })
     }
 
+    /// What a listing needs of what a name stands for. An index of which no image is here needs nothing.
+    pub(super) fn describe_target(&self, target: &Descriptor) -> Result<BTreeMap<String, String>, Error> {
+        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
+        if !media_type::is_index(target.media_type().as_ref()) {
+            return match self.artifact_notes(&digest)? {
+                Some(notes) => Ok(notes),
+                None => Ok(self.describe(&self.image(&digest)?)),
+            };
+        }
+        let Some(chosen) = self.chosen(&digest)? else { return Ok(BTreeMap::new()) };
+        let mut notes = self.describe(&chosen);
+        notes.insert(MANIFEST.to_owned(), chosen.raw.digest.to_string());
+        Ok(notes)
+    }
+
     /// What a listing needs of an image.
     fn describe(&self, image: &Image) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
@@ -187,6 +210,25 @@ impl Store {
             all.insert(CREATED.to_owned(), created.clone());
         }
         all
+    }
+
+    /// What a listing needs of an artifact; `None` for a container image.
+    fn artifact_notes(&self, digest: &Digest) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let Parsed::Manifest(manifest) = RawManifest::new(self.read_blob(digest)?, None)?.parse()? else {
+            return Ok(None);
+        };
+        if is_container_image(&manifest) {
+            return Ok(None);
+        }
+        let mut notes = BTreeMap::new();
+        notes.insert(KIND.to_owned(), Kind::ARTIFACT.to_owned());
+        notes
+            .insert(SIZE.to_owned(), manifest.layers().iter().map(Descriptor::size).sum::<u64>().to_string());
+        let all = manifest.annotations().as_ref();
+        if let Some(created) = all.and_then(|all| all.get(super::indexes::CREATED_ANNOTATION)) {
+            notes.insert(CREATED.to_owned(), created.clone());
+        }
+        Ok(Some(notes))
     }
 
     /// Unpacked size in bytes of each layer of an image, lowest first; the compressed size where nothing else is known.
@@ -199,42 +241,38 @@ impl Store {
         image.manifest.layers().iter().map(size).collect()
     }
 
-    /// The manifest of an index that this machine runs; else the first one whose bytes are here.
-    fn choose(&self, index: &Digest) -> Result<Digest, Error> {
-        let raw = RawManifest::new(self.read_blob(index)?, None)?;
-        let Parsed::Index(parsed) = raw.parse()? else { return Ok(index.clone()) };
-        let fitting = select_platform(&parsed, &Platform::host()).ok().and_then(|d| digest_of(d).ok());
-        let all = parsed.manifests().iter().filter_map(|d| digest_of(d).ok());
-        fitting
-            .into_iter()
-            .chain(all)
-            .find(|digest| self.read_blob(digest).is_ok())
-            .ok_or_else(|| Error::Inconsistent(format!("no manifest of index {index} is here")))
-    }
-
-    /// What an entry says; what another tool left out is read from the blobs. An entry that is no image, or whose
-    /// documents are gone, is left out.
+    /// What an entry says; what another tool left out is read from the blobs. An entry whose documents are gone or
+    /// cannot be read is left out.
     fn record(&self, entry: &Entry) -> Option<ImageRecord> {
         let (target, digest) = (entry.target()?, entry.digest()?);
-        let manifest = match entry.is_index() {
-            true => entry.digest_annotation(MANIFEST).or_else(|| self.choose(&digest).ok())?,
-            false => digest.clone(),
-        };
+        let noted = |key| entry.annotations.contains_key(key);
+        let complete = noted(SIZE) && (noted(KIND) || (noted(CONFIG) && noted(MANIFEST) == entry.is_index()));
         let from_blobs;
-        let notes = if entry.annotations.contains_key(CONFIG) && entry.annotations.contains_key(SIZE) {
+        let notes = if complete {
             &entry.annotations
         } else {
-            from_blobs = self.describe(&self.image(&manifest).ok()?);
+            from_blobs = self.describe_target(&target).ok()?;
             &from_blobs
+        };
+        let kind = match notes.contains_key(CONFIG) {
+            true => Kind::Image,
+            false if entry.is_index() => Kind::Index,
+            false => Kind::Artifact,
+        };
+        let id = match kind {
+            Kind::Image => notes.get(CONFIG)?.parse().ok()?,
+            Kind::Index | Kind::Artifact => digest.clone(),
         };
         Some(ImageRecord {
             name: entry.name(),
-            target,
-            digest: entry.digest_annotation(INDEX_DIGEST_ANNOTATION).unwrap_or(digest),
-            manifest,
-            id: ImageId(notes.get(CONFIG)?.parse().ok()?),
+            kind,
+            digest: entry.digest_annotation(INDEX_DIGEST_ANNOTATION).unwrap_or_else(|| digest.clone()),
+            manifest: notes.get(MANIFEST).and_then(|text| text.parse().ok()).unwrap_or(digest),
+            id: ImageId(id),
             created: notes.get(CREATED).cloned(),
             size: notes.get(SIZE).and_then(|size| size.parse().ok()).unwrap_or(0),
+            origins: parse_origins(&entry.annotations),
+            target,
         })
     }
 }
@@ -260,12 +298,18 @@ fn by_id(records: &[ImageRecord], text: &str) -> Result<ImageRecord, Error> {
         return Err(Error::NoSuchImage(text.into()));
     }
     let whole = |digest: &Digest| prefix.len() == digest.hex().len() && digest.hex() == prefix;
+    let of_index = |r: &ImageRecord| {
+        r.is_index() && digest_of(&r.target).is_ok_and(|digest| digest.hex().starts_with(prefix))
+    };
     let fits: Vec<&ImageRecord> = records
         .iter()
-        .filter(|r| r.id.digest().hex().starts_with(prefix) || whole(&r.digest) || whole(&r.manifest))
+        .filter(|r| {
+            r.id.digest().hex().starts_with(prefix) || whole(&r.digest) || whole(&r.manifest) || of_index(r)
+        })
         .collect();
     let ids: BTreeSet<&ImageId> = fits.iter().map(|record| &record.id).collect();
-    match fits.first() {
+    // An image's own name says more than that of an index that holds it.
+    match fits.iter().find(|record| !record.is_index()).or(fits.first()) {
         None => Err(Error::NoSuchImage(text.into())),
         Some(first) if ids.len() == 1 => Ok((*first).clone()),
         Some(_) => Err(Error::AmbiguousImage {

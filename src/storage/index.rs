@@ -23,6 +23,10 @@ pub(super) const MANIFEST: &str = "io.strate.manifest";
 pub(super) const CONFIG: &str = "io.strate.config";
 /// The config's `created`.
 pub(super) const CREATED: &str = "io.strate.created";
+/// What the target is when it is no container image: `artifact`.
+pub(super) const KIND: &str = "io.strate.kind";
+/// Where images of the target index can be had that are not here: a JSON object, repositories by digest.
+pub(super) const ORIGINS: &str = "io.strate.origins";
 /// Bytes of the unpacked layers.
 pub(super) const SIZE: &str = "io.strate.size";
 

@@ -14,11 +14,13 @@ mod format;
 mod gc;
 mod images;
 mod index;
+mod indexes;
 mod layering;
 mod layout;
 mod lock;
 mod materialise;
 mod places;
+mod remove;
 mod sink;
 mod snapshots;
 mod staging;
@@ -28,12 +30,13 @@ pub use blobs::BlobWriter;
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;
-pub use gc::{Collected, PruneImages, Removed};
 pub use images::{Image, ImageRecord};
+pub use indexes::{Kind, NewIndex};
 pub use layering::{Method, Mounted};
 pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
+pub use remove::{Collected, PruneImages, Removed};
 pub use snapshots::{Snapshot, Stack};
 
 use std::collections::BTreeSet;
@@ -203,6 +206,8 @@ fn refuse_read_only(root: &Path) -> Result<(), Error> {
     })
 }
 
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod mount_tests;
 #[cfg(test)]
