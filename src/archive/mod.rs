@@ -32,7 +32,7 @@ mod writer;
 
 pub use decompress::decompressed;
 pub use error::Error;
-pub use reader::{ImageEntry, Reader};
+pub use reader::{Gate, ImageEntry, Reader};
 pub use writer::{Member, Writer};
 
 /// A form of images in files.

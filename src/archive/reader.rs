@@ -41,7 +41,11 @@ pub struct Reader {
     files: Box<dyn Files>,
     form: Form,
     images: Vec<ImageEntry>,
+    gate: Option<Gate>,
 }
+
+/// Asks the user's policy about an image, as [`Source::admit`] does.
+pub type Gate = Box<dyn Fn(Option<&Reference>, &[&RawManifest]) -> Result<(), BoxError> + Send + Sync>;
 
 enum Form {
     /// An OCI layout, with or without docker's table.
@@ -115,7 +119,8 @@ impl Reader {
 
     fn of_tar(path: &Path, files: TarFiles, form: Option<Format>, scratch: &Path) -> Result<Self, Error> {
         let files: Box<dyn Files> = Box::new(files);
-        let mut reader = Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new() };
+        let mut reader =
+            Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new(), gate: None };
         if let Some(index) = reader.table("index.json")? {
             reader.images = layout::images(path, &index)?;
             return Ok(reader);
@@ -142,7 +147,8 @@ impl Reader {
             return Err(Error::NotAnArchive { path: path.to_owned(), what });
         }
         let files: Box<dyn Files> = Box::new(DirFiles { root: path.to_owned() });
-        let mut reader = Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new() };
+        let mut reader =
+            Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new(), gate: None };
         if form != Some(Format::Dir)
             && let Some(index) = reader.table("index.json")?
         {
@@ -166,6 +172,13 @@ impl Reader {
         reader.images.push(ImageEntry { names: Vec::new(), labels: Vec::new(), platform: None, at });
         reader.form = Form::Dir;
         Ok(reader)
+    }
+
+    /// Have `gate` asked before an image is copied. This floor knows no policies: the caller brings them.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
     }
 
     /// Every image, in the archive's order: one for each descriptor of an OCI layout's index, one for each line of
@@ -330,6 +343,10 @@ impl Source for Reader {
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, BoxError> {
         Ok(self.document(descriptor)?)
+    }
+
+    fn admit(&self, name: Option<&Reference>, documents: &[&RawManifest]) -> Result<(), BoxError> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate(name, documents))
     }
 
     fn raw_blob(

@@ -261,7 +261,7 @@ fn chosen<'a>(
                 chosen.push(select_platform(index, platform).map_err(|error| failed(error.into()))?);
             }
         }
-        Platforms::Best(platform) => {
+        Platforms::Best(platform) | Platforms::Alone(platform) => {
             chosen.push(select_platform(index, platform).map_err(|error| failed(error.into()))?);
         }
         Platforms::IndexOnly => {}
