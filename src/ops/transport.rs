@@ -258,3 +258,12 @@ impl<'r> Output<'r> {
         }
     }
 }
+
+/// What an archive or layout calls its images.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn labels(cx: &Context, location: &Location) -> Result<Vec<String>, Error> {
+    let _ = cx;
+    Err(Error::NotYet(location.to_string()))
+}
