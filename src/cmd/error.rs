@@ -177,6 +177,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         images: Store;
         prune: Store;
         pull: Storage, Registry;
+        remote: Config;
         push: Storage, Registry;
         save: Store;
         tag: Store;

@@ -475,6 +475,7 @@ pub(super) fn save(cx: &mut Context, ui: &mut Ui, args: SaveArgs) -> CmdResult {
         SaveFormat::OciArchive => save_op::Format::OciArchive,
         SaveFormat::OciDir => save_op::Format::OciDir,
     };
-    save_op::save(cx, &save_op::Request { images: args.images, format, target })?;
+    let request = save_op::Request { images: args.images, format, target, platforms: Vec::new() };
+    save_op::save(cx, &request, &crate::image::Silent)?;
     Ok(0)
 }

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use crate::context::Context;
 use crate::image::{BoxError, CopyError};
-use crate::registry::{Login, Secret, Settings};
+use crate::oci::Reference;
+use crate::registry::{self, Login, Secret, Settings};
+use crate::storage::Store;
+
+pub use crate::registry::{NameError as Error, Named};
 
 /// The registry options of a verb.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +42,7 @@ impl RemoteOptions {
         Settings {
             env: cx.env.clone(),
             home: cx.home.clone(),
+            uid: Some(cx.uid),
             creds: token.or_else(password),
             anonymous: self.anonymous,
             authfile: self.authfile.as_ref().map(absolute),
@@ -47,6 +52,28 @@ impl RemoteOptions {
             retry_delay: self.retry_delay,
         }
     }
+}
+
+/// What a name that a user typed means at registries: `alpine` is `docker.io/library/alpine:latest`, or what an alias
+/// of registries.conf says.
+///
+/// # Errors
+/// When it is no reference, or the configuration cannot be used.
+pub fn name(cx: &Context, typed: &str) -> Result<Named, Error> {
+    registry::resolve_name(&RemoteOptions::default().settings(cx), typed)
+}
+
+/// What a name means to a verb that takes an image from here, and from a registry where it is not here: an image that
+/// is here under just this name comes before an alias.
+///
+/// # Errors
+/// As [`name`].
+pub fn image_name(cx: &Context, store: &Store, typed: &str) -> Result<Named, Error> {
+    let plain = Reference::parse(typed)?;
+    if store.find_image(&plain.to_string()).is_ok() {
+        return Ok(Named { reference: plain, alias: None, note: None });
+    }
+    name(cx, typed)
 }
 
 /// The part of a copy's error that says something new: a verb's own error names the image already.

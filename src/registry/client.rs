@@ -82,7 +82,11 @@ impl<'r> Client<'r> {
         action: Action,
         report: &'r dyn Reporter,
     ) -> Result<Self, Error> {
-        let places = Registries::load(settings)?.places(reference, action)?;
+        let registries = Registries::load(settings)?;
+        for note in &registries.notes {
+            report.event(Event::Note(note.clone()));
+        }
+        let places = registries.places(reference, action)?;
         Ok(Self {
             settings: settings.clone(),
             report,

@@ -261,6 +261,16 @@ pub enum Error {
         #[source]
         source: Option<BoxError>,
     },
+    /// An option or variable cannot be used.
+    #[error("cannot use `{value}` of {name}: {what}")]
+    Setting {
+        /// The option or variable.
+        name: &'static str,
+        /// What it says, without secrets.
+        value: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A credential helper cannot be used.
     #[error(
         "credential helper `docker-credential-{helper}`, named in `{path}`, failed to {operation}: {what}"
@@ -335,7 +345,10 @@ impl Error {
 
     /// Whether another place that serves the same image should be asked: anything but a statement about us.
     pub(super) fn lets_fall_back(&self) -> bool {
-        !matches!(self, Self::Blocked { .. } | Self::Config { .. } | Self::Helper { .. })
+        !matches!(
+            self,
+            Self::Blocked { .. } | Self::Config { .. } | Self::Setting { .. } | Self::Helper { .. }
+        )
     }
 
     /// What the user can do: commands where there are any.

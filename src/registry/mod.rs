@@ -5,6 +5,7 @@
 //! follows redirects, `tls.rs`, `proxy.rs` and `resolver.rs` make connections. Credentials are bound to an origin
 //! (scheme, host and port) and never leave it.
 
+mod aliases;
 mod auth;
 mod client;
 mod conf;
@@ -15,7 +16,9 @@ mod http;
 mod limits;
 mod listing;
 mod login;
+mod mirrors;
 mod origin;
+mod places;
 mod process;
 mod proxy;
 mod resolver;
@@ -25,6 +28,7 @@ mod settings;
 mod tls;
 mod upload;
 
+pub use aliases::{NameError, Named, resolve_name};
 pub use client::{Action, Client};
 pub use credentials::{Found, Login};
 pub use error::{Answer, Error};

@@ -13,6 +13,8 @@ pub struct Settings {
     pub env: BTreeMap<String, String>,
     /// The user's home.
     pub home: Option<PathBuf>,
+    /// The user's id, outside any namespace of ours.
+    pub uid: Option<u32>,
     /// `--creds`.
     pub creds: Option<Login>,
     /// `--no-creds`: no login is looked for.
@@ -67,6 +69,9 @@ pub(super) fn read_file(path: &Path) -> Result<Option<String>, Error> {
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(fail("it cannot be read", error)),
     };
+    if path == Path::new("/dev/null") {
+        return Ok(Some(String::new())); // how people say that there is nothing to read
+    }
     // A FIFO or device would block or never end.
     if !metadata.is_file() || metadata.len() > limits::FILE_BYTES {
         return Err(Error::Config {

@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, DiffId, Digest, RawManifest, Reference, descriptor,
 /// Settings that read nothing of this machine and do not wait.
 fn settings() -> Settings {
     Settings {
-        env: BTreeMap::from([("CONTAINERS_REGISTRIES_CONF".to_owned(), "/nonexistent".to_owned())]),
+        env: BTreeMap::from([("CONTAINERS_REGISTRIES_CONF".to_owned(), "/dev/null".to_owned())]),
         retry_delay: Some(Duration::from_millis(1)),
         ..Settings::default()
     }
