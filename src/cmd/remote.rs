@@ -12,7 +12,7 @@ use super::sides::RegistryArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::image::{Event, Location, Reporter};
-use crate::oci::{Descriptor, RawManifest, Reference};
+use crate::oci::{Descriptor, Platform, RawManifest, Reference};
 use crate::ops::{
     delete as delete_op, referrers as referrers_op, remote_inspect, search as search_op, tags as tags_op,
 };
@@ -57,9 +57,10 @@ pub(super) struct RemoteInspectArgs {
 }
 
 impl RemoteInspectArgs {
-    /// Whether an option only makes sense for an image elsewhere.
-    pub(super) fn is_given(&self) -> bool {
-        self.raw || self.config || self.tags || self.no_tags
+    /// Whether images elsewhere are meant: by their names, or by an option that only makes sense for them.
+    pub(super) fn is_meant(&self, names: &[String]) -> bool {
+        let given = self.raw || self.config || self.tags || self.no_tags;
+        given || names.iter().any(|name| Location::is_meant(name))
     }
 }
 
@@ -69,7 +70,7 @@ pub(super) fn inspect_places(
     ui: &mut Ui,
     names: &[String],
     format: Option<&str>,
-    platform: Option<&str>,
+    platform: Option<&Platform>,
     args: &RemoteInspectArgs,
 ) -> CmdResult {
     if args.raw && format.is_some() {
