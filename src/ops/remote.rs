@@ -1,7 +1,7 @@
 //! What verbs that talk to a registry have in common.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::context::Context;
 use crate::image::{BoxError, CopyError};
@@ -30,6 +30,10 @@ pub struct RemoteOptions {
     pub retries: Option<u32>,
     /// `--retry-delay`.
     pub retry_delay: Option<Duration>,
+    /// `--timeout`: how long everything together may take.
+    pub timeout: Option<Duration>,
+    /// `--stall-timeout`: how long a connection may be silent.
+    pub stall_timeout: Option<Duration>,
 }
 
 impl RemoteOptions {
@@ -50,6 +54,8 @@ impl RemoteOptions {
             cert_dir: self.cert_dir.as_ref().map(absolute),
             retries: self.retries,
             retry_delay: self.retry_delay,
+            deadline: self.timeout.and_then(|time| Instant::now().checked_add(time)),
+            stall: self.stall_timeout,
         }
     }
 }
@@ -79,7 +85,9 @@ pub fn image_name(cx: &Context, store: &Store, typed: &str) -> Result<Named, Err
 /// The part of a copy's error that says something new: a verb's own error names the image already.
 pub(super) fn inner(error: CopyError) -> BoxError {
     match error {
-        CopyError::Source { source, .. } | CopyError::Sink { source, .. } => source,
+        CopyError::Source { source, .. } | CopyError::Sink { source, .. } | CopyError::Room { source } => {
+            source
+        }
         other => other.into(),
     }
 }

@@ -326,7 +326,7 @@ impl Endpoint {
             (404, About::Blob(digest)) => {
                 Error::UnknownBlob { digest: digest.clone(), repository: self.name(), answer }
             }
-            (500.., _) => Error::Server { registry, request, answer },
+            (500.., _) => Error::Server { registry, retry_after: wait, request, answer },
             _ => Error::Refused { registry, request, answer },
         }
     }

@@ -7,6 +7,7 @@
 
 mod aliases;
 mod auth;
+mod blob;
 mod client;
 mod conf;
 mod credentials;
@@ -21,6 +22,7 @@ mod origin;
 mod places;
 mod process;
 mod proxy;
+mod ranges;
 mod resolver;
 mod retry;
 mod secret;

@@ -119,7 +119,8 @@ impl Sink for Bucket {
         let result = data.read_to_end(&mut bytes);
         let complete = bytes.len() as u64 == layer.descriptor.size();
         if complete && Digest::sha256(&bytes) != digest {
-            return Err("wrong bytes".into());
+            let found = Digest::sha256(&bytes);
+            return Err(crate::layer::Error::Digest { expected: digest, found }.into());
         }
         self.layers.lock().unwrap().insert(digest.to_string(), bytes);
         result?;
