@@ -85,7 +85,7 @@ impl Position {
 }
 
 /// What a build gave: layers that are in the store, and an image that is not yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Made {
     /// The image.
     pub edit: Edit,
@@ -155,7 +155,7 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
 /// `SOURCE_DATE_EPOCH` in seconds, from a build argument or a global ARG. An empty one, or `context` for a context that
 /// knows no time of its own, is none.
 fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
-    match globals.get("SOURCE_DATE_EPOCH") {
+    match globals.build_arg("SOURCE_DATE_EPOCH").or_else(|| globals.get("SOURCE_DATE_EPOCH")) {
         None | Some("" | "context") => Ok(None),
         Some(text) => match text.parse() {
             Ok(seconds) => Ok(Some(seconds)),

@@ -88,9 +88,8 @@ fn remove_others(tree: &Tree, dest: std::os::fd::BorrowedFd<'_>) -> Result<(), C
         for entry in names {
             let below = path.join(&entry.name);
             let kept = tree.resolve(&below, false).map_err(super::copy::failed("look at", &below))?.stat;
-            let is_dir = |stat: &rustix::fs::Stat| {
-                super::beneath::kind(stat) == rustix::fs::FileType::Directory
-            };
+            let is_dir =
+                |stat: &rustix::fs::Stat| super::beneath::kind(stat) == rustix::fs::FileType::Directory;
             let here = super::beneath::stat(dest, &below).map_err(super::copy::failed("look at", &below))?;
             match (kept, here) {
                 (Some(kept), Some(here)) if is_dir(&kept) && is_dir(&here) => open.push(below),

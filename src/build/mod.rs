@@ -12,8 +12,8 @@ mod copy_step;
 mod error;
 pub mod excerpt;
 mod execute;
-mod export;
 pub mod expand;
+mod export;
 mod flags;
 pub mod go;
 pub mod graph;
@@ -55,7 +55,7 @@ pub use export::{ExportError, LocalExport, export_local, export_tar};
 pub use interrupt::Interrupt;
 pub use parse::{parse, parse_triggers};
 pub use request::{Bases, Request};
-pub use rewrite::{NewCompression, Rewriting, rewrite};
+pub use rewrite::{NewCompression, RewriteError, Rewriting, rewrite};
 pub use sources::Layers;
 pub use vertex::{Board, Parts, Work};
 

@@ -10,6 +10,7 @@
 mod support;
 
 mod bad_input;
+mod build_output;
 mod cmd_build;
 mod cmd_login;
 mod cmd_pull;
