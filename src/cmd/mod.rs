@@ -13,6 +13,7 @@ mod image;
 mod man;
 mod progress;
 mod registry;
+mod remote;
 mod sides;
 mod system;
 mod verbs;

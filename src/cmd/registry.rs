@@ -43,6 +43,12 @@ pub(super) struct RetryArgs {
     /// Pause before each repetition (`2s`, `500ms`); without it pauses grow
     #[arg(long, value_name = "TIME", value_parser = duration)]
     retry_delay: Option<Duration>,
+    /// Give up when everything together takes longer (`90s`, `10m`); without it only what stands still ends
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// How long a connection may be silent before it counts as broken (default 30s)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stall_timeout: Option<Duration>,
 }
 
 /// Say what a name means when it is not what it looks like.
@@ -64,6 +70,8 @@ impl RemoteArgs {
             cert_dir: self.cert_dir.clone(),
             retries: retry.retry,
             retry_delay: retry.retry_delay,
+            timeout: retry.timeout,
+            stall_timeout: retry.stall_timeout,
             ..RemoteOptions::default()
         })
     }

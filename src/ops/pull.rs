@@ -1,6 +1,6 @@
 //! `pull`: resolve, compare with what is here, copy what lacks, move the name.
 
-use super::remote::{RemoteOptions, inner};
+use super::remote::{RemoteOptions, inner, remember};
 use crate::context::Context;
 use crate::image::{BoxError, Event, Platforms, Reporter, Selection, What, copy};
 use crate::oci::{Digest, ImageId, Platform, Reference};
@@ -159,7 +159,8 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
         platforms: Platforms::Best(request.platform.clone().unwrap_or_else(Platform::host)),
         jobs: JOBS,
     };
-    copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;
+    let copied = copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;
+    remember(&store, reference, &copied);
     let record = store.find_image(&reference.to_string())?;
     Ok(Pulled {
         reference: reference.clone(),

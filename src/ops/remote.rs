@@ -1,13 +1,14 @@
 //! What verbs that talk to a registry have in common.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::archive::Gate;
 use crate::context::Context;
-use crate::image::{BoxError, CopyError};
-use crate::oci::Reference;
+use crate::image::{BoxError, Copied, CopyError, Location};
+use crate::oci::{Digest, Reference, digest_of};
 use crate::registry::{self, Login, Secret, Settings};
-use crate::storage::Store;
+use crate::storage::{Place, Store};
 
 pub use crate::registry::{NameError as Error, Named};
 
@@ -30,6 +31,10 @@ pub struct RemoteOptions {
     pub retries: Option<u32>,
     /// `--retry-delay`.
     pub retry_delay: Option<Duration>,
+    /// `--timeout`: how long everything together may take.
+    pub timeout: Option<Duration>,
+    /// `--stall-timeout`: how long a connection may be silent.
+    pub stall_timeout: Option<Duration>,
 }
 
 impl RemoteOptions {
@@ -50,6 +55,8 @@ impl RemoteOptions {
             cert_dir: self.cert_dir.as_ref().map(absolute),
             retries: self.retries,
             retry_delay: self.retry_delay,
+            deadline: self.timeout.and_then(|time| Instant::now().checked_add(time)),
+            stall: self.stall_timeout,
         }
     }
 }
@@ -76,10 +83,37 @@ pub fn image_name(cx: &Context, store: &Store, typed: &str) -> Result<Named, Err
     name(cx, typed)
 }
 
+/// Asks the user's policy whether images of a file or directory may come in.
+pub(super) fn gate(cx: &Context, location: &Location) -> Gate {
+    let (settings, location) = (RemoteOptions::default().settings(cx), location.clone());
+    Box::new(move |_, _| Ok(registry::admit_location(&settings, &location)?))
+}
+
 /// The part of a copy's error that says something new: a verb's own error names the image already.
 pub(super) fn inner(error: CopyError) -> BoxError {
     match error {
-        CopyError::Source { source, .. } | CopyError::Sink { source, .. } => source,
+        CopyError::Source { source, .. } | CopyError::Sink { source, .. } | CopyError::Room { source } => {
+            source
+        }
         other => other.into(),
+    }
+}
+
+/// Remember that a repository has what was copied from or to it: later pushes to that registry mount it.
+pub(super) fn remember(store: &Store, reference: &Reference, copied: &Copied) {
+    let documents = [&copied.resolved, &copied.target].map(digest_of);
+    let documents = documents.iter().flatten();
+    store.note_places(copied.moved.iter().chain(&copied.reused).chain(documents), &Place::of(reference));
+}
+
+/// Repositories of a reference's registry that are known to hold a blob.
+pub(super) fn mount_sources<'a>(
+    store: &'a Store,
+    reference: &Reference,
+) -> impl Fn(&Digest) -> Vec<String> + Send + Sync + use<'a> {
+    let registry = reference.registry().to_owned();
+    move |digest| {
+        let places = store.places(digest).into_iter();
+        places.filter(|place| place.registry == registry).map(|place| place.repository).collect()
     }
 }

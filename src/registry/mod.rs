@@ -7,6 +7,7 @@
 
 mod aliases;
 mod auth;
+mod blob;
 mod client;
 mod conf;
 mod credentials;
@@ -23,12 +24,15 @@ mod places;
 mod policy;
 mod process;
 mod proxy;
+mod ranges;
 mod resolver;
 mod retry;
 mod secret;
+mod session;
 mod settings;
 mod signature;
 mod simple_signing;
+mod subject;
 mod tls;
 mod upload;
 

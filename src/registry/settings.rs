@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Error, Login, limits};
 
@@ -29,6 +29,10 @@ pub struct Settings {
     pub retries: Option<u32>,
     /// `--retry-delay`: the pause before each repetition; without it the pauses grow.
     pub retry_delay: Option<Duration>,
+    /// `--timeout`, as the moment when everything has to be done.
+    pub deadline: Option<Instant>,
+    /// `--stall-timeout`: the longest silence of a connection.
+    pub stall: Option<Duration>,
 }
 
 impl Settings {
@@ -47,6 +51,11 @@ impl Settings {
     pub(super) fn docker_config(&self) -> Option<PathBuf> {
         let directory = self.var("DOCKER_CONFIG").map(PathBuf::from);
         Some(directory.or_else(|| Some(self.home.as_ref()?.join(".docker")))?.join("config.json"))
+    }
+
+    pub(super) fn stall(&self) -> Duration {
+        // A silence of nothing would never see a byte.
+        self.stall.unwrap_or(limits::STALL_TIMEOUT).max(Duration::from_millis(10))
     }
 
     pub(super) fn retries(&self) -> u32 {

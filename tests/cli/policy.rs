@@ -33,7 +33,15 @@ fn what_is_rejected_comes_in_by_no_verb() {
     let image = registry.image("busybox");
     let env = with_policy(&json!({"default": [{"type": "reject"}]}));
     env.write("Dockerfile", format!("FROM {image}\n"));
-    for verb in [vec!["pull", &image], vec!["create", &image], vec!["build", "."]] {
+    let layout = format!("oci:{}", busybox_image());
+    let remote = format!("docker://{image}");
+    for verb in [
+        vec!["pull", &image],
+        vec!["create", &image],
+        vec!["build", "."],
+        vec!["copy", &remote, "oci:out"],
+        vec!["copy", &layout, "store:here"],
+    ] {
         let said = env.run(&verb);
         assert_ne!(said.code, 0, "{said}");
         said.stderr_has("policy.json").stderr_has("reject");

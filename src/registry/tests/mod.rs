@@ -3,6 +3,7 @@
 mod faults;
 mod real;
 mod server;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -119,7 +120,8 @@ impl Sink for Bucket {
         let result = data.read_to_end(&mut bytes);
         let complete = bytes.len() as u64 == layer.descriptor.size();
         if complete && Digest::sha256(&bytes) != digest {
-            return Err("wrong bytes".into());
+            let found = Digest::sha256(&bytes);
+            return Err(crate::layer::Error::Digest { expected: digest, found }.into());
         }
         self.layers.lock().unwrap().insert(digest.to_string(), bytes);
         result?;
@@ -197,7 +199,9 @@ fn push_with(
     mounts: std::collections::HashMap<Digest, String>,
 ) -> Result<Copied, CopyError> {
     let reference = Reference::parse(name).unwrap();
-    let client = Client::new(settings, &reference, Action::Push, events).unwrap().with_mounts(mounts);
+    let client = Client::new(settings, &reference, Action::Push, events)
+        .unwrap()
+        .with_mounts(move |digest| mounts.get(digest).cloned().into_iter().collect());
     let what = Selection {
         from: What::Name(reference.clone()),
         to: Some(reference),
