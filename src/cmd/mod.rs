@@ -7,11 +7,13 @@
 mod build;
 mod complete;
 mod container;
+mod copy;
 mod error;
 mod image;
 mod man;
 mod progress;
 mod registry;
+mod sides;
 mod system;
 mod verbs;
 

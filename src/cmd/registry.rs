@@ -13,7 +13,7 @@ use super::CmdError;
 use crate::ops::remote::RemoteOptions;
 
 pub(super) use login::{LoginArgs, LogoutArgs, login, logout};
-pub(super) use pull::{PolicyArg, PullArgs, pull, pull_for};
+pub(super) use pull::{PolicyArg, PullArgs, platform, pull, pull_for};
 pub(super) use push::{PushArgs, push};
 
 /// Options of every verb that talks to a registry.
@@ -37,7 +37,7 @@ pub(super) struct RemoteArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct RetryArgs {
     /// How often a request is repeated after a failure that may pass
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", alias = "retry-times")]
     retry: Option<u32>,
     /// Pause before each repetition (`2s`, `500ms`); without it pauses grow
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -46,18 +46,8 @@ pub(super) struct RetryArgs {
 
 impl RemoteArgs {
     pub(super) fn options(&self, retry: &RetryArgs) -> Result<RemoteOptions, CmdError> {
-        let creds = match &self.creds {
-            None => None,
-            Some(creds) => match creds.split_once(':') {
-                Some((user, password)) => Some((user.to_owned(), password.to_owned())),
-                None => {
-                    let password = login::ask_password()?;
-                    Some((creds.clone(), password))
-                }
-            },
-        };
         Ok(RemoteOptions {
-            creds,
+            creds: creds(self.creds.as_deref(), None, None)?,
             authfile: self.authfile.clone(),
             tls_verify: self.tls_verify,
             cert_dir: self.cert_dir.clone(),
@@ -66,6 +56,24 @@ impl RemoteArgs {
             ..RemoteOptions::default()
         })
     }
+}
+
+/// User name and password from `--creds`, or from a name and a password of their own. A password that lacks is asked for.
+pub(super) fn creds(
+    creds: Option<&str>,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> Result<Option<(String, String)>, CmdError> {
+    let (user, password) = match (creds.map(|creds| creds.split_once(':')), creds.or(user), password) {
+        (Some(Some((user, password))), _, _) => (user, Some(password)),
+        (_, Some(user), password) => (user, password),
+        (_, None, _) => return Ok(None),
+    };
+    let password = match password {
+        Some(password) => password.to_owned(),
+        None => login::ask_password()?,
+    };
+    Ok(Some((user.to_owned(), password)))
 }
 
 /// A duration: a number with `ms`, `s`, `m` or `h`; seconds without.

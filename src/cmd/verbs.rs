@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, image, man, registry, system};
+use super::{CmdResult, build, container, copy, image, man, registry, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -92,6 +92,9 @@ verbs! {
 
         /// Make a new image from a container's changes
         Commit(container::CommitArgs) => container::commit, Nothing;
+
+        /// Copy an image from one place to another: registries, archives, directories, the store
+        Copy(copy::CopyArgs) => copy::copy, Nothing;
 
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;

@@ -51,6 +51,8 @@ impl std::fmt::Display for What {
 pub enum Platforms {
     /// The one image that fits best; the name then stands for its manifest.
     Best(Platform),
+    /// The same image alone: the index it was chosen from is not kept beside it.
+    Alone(Platform),
     /// The index, with every image in it.
     All,
     /// The index, with the images that fit one of these; the others are named in it but not copied.
@@ -210,7 +212,12 @@ impl Copier<'_> {
 
     fn index(&self, raw: &RawManifest, index: &Index) -> Result<Copied, CopyError> {
         match &self.what.platforms {
-            Platforms::Best(platform) => self.chosen(raw, select_platform(index, platform)?),
+            Platforms::Best(platform) => {
+                let mut copied = self.chosen(raw, select_platform(index, platform)?)?;
+                self.keep_index(raw, &mut copied)?;
+                Ok(copied)
+            }
+            Platforms::Alone(platform) => self.chosen(raw, select_platform(index, platform)?),
             Platforms::All => self.images_of(raw, index, index.manifests().iter().collect()),
             Platforms::Present => {
                 let mut present = Vec::new();
@@ -238,7 +245,7 @@ impl Copier<'_> {
         }
     }
 
-    /// The one image of an index that was asked for. The index is kept beside it, so that its digest stays known.
+    /// The one image of an index that was asked for.
     fn chosen(&self, index: &RawManifest, child: &Descriptor) -> Result<Copied, CopyError> {
         let raw = self.manifest(child)?;
         let Parsed::Manifest(manifest) = self.parse(&raw)? else {
@@ -246,13 +253,18 @@ impl Copier<'_> {
         };
         self.admit(&[index, &raw])?;
         let mut copied = self.image(&raw, &manifest)?;
-        self.to.put_manifest(index).map_err(|source| self.sink_error(source))?;
-        let annotation = (INDEX_DIGEST_ANNOTATION.to_owned(), index.digest.to_string());
-        copied.target.set_annotations(Some([annotation].into_iter().collect()));
         if child.platform().is_some() {
             copied.target.set_platform(child.platform().clone());
         }
         Ok(copied)
+    }
+
+    /// The index is kept beside the image chosen from it, so that its digest stays known.
+    fn keep_index(&self, index: &RawManifest, copied: &mut Copied) -> Result<(), CopyError> {
+        self.to.put_manifest(index).map_err(|source| self.sink_error(source))?;
+        let annotation = (INDEX_DIGEST_ANNOTATION.to_owned(), index.digest.to_string());
+        copied.target.set_annotations(Some([annotation].into_iter().collect()));
+        Ok(())
     }
 
     /// Some images of an index, then the index as it is.
@@ -398,7 +410,7 @@ impl Copier<'_> {
 
     /// A single image is taken at its word, but a platform that was asked for and not got is said.
     fn warn_of_platform(&self, config: &ImageConfig) {
-        let Platforms::Best(wanted) = &self.what.platforms else { return };
+        let (Platforms::Best(wanted) | Platforms::Alone(wanted)) = &self.what.platforms else { return };
         if config.os.is_empty() || config.architecture.is_empty() {
             return;
         }

@@ -152,7 +152,7 @@ pub(in crate::cmd) fn pull_for(
 }
 
 /// The platform of `--platform`, else of `DOCKER_DEFAULT_PLATFORM`.
-fn platform(cx: &Context, typed: Option<&str>) -> Result<Option<Platform>, CmdError> {
+pub(in crate::cmd) fn platform(cx: &Context, typed: Option<&str>) -> Result<Option<Platform>, CmdError> {
     let text = typed.or_else(|| cx.var("DOCKER_DEFAULT_PLATFORM"));
     Ok(text.map(str::parse::<Platform>).transpose()?)
 }

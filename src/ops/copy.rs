@@ -1,0 +1,127 @@
+//! `copy`: an image from one place to another, byte for byte, without a store between them.
+
+use super::remote::{RemoteOptions, inner};
+use super::transport::{self, Input, Output};
+use crate::context::Context;
+use crate::image::{BoxError, Location, Platforms, Reporter, Selection, copy as copy_image};
+use crate::oci::{Descriptor, Digest, digest_of};
+
+/// What to copy where.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The image.
+    pub from: Location,
+    /// The places that get it, one after the other.
+    pub to: Vec<Location>,
+    /// What to take of an index.
+    pub platforms: Platforms,
+    /// Further tags at each destination.
+    pub additional_tags: Vec<String>,
+    /// How many layers move at once.
+    pub jobs: usize,
+    /// Registry options of the source.
+    pub source: RemoteOptions,
+    /// Registry options of the destinations.
+    pub destination: RemoteOptions,
+}
+
+/// What was copied to one destination.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    /// The destination.
+    pub place: String,
+    /// The digest of the manifest or index there: the same as at the source.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How many layers moved.
+    pub moved: usize,
+    /// How many were there.
+    pub reused: usize,
+}
+
+/// Why a copy failed. Names at the destination are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A place cannot be used.
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    /// The image could not be brought over.
+    #[error("cannot copy `{from}` to `{to}`")]
+    Copy {
+        /// The source.
+        from: String,
+        /// The destination.
+        to: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The destination names another digest than the image has.
+    #[error("`{to}` demands another digest than the image has, which is {found}")]
+    OtherDigest {
+        /// The destination.
+        to: String,
+        /// The image's digest.
+        found: String,
+    },
+}
+
+/// Copy an image to each destination. What `done` is told is there, whatever comes after.
+///
+/// # Errors
+/// At the first destination that fails; see [`Error`].
+pub fn copy(
+    cx: &Context,
+    request: &Request,
+    report: &dyn Reporter,
+    done: &mut dyn FnMut(Copied),
+) -> Result<(), Error> {
+    let input = Input::open(cx, &request.from, &request.source, report)?;
+    for location in &request.to {
+        done(copy_to(cx, request, &input, location, report)?);
+    }
+    Ok(())
+}
+
+fn copy_to(
+    cx: &Context,
+    request: &Request,
+    input: &Input<'_>,
+    location: &Location,
+    report: &dyn Reporter,
+) -> Result<Copied, Error> {
+    let output = Output::open(cx, location, input, &request.destination, report)?;
+    let tags = output.tags(&request.additional_tags)?;
+    let selection = Selection {
+        from: input.what(),
+        to: None,
+        platforms: output.platforms(&request.platforms),
+        jobs: request.jobs,
+    };
+    let failed =
+        |source: BoxError| Error::Copy { from: input.place.clone(), to: location.to_string(), source };
+    let copied = copy_image(input.source.as_ref(), output.sink(), &selection, report)
+        .map_err(|error| failed(inner(error)))?;
+    check_digest(&output, &copied.target)?;
+    let place = output.place.clone();
+    output.finish(&copied.target, &tags).map_err(failed)?;
+    Ok(Copied {
+        place,
+        digest: digest_of(&copied.target).map_err(|error| failed(error.into()))?,
+        size: copied.target.size(),
+        moved: copied.moved.len(),
+        reused: copied.reused.len(),
+    })
+}
+
+/// A destination that names its digest gets that and nothing else.
+fn check_digest(output: &Output<'_>, target: &Descriptor) -> Result<(), Error> {
+    let found = target.digest().to_string();
+    match output.demanded_digest() {
+        Some(demanded) if demanded.as_str() != found => {
+            Err(Error::OtherDigest { to: output.place.clone(), found })
+        }
+        _ => Ok(()),
+    }
+}
