@@ -267,6 +267,15 @@ impl IndexDraft {
         Ok(self)
     }
 
+    /// In its own format, unless that is docker's older one and has no place for what is in it now.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        if self.media_type != media_type::DOCKER_INDEX || self.clone().into_docker().is_ok() {
+            return self;
+        }
+        self.into_oci()
+    }
+
     /// Whether everything in it is of docker's types, so that the list may be as well.
     #[must_use]
     pub fn is_docker(&self) -> bool {
