@@ -1,23 +1,41 @@
-//! Floor 2: images in one file: OCI archives and docker's, which are the same blobs with different tables of contents.
+//! Floor 2: images in files: OCI layouts and docker's archives, as a [`Source`](crate::image::Source) and a
+//! [`Sink`](crate::image::Sink).
 //!
-//! Blobs go in byte for byte, each once, so that an image that is saved and loaded keeps its digests.
+//! | form | what it is |
+//! |---|---|
+//! | [`Format::OciDir`] | an OCI image layout: `oci-layout`, `index.json`, `blobs/<algorithm>/<hex>` |
+//! | [`Format::OciArchive`] | the same as a tar |
+//! | [`Format::DockerArchive`] | the same with docker's `manifest.json` beside it, as docker writes it since version 25 |
+//! | [`Format::Dir`] | skopeo's `dir:`: `version`, `manifest.json` and blobs by their hex digits, one image |
+//!
+//! Blobs go in and come out byte for byte, each once, so an image that is saved and loaded keeps its digests. Tars are
+//! indexed by offset and never unpacked to disk (`tarfile.rs`).
+//!
+//! **The old docker form** (docker before 25, podman, skopeo, kaniko) has no manifests: a table names a config and the
+//! tars of its layers, mostly not compressed. Its images get a manifest here, of docker's types as every other tool
+//! gives them, and layers that are plain tars are compressed once, by the deterministic encoder that builds use too
+//! (`old.rs`). To keep them plain would be less work now, but then the store would hold, and every push send, three
+//! times the bytes. Loading the same archive twice gives the same digests twice.
 
+mod blob;
 mod contents;
+mod decompress;
+mod dir_out;
 mod error;
-mod out;
+mod files;
+mod layout;
+mod old;
+mod reader;
+mod tar_out;
+mod tarfile;
+mod writer;
 
+pub use decompress::decompressed;
 pub use error::Error;
+pub use reader::{Gate, ImageEntry, Reader};
+pub use writer::{Member, Writer};
 
-use std::io::Write;
-use std::path::Path;
-
-use contents::Contents;
-use out::{DirOut, TarOut};
-
-use crate::image::Source;
-use crate::oci::{Descriptor, Reference};
-
-/// A form to save images in.
+/// A form of images in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A tar that docker and podman load: docker's table of contents and an OCI layout side by side, as docker writes it
@@ -27,41 +45,32 @@ pub enum Format {
     OciArchive,
     /// An OCI layout in a directory.
     OciDir,
+    /// Manifest and blobs of one image as plain files in a directory, as skopeo writes them.
+    Dir,
 }
 
-/// One image to save.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// Its names in the archive.
-    pub names: Vec<Reference>,
-    /// Its manifest or index.
-    pub target: Descriptor,
+impl Format {
+    /// Whether it is a directory and no file.
+    #[must_use]
+    pub fn is_dir(self) -> bool {
+        matches!(self, Self::OciDir | Self::Dir)
+    }
 }
 
-/// Write images as a tar.
-///
-/// # Errors
-/// When an image cannot be read or the stream not be written.
-pub fn write(
-    source: &dyn Source,
-    members: &[Member],
-    format: Format,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let contents = Contents::gather(source, members)?;
-    let mut out = TarOut::new(out);
-    contents.write(source, format, &mut out)?;
-    out.finish()
-}
+/// The name of an image in an OCI layout.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name of an image, where the OCI one holds only its tag (containerd, docker).
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// Files that say what an archive holds.
+const TABLES: [&str; 3] = ["index.json", "manifest.json", "oci-layout"];
+/// What is said of a tar or directory without them.
+const NO_TABLES: &str = "it has neither an index.json nor a manifest.json";
+/// The longest table that is read, in bytes.
+const MAX_TABLE: u64 = 16 << 20;
+/// The largest manifest or config, in bytes.
+const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// Write images as an OCI layout into a directory, which is made when it is not there. Images that are in it already
-/// stay; names move.
-///
-/// # Errors
-/// When an image cannot be read or the directory not be written.
-pub fn write_dir(source: &dyn Source, members: &[Member], path: &Path) -> Result<(), Error> {
-    let contents = Contents::gather(source, members)?;
-    let mut out = DirOut::new(path)?;
-    contents.write(source, Format::OciDir, &mut out)?;
-    out.finish()
-}
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;

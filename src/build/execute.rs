@@ -208,10 +208,7 @@ impl<'a> Build<'a> {
         if let Some(image) = self.images.get(&key) {
             return Ok(image.clone());
         }
-        let reference = Reference::parse(name).map_err(|source| Error::Base {
-            reference: format!("failed to parse stage name {}", super::go::quote(name)),
-            source: Box::new(source),
-        })?;
+        let reference = self.reference(name)?;
         let work = self.board.begin(format!("[internal] load metadata for {reference}"), false);
         let image = self.shop.bases.image(&reference, platform, &work.parts()).map_err(|source| {
             let reference = reference.to_string();
@@ -221,6 +218,14 @@ impl<'a> Build<'a> {
         let image = image?;
         self.images.insert(key, image.clone());
         Ok(image)
+    }
+
+    /// What the name of an image means.
+    fn reference(&self, name: &str) -> Result<Reference, Error> {
+        self.shop.bases.reference(name).map_err(|source| Error::Base {
+            reference: format!("failed to parse stage name {}", super::go::quote(name)),
+            source,
+        })
     }
 
     fn stage(&mut self, index: usize) -> Result<StageState, Failure> {
@@ -270,7 +275,7 @@ impl<'a> Build<'a> {
             }
             Base::External(name) => {
                 let image = self.image(&name, &platform)?;
-                let shown = Reference::parse(&name).map_or(name, |reference| reference.to_string());
+                let shown = self.reference(&name)?.to_string();
                 let digest = &image.raw.digest;
                 let at = if shown.contains('@') { String::new() } else { format!("@{digest}") };
                 let work = self.board.begin(format!("{}FROM {shown}{at}", position.next()), true);

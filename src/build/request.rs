@@ -57,6 +57,14 @@ pub struct Request {
 
 /// Where base images come from; the build knows no registries.
 pub trait Bases {
+    /// What the name of a base image means.
+    ///
+    /// # Errors
+    /// When it is no name, or what it means cannot be told.
+    fn reference(&self, name: &str) -> Result<Reference, BoxError> {
+        Ok(Reference::parse(name)?)
+    }
+
     /// An image that is here then: the local one, or pulled when it lacks or must be asked for anew.
     ///
     /// # Errors

@@ -179,6 +179,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         manifest: Store, Transport;
         prune: Store;
         pull: Storage, Registry;
+        remote: Config;
         push: Storage, Registry;
         save: Store;
         tag: Store;

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::remote::{RemoteInspectArgs, inspect_places};
 use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::oci::Platform;
@@ -223,6 +224,8 @@ pub(super) struct InspectArgs {
     /// Which image of an index: OS[/ARCH[/VARIANT]]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    remote: RemoteInspectArgs,
 }
 
 /// `inspect --type`
@@ -243,6 +246,10 @@ pub(super) fn inspect(cx: &mut Context, ui: &mut Ui, args: InspectArgs) -> CmdRe
         Some(InspectKind::Image) => Kind::Image,
         None | Some(InspectKind::All) => Kind::Any,
     };
+    let InspectArgs { names, format, platform, remote, .. } = &args;
+    if kind != Kind::Container && remote.is_meant(names) {
+        return inspect_places(cx, ui, names, format.as_deref(), platform.as_ref(), remote);
+    }
     let look = Look { size: args.size, platform: args.platform };
     print_inspected(cx, ui, &args.names, args.format.as_deref(), kind, &look)
 }
@@ -259,10 +266,16 @@ pub(super) struct ImageInspectArgs {
     /// Which image of an index: OS[/ARCH[/VARIANT]]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    remote: RemoteInspectArgs,
 }
 
 /// `strate image inspect`
 pub(super) fn image_inspect(cx: &mut Context, ui: &mut Ui, args: ImageInspectArgs) -> CmdResult {
+    let ImageInspectArgs { names, format, platform, remote } = &args;
+    if remote.is_meant(names) {
+        return inspect_places(cx, ui, names, format.as_deref(), platform.as_ref(), remote);
+    }
     let look = Look { size: false, platform: args.platform };
     print_inspected(cx, ui, &args.names, args.format.as_deref(), Kind::Image, &look)
 }
@@ -475,6 +488,7 @@ pub(super) fn save(cx: &mut Context, ui: &mut Ui, args: SaveArgs) -> CmdResult {
         SaveFormat::OciArchive => save_op::Format::OciArchive,
         SaveFormat::OciDir => save_op::Format::OciDir,
     };
-    save_op::save(cx, &save_op::Request { images: args.images, format, target })?;
+    let request = save_op::Request { images: args.images, format, target, platforms: Vec::new() };
+    save_op::save(cx, &request, &crate::image::Silent)?;
     Ok(0)
 }

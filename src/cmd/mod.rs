@@ -14,6 +14,7 @@ mod man;
 mod manifest;
 mod progress;
 mod registry;
+mod remote;
 mod sides;
 mod system;
 mod verbs;
@@ -72,6 +73,22 @@ struct GlobalArgs {
         hide_short_help = true
     )]
     layering: Option<Layering>,
+    /// Mirrors to ask first, of docker.io or of another registry: [REGISTRY=]URL
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        value_delimiter = ',',
+        help_heading = "Global options",
+        hide_short_help = true
+    )]
+    registry_mirror: Vec<String>,
+    /// Registry settings from this file alone, instead of registries.conf
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", hide_short_help = true)]
+    registries_conf: Option<PathBuf>,
+    /// Which images are let in, instead of policy.json
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", hide_short_help = true)]
+    signature_policy: Option<PathBuf>,
     /// Directory of docker's config.json, for credentials
     #[arg(long, value_name = "DIR", help_heading = "Global options", hide_short_help = true)]
     config: Option<PathBuf>,
@@ -166,13 +183,19 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
-    let GlobalArgs { root, debug, userns_mode, layering, config, host, context, log_level, version: _ } =
-        cli.global;
+    let GlobalArgs { root, debug, userns_mode, layering, config, host, context, log_level, .. } = cli.global;
     let debug = debug || matches!(log_level.as_deref(), Some("debug" | "trace"));
     let mut cx = Context::gather(&GlobalOptions { root, debug })?;
     if let Some(config) = config {
         cx.env.insert("DOCKER_CONFIG".to_owned(), config.to_string_lossy().into_owned());
     }
+    let mirrors = cli.global.registry_mirror.join(",");
+    set(&mut cx, "STRATE_REGISTRY_MIRROR", Some(mirrors.as_str()).filter(|list| !list.is_empty()));
+    let absolute = |path: &PathBuf| cx.cwd.join(path).to_string_lossy().into_owned();
+    let registries_conf = cli.global.registries_conf.as_ref().map(absolute);
+    let policy = cli.global.signature_policy.as_ref().map(absolute);
+    set(&mut cx, "CONTAINERS_REGISTRIES_CONF", registries_conf.as_deref());
+    set(&mut cx, "STRATE_SIGNATURE_POLICY", policy.as_deref());
     set(&mut cx, "STRATE_USERNS_MODE", userns_mode.map(UsernsMode::name));
     set(&mut cx, "STRATE_LAYERING", layering.map(Layering::name));
     if host.is_some() || cx.var("DOCKER_HOST").is_some() {
@@ -203,10 +226,13 @@ fn set(cx: &mut Context, name: &str, value: Option<&str>) {
 /// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
 /// lower codes are the program's.
 fn ends_with_125(args: &[OsString]) -> bool {
-    const TAKES_VALUE: [&str; 9] = [
+    const TAKES_VALUE: [&str; 12] = [
         "--root",
         "--userns-mode",
         "--layering",
+        "--registry-mirror",
+        "--registries-conf",
+        "--signature-policy",
         "--config",
         "--host",
         "-H",

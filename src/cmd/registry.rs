@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CmdError;
-use crate::ops::remote::RemoteOptions;
+use crate::ops::remote::{Named, RemoteOptions};
+use crate::ui::Ui;
 
 pub(super) use login::{LoginArgs, LogoutArgs, login, logout};
 pub(super) use pull::{PolicyArg, PullArgs, platform, pull, pull_for};
@@ -42,6 +43,22 @@ pub(super) struct RetryArgs {
     /// Pause before each repetition (`2s`, `500ms`); without it pauses grow
     #[arg(long, value_name = "TIME", value_parser = duration)]
     retry_delay: Option<Duration>,
+    /// Give up when everything together takes longer (`90s`, `10m`); without it only what stands still ends
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// How long a connection may be silent before it counts as broken (default 30s)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stall_timeout: Option<Duration>,
+}
+
+/// Say what a name means when it is not what it looks like.
+pub(super) fn explain(ui: &mut Ui, typed: &str, named: &Named) {
+    if let Some(path) = &named.alias {
+        ui.note(format_args!("Resolved \"{typed}\" as an alias ({}): {}", path.display(), named.reference));
+    }
+    if let Some(note) = &named.note {
+        ui.note(note);
+    }
 }
 
 impl RemoteArgs {
@@ -53,6 +70,8 @@ impl RemoteArgs {
             cert_dir: self.cert_dir.clone(),
             retries: retry.retry,
             retry_delay: retry.retry_delay,
+            timeout: retry.timeout,
+            stall_timeout: retry.stall_timeout,
             ..RemoteOptions::default()
         })
     }

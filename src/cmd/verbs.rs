@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, copy, image, man, manifest, registry, system};
+use super::{CmdResult, build, container, copy, image, man, manifest, registry, remote, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -96,6 +96,12 @@ verbs! {
         /// Copy an image from one place to another: registries, archives, directories, the store
         Copy(copy::CopyArgs) => copy::copy, Nothing;
 
+        /// Delete an image from a registry
+        Delete(remote::DeleteArgs) => remote::delete, Nothing;
+
+        /// Print the digest of an image in a registry
+        Digest(remote::DigestArgs) => remote::digest, Nothing;
+
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
@@ -107,6 +113,19 @@ verbs! {
 
         /// Send a signal to running containers
         Kill(container::KillArgs) => container::kill, Nothing;
+
+        /// List the tags of a repository
+        ListTags(remote::ListTagsArgs) => remote::list_tags, Nothing;
+
+        /// Print the digest of a manifest in a file
+        #[command(hide = true)]
+        ManifestDigest(remote::ManifestDigestArgs) => remote::manifest_digest, Nothing;
+
+        /// List what refers to an image: signatures, attestations, other artifacts
+        Referrers(remote::ReferrersArgs) => remote::referrers, Nothing;
+
+        /// Search a registry
+        Search(remote::SearchArgs) => remote::search, Nothing;
 
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;

@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use super::copy_layers::copy_layers;
-use super::{BoxError, Event, LayerPlace, LayerPlan, Reporter, Sink, Source, select_platform};
+use super::copy_layers::{copy_layers, unwrap};
+use super::{BoxError, Event, LayerPlace, LayerPlan, Reporter, Sink, Source, StreamFailure, select_platform};
 use crate::layer::VerifiedReader;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageId, Index, Manifest, Parsed, Platform, RawManifest, Reference,
@@ -25,6 +25,7 @@ pub struct Selection {
 
 /// Which image a copy starts from.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one value a copy")]
 pub enum What {
     /// A name, which the source resolves.
     Name(Reference),
@@ -104,6 +105,13 @@ pub enum CopyError {
     Layer {
         /// The layer.
         digest: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The sink cannot take the layers in. Nothing was moved.
+    #[error("cannot take in the layers")]
+    Room {
         /// Why.
         #[source]
         source: BoxError,
@@ -344,8 +352,11 @@ impl Copier<'_> {
                 Ok(_) => return Ok(bytes),
                 Err(error) => {
                     tries += 1;
-                    if tries >= SMALL_TRIES || error.kind() == std::io::ErrorKind::InvalidData {
-                        return Err(CopyError::Config { digest: digest.to_string(), source: error.into() });
+                    let wrong = error.kind() == std::io::ErrorKind::InvalidData;
+                    let how = if wrong { StreamFailure::Wrong } else { StreamFailure::Broken };
+                    let elsewhere = self.from.blob_failed(descriptor, how);
+                    if !elsewhere && (wrong || tries >= SMALL_TRIES) {
+                        return Err(CopyError::Config { digest: digest.to_string(), source: unwrap(error) });
                     }
                 }
             }
@@ -391,12 +402,6 @@ impl Copier<'_> {
         let chain = chain_ids(diff_ids);
         let mut plans = Vec::with_capacity(layers.len());
         for (i, descriptor) in layers.iter().enumerate() {
-            if media_type::is_foreign_layer(descriptor.media_type().as_ref()) {
-                return Err(self.inconsistent(&format!(
-                    "its layer {} is a foreign layer, which would have to come from elsewhere",
-                    descriptor.digest()
-                )));
-            }
             self.digest(descriptor)?;
             let place = LayerPlace {
                 diff_id: diff_ids[i].clone(),

@@ -1,23 +1,27 @@
 //! The layers of a copy: several at once, each resumed where its stream broke.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::copy::CopyError;
-use super::{BoxError, Event, LayerPlan, LayerState, Reporter, Sink, Source};
+use super::{BoxError, Event, LayerPlan, LayerState, Reporter, Sink, Source, StreamFailure};
+use crate::layer;
+use crate::oci::media_type::is_foreign_layer;
 use crate::oci::{Digest, digest_of};
 
 /// How often a layer is tried without getting further.
 const TRIES: u32 = 5;
-/// How often a layer is tried at all: a source that cannot start in the middle may never get to the end.
-const TRIES_IN_ALL: u32 = 20;
-/// Bytes of a try that count as getting further.
-const PROGRESS: u64 = 1 << 20;
+/// Bytes by which a try must get further than all before it to count: a connection that is cut again and again still
+/// brings the layer over, in at most so many pieces.
+const PROGRESS: u64 = 16 << 10;
 /// The pause before the first repetition; it doubles from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The pause after a try that got further.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of the layers.
 #[derive(Debug, Default)]
@@ -38,6 +42,8 @@ pub(super) fn copy_layers(
 ) -> Result<CopiedLayers, CopyError> {
     let queue = distinct(plans)?;
     report.event(Event::Layers(queue.iter().map(|(d, p)| (d.clone(), p.descriptor.size())).collect()));
+    let all: Vec<&LayerPlan> = queue.iter().map(|(_, plan)| *plan).collect();
+    to.expect_layers(&all, report).map_err(|source| CopyError::Room { source })?;
     let jobs = jobs.clamp(1, 16).min(queue.len().max(1));
     for (digest, _) in queue.iter().skip(jobs) {
         report.event(Event::Waiting(digest.clone()));
@@ -125,17 +131,21 @@ impl Work<'_> {
 
     /// Bring one layer over, resuming after failures that may pass. Whether anything moved comes back.
     fn layer(&self, digest: &Digest, plan: &LayerPlan) -> Result<bool, BoxError> {
-        let (mut tries, mut in_all) = (0, 0);
+        if self.to.layer_state(plan)? == LayerState::Complete {
+            self.report.event(Event::Exists(digest.clone()));
+            return Ok(false);
+        }
+        let _claim = self.to.claim_layer(plan, self.report)?;
+        let mut tries = Tries::default();
         loop {
             let partial = match self.to.layer_state(plan)? {
                 LayerState::Complete => {
-                    let event = if in_all == 0 { Event::Exists } else { Event::Done };
-                    self.report.event(event(digest.clone()));
-                    return Ok(in_all > 0);
+                    self.report.event(Event::Done(digest.clone()));
+                    return Ok(tries.in_all > 0);
                 }
                 LayerState::Missing { partial } => partial,
             };
-            let (offset, stream) = self.from.raw_blob(&plan.descriptor, partial)?;
+            let (offset, stream) = self.open(plan, partial)?;
             let mut watched = Watched { inner: stream, stop: &self.stop, bytes: 0, failure: None };
             let result = self.to.put_layer(plan, offset, &mut watched, self.report);
             let (bytes, failure) = (watched.bytes, watched.failure);
@@ -143,25 +153,122 @@ impl Work<'_> {
                 self.report.event(Event::Done(digest.clone()));
                 return Ok(true);
             };
-            tries = if bytes >= PROGRESS { 1 } else { tries + 1 };
-            in_all += 1;
-            let again = match &failure {
-                Some(failure) => failure.kind() != io::ErrorKind::InvalidData,
-                // What lay here from an earlier try may have been the wrong part: once more from the start.
-                None => self.to.may_pass(&error) || (offset > 0 && in_all == 1),
-            };
+            tries.ended(offset, bytes);
+            let again = self.again(plan, &mut tries, offset, failure.as_ref(), &error);
             let error = failure.map_or(error, unwrap);
-            if !again || tries >= TRIES || in_all >= TRIES_IN_ALL || self.stop.load(Ordering::Relaxed) {
+            if !again || self.stop.load(Ordering::Relaxed) {
                 return Err(error);
             }
             self.report.event(Event::Retry { digest: digest.clone(), why: error.to_string() });
-            std::thread::sleep(FIRST_PAUSE * 2_u32.pow(tries.min(6) - 1));
+            self.pause(tries.pause());
+        }
+    }
+
+    fn open(&self, plan: &LayerPlan, partial: u64) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
+        self.from.raw_blob(&plan.descriptor, partial).map_err(|source| {
+            if is_foreign_layer(plan.descriptor.media_type().as_ref()) {
+                return Foreign { source }.into();
+            }
+            source
+        })
+    }
+
+    /// Whether another try of a layer makes sense.
+    fn again(
+        &self,
+        plan: &LayerPlan,
+        tries: &mut Tries,
+        offset: u64,
+        failure: Option<&io::Error>,
+        error: &BoxError,
+    ) -> bool {
+        let wrong = match failure {
+            Some(failure) => failure.kind() == io::ErrorKind::InvalidData,
+            None => is_wrong_bytes(error),
+        };
+        if (wrong || failure.is_some()) && !self.stop.load(Ordering::Relaxed) {
+            let how = if wrong { StreamFailure::Wrong } else { StreamFailure::Broken };
+            if self.from.blob_failed(&plan.descriptor, how) {
+                *tries = Tries { in_all: tries.in_all, ..Tries::default() };
+                return true;
+            }
+        }
+        let may_pass = match failure {
+            Some(_) => !wrong,
+            // What lay here from an earlier try may have been the wrong part: once more from the start.
+            None => self.to.may_pass(error) || (offset > 0 && tries.in_all == 1),
+        };
+        may_pass && tries.in_vain < TRIES
+    }
+
+    /// Wait, but not when another layer has failed meanwhile.
+    fn pause(&self, length: Duration) {
+        let end = Instant::now() + length;
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(left) = end.checked_duration_since(Instant::now()) else { return };
+            std::thread::sleep(left.min(Duration::from_millis(100)));
         }
     }
 }
 
+/// A layer that its registry need not have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is a foreign layer: the place it is asked from does not serve it, and its `urls` are never followed"
+)]
+struct Foreign {
+    #[source]
+    source: BoxError,
+}
+
+/// The tries of one layer.
+#[derive(Debug, Default)]
+struct Tries {
+    in_all: u32,
+    /// Since one got further.
+    in_vain: u32,
+    /// How far the layer has come.
+    reached: u64,
+}
+
+impl Tries {
+    /// A try from byte `offset` on ended after so many bytes.
+    fn ended(&mut self, offset: u64, bytes: u64) {
+        self.in_all += 1;
+        self.in_vain += 1;
+        // Who starts from the beginning each time may come a little further for ever.
+        let goes_on = offset > 0 || self.in_all == 1;
+        if goes_on && offset + bytes >= self.reached + PROGRESS {
+            self.in_vain = 0;
+        }
+        self.reached = self.reached.max(offset + bytes);
+    }
+
+    fn pause(&self) -> Duration {
+        let full = match self.in_vain {
+            0 => SHORT_PAUSE,
+            n => FIRST_PAUSE * 2_u32.pow(n.min(6) - 1),
+        };
+        // Between half of it and all of it: layers that failed together do not come back together.
+        let jitter = (RandomState::new().hash_one(self.in_all) % 512) as u32;
+        full / 2 + full * jitter / 1024
+    }
+}
+
+/// Whether a sink found that the bytes are not what the digest names.
+fn is_wrong_bytes(error: &BoxError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+    while let Some(error) = next {
+        if let Some(layer::Error::Digest { .. } | layer::Error::Size { .. }) = error.downcast_ref() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// The source's own error, where the stream wraps one.
-fn unwrap(error: io::Error) -> BoxError {
+pub(super) fn unwrap(error: io::Error) -> BoxError {
     if error.get_ref().is_none() {
         return error.into();
     }

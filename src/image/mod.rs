@@ -22,8 +22,8 @@ pub use location::{Location, LocationError};
 pub use mutate::{Edit, NewLayer, append};
 pub use report::{Event, Reporter, Silent};
 pub use select::{SelectError, select_platform};
-pub use sink::{LayerPlace, LayerPlan, LayerState, Sink};
-pub use source::Source;
+pub use sink::{Claim, LayerPlace, LayerPlan, LayerState, Sink};
+pub use source::{Source, StreamFailure};
 
 /// The error of a place: boxed, because `copy` works between any two. `cmd::error` downcasts it again.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

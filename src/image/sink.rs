@@ -37,6 +37,9 @@ pub enum LayerState {
     },
 }
 
+/// A layer in hand, until it is dropped.
+pub type Claim = Box<dyn std::any::Any + Send>;
+
 /// A place that images can be written to: a registry, the store, an archive.
 ///
 /// All methods may be called from several threads at once. `Ok` means "it is there now", not "this call put it there".
@@ -47,8 +50,28 @@ pub trait Sink: Send + Sync {
     /// When the place cannot be asked.
     fn layer_state(&self, layer: &LayerPlan) -> Result<LayerState, BoxError>;
 
+    /// Learn which layers a copy is about to bring, before the first of them moves: the place to see that they fit.
+    ///
+    /// # Errors
+    /// When they cannot be taken in.
+    fn expect_layers(&self, layers: &[&LayerPlan], report: &dyn Reporter) -> Result<(), BoxError> {
+        let _ = (layers, report);
+        Ok(())
+    }
+
+    /// Take a layer in hand before its source is asked for it: while the claim lives no other process brings the same
+    /// blob here. Waits for one that does; [`Sink::layer_state`] then says what it left to do.
+    ///
+    /// # Errors
+    /// When the claim cannot be made.
+    fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Claim, BoxError> {
+        let _ = (layer, report);
+        Ok(Box::new(()))
+    }
+
     /// Take in a layer from byte `offset` on (0, or what `layer_state` called partial). Verifies digest, size and diff
-    /// id before anything becomes visible. Reports [`super::Event`]s under the layer's digest.
+    /// id before anything becomes visible. Reports [`super::Event`]s under the layer's digest. The caller holds the
+    /// layer's claim.
     ///
     /// # Errors
     /// When the bytes are not what the plan says, or cannot be kept.

@@ -35,6 +35,7 @@ pub trait Source: Send + Sync {
 
     /// The bytes of a blob from `offset` on, as they come: **not verified**, the sink does that.
     /// The offset actually served is returned beside the stream; it is 0 when the place cannot start in the middle.
+    /// An error of the stream of kind `InvalidData` will not pass by itself.
     ///
     /// # Errors
     /// When the blob is missing or the place cannot be asked.
@@ -50,4 +51,20 @@ pub trait Source: Send + Sync {
         let _ = descriptor;
         Ok(true)
     }
+
+    /// Learn that a blob's stream failed. Whether the next try is served by other means (another place, another kind of
+    /// request) comes back: then it starts with a clean slate.
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        let _ = (descriptor, how);
+        false
+    }
+}
+
+/// How a blob's stream failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFailure {
+    /// It broke off.
+    Broken,
+    /// Its bytes are not what the digest names.
+    Wrong,
 }

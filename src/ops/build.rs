@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::pull::{self, PullPolicy, PullRequest};
-use super::remote::RemoteOptions;
+use super::remote::{self, RemoteOptions};
 use crate::build::{self, Bases, Failure, Interrupt, Request, Workshop, excerpt};
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
@@ -451,6 +451,10 @@ struct BaseImages<'a> {
 }
 
 impl Bases for BaseImages<'_> {
+    fn reference(&self, name: &str) -> Result<Reference, BoxError> {
+        Ok(remote::image_name(self.cx, self.store, name)?.reference)
+    }
+
     fn image(
         &self,
         reference: &Reference,

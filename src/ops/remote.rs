@@ -1,11 +1,15 @@
 //! What verbs that talk to a registry have in common.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::context::Context;
 use crate::image::{BoxError, CopyError};
-use crate::registry::{Login, Secret, Settings};
+use crate::oci::Reference;
+use crate::registry::{self, Login, Secret, Settings};
+use crate::storage::Store;
+
+pub use crate::registry::{NameError as Error, Named};
 
 /// The registry options of a verb.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +30,10 @@ pub struct RemoteOptions {
     pub retries: Option<u32>,
     /// `--retry-delay`.
     pub retry_delay: Option<Duration>,
+    /// `--timeout`: how long everything together may take.
+    pub timeout: Option<Duration>,
+    /// `--stall-timeout`: how long a connection may be silent.
+    pub stall_timeout: Option<Duration>,
 }
 
 impl RemoteOptions {
@@ -38,6 +46,7 @@ impl RemoteOptions {
         Settings {
             env: cx.env.clone(),
             home: cx.home.clone(),
+            uid: Some(cx.uid),
             creds: token.or_else(password),
             anonymous: self.anonymous,
             authfile: self.authfile.as_ref().map(absolute),
@@ -45,14 +54,40 @@ impl RemoteOptions {
             cert_dir: self.cert_dir.as_ref().map(absolute),
             retries: self.retries,
             retry_delay: self.retry_delay,
+            deadline: self.timeout.and_then(|time| Instant::now().checked_add(time)),
+            stall: self.stall_timeout,
         }
     }
+}
+
+/// What a name that a user typed means at registries: `alpine` is `docker.io/library/alpine:latest`, or what an alias
+/// of registries.conf says.
+///
+/// # Errors
+/// When it is no reference, or the configuration cannot be used.
+pub fn name(cx: &Context, typed: &str) -> Result<Named, Error> {
+    registry::resolve_name(&RemoteOptions::default().settings(cx), typed)
+}
+
+/// What a name means to a verb that takes an image from here, and from a registry where it is not here: an image that
+/// is here under just this name comes before an alias.
+///
+/// # Errors
+/// As [`name`].
+pub fn image_name(cx: &Context, store: &Store, typed: &str) -> Result<Named, Error> {
+    let plain = Reference::parse(typed)?;
+    if store.find_image(&plain.to_string()).is_ok() {
+        return Ok(Named { reference: plain, alias: None, note: None });
+    }
+    name(cx, typed)
 }
 
 /// The part of a copy's error that says something new: a verb's own error names the image already.
 pub(super) fn inner(error: CopyError) -> BoxError {
     match error {
-        CopyError::Source { source, .. } | CopyError::Sink { source, .. } => source,
+        CopyError::Source { source, .. } | CopyError::Sink { source, .. } | CopyError::Room { source } => {
+            source
+        }
         other => other.into(),
     }
 }

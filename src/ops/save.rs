@@ -1,15 +1,14 @@
 //! `save`: images become an archive or a directory.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::store;
 pub use crate::archive::Format;
-use crate::archive::{self, Member};
+use crate::archive::{self, Member, Writer};
 use crate::context::Context;
-use crate::oci::Reference;
+use crate::image::{CopyError, Platforms, Reporter, Selection, What, copy};
+use crate::oci::{Platform, Reference};
 use crate::storage;
 
 /// Where the archive goes.
@@ -30,6 +29,8 @@ pub struct Request {
     pub format: Format,
     /// Where to.
     pub target: Target,
+    /// Which images of an index; none means all that are here.
+    pub platforms: Vec<Platform>,
 }
 
 /// Why nothing was saved.
@@ -39,17 +40,17 @@ pub enum Error {
     #[error("a directory needs a place: say where with --output")]
     NeedsPath,
     /// The archive could not be written.
-    #[error("cannot write `{path}`")]
-    Write {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// An image could not be written.
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    /// An image could not be written.
+    #[error("cannot save `{image}`")]
+    Copy {
+        /// As the user called it.
+        image: String,
+        /// Why.
+        #[source]
+        source: CopyError,
+    },
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] storage::Error),
@@ -59,60 +60,54 @@ pub enum Error {
 ///
 /// # Errors
 /// When an image is unknown or cannot be read, or the archive cannot be written.
-pub fn save(cx: &Context, request: &Request) -> Result<(), Error> {
+pub fn save(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<(), Error> {
     let store = store::read(cx)?;
-    let mut members: Vec<Member> = Vec::new();
+    let members = members(&store, &request.images)?;
+    let platforms = match request.platforms.as_slice() {
+        [] => Platforms::Present,
+        wanted => Platforms::Only(wanted.to_vec()),
+    };
+    let path = match &request.target {
+        Target::Path(path) => path,
+        Target::Stdout if request.format.is_dir() => return Err(Error::NeedsPath),
+        Target::Stdout => Path::new("-"),
+    };
+    if request.format == Format::Dir && members.len() > 1 {
+        return Err(archive::Error::OneImageOnly.into());
+    }
+    let writer = Writer::create(path, request.format)?;
+    writer.announce(&store, &members.iter().map(|(_, m)| m.clone()).collect::<Vec<_>>(), &platforms)?;
+    for (image, member) in members {
+        let selection = Selection {
+            from: What::Found { label: image.clone(), target: member.target },
+            to: None,
+            platforms: platforms.clone(),
+            jobs: writer.jobs(),
+        };
+        copy(&store, &writer, &selection, report).map_err(|source| Error::Copy { image, source })?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// Every image once, with the names it was asked for by.
+fn members(store: &storage::Store, images: &[String]) -> Result<Vec<(String, Member)>, Error> {
+    let mut members: Vec<(String, Member)> = Vec::new();
     let mut seen = BTreeSet::new();
-    for text in &request.images {
+    for text in images {
         let record = store.find_image(text)?;
         // Named by id, an image has no name in the archive either.
         let typed = Reference::parse(text).is_ok_and(|name| record.name.as_ref() == Some(&name));
-        let name = record.name.filter(|name| typed && name.tag().is_some());
+        let name = record.name.filter(|name| typed && name.tag().is_some()).map(|name| name.to_string());
         if let Some(name) = &name
-            && !seen.insert(name.to_string())
+            && !seen.insert(name.clone())
         {
             continue;
         }
-        match members.iter_mut().find(|m| m.target == record.target) {
-            Some(member) => member.names.extend(name),
-            None => members.push(Member { names: name.into_iter().collect(), target: record.target }),
+        match members.iter_mut().find(|(_, member)| member.target == record.target) {
+            Some((_, member)) => member.names.extend(name),
+            None => members
+                .push((text.clone(), Member { names: name.into_iter().collect(), target: record.target })),
         }
     }
-    match &request.target {
-        Target::Path(path) if request.format == Format::OciDir => {
-            Ok(archive::write_dir(&store, &members, path)?)
-        }
-        Target::Stdout if request.format == Format::OciDir => Err(Error::NeedsPath),
-        Target::Stdout => to_stdout(&store, &members, request.format),
-        Target::Path(path) => to_file(&store, &members, request.format, path),
-    }
-}
-
-fn to_stdout(store: &storage::Store, members: &[Member], format: Format) -> Result<(), Error> {
-    let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    archive::write(store, members, format, &mut out)?;
-    out.flush().map_err(|source| Error::Write { path: "standard output".into(), source })
-}
-
-fn to_file(store: &storage::Store, members: &[Member], format: Format, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    // A pipe or device is written as it is; a file is replaced whole.
-    let special = fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-    if special {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-        archive::write(store, members, format, &mut out)?;
-        return out.flush().map_err(failed);
-    }
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let temp = tempfile::Builder::new().prefix(".strate-save-").tempfile_in(dir).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(1 << 20, temp);
-    archive::write(store, members, format, &mut out)?;
-    let temp = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    temp.as_file().set_permissions(mode).map_err(failed)?;
-    temp.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    Ok(members)
 }

@@ -1,18 +1,20 @@
 //! A repository at a registry, with its mirrors, as an image source.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::http::Method;
 
+use super::blob::{BlobReader, Watch};
 use super::conf::Registries;
 use super::endpoint::{About, ApiRequest, Endpoint};
 use super::http::Response;
-use super::retry::with_retries;
+use super::ranges::{self, Parallel, RangeReader};
+use super::retry::with_retries_told;
 use super::{Error, Settings, limits};
-use crate::image::{BoxError, Event, Reporter, Source};
+use crate::image::{BoxError, Event, Reporter, Source, StreamFailure};
 use crate::oci::{Descriptor, Digest, RawManifest, Reference, descriptor, digest_of, media_type};
 
 /// What a client is going to do: it decides which rights are asked for and whether mirrors serve.
@@ -44,14 +46,20 @@ impl Action {
     }
 }
 
+/// After how many broken streams a mirror is left.
+const BREAKS: usize = 2;
+
 /// One repository at a registry and, for pulls, its mirrors: an image source and sink.
 pub struct Client<'r> {
     pub(super) settings: Settings,
     pub(super) report: &'r dyn Reporter,
     /// Mirrors first, the registry itself last.
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Arc<Endpoint>>,
     /// The endpoint that answered last.
     current: AtomicUsize,
+    /// Streams of the current endpoint that broke.
+    broken: AtomicUsize,
+    parallel: Arc<Parallel>,
     /// A manifest that had to be fetched to be resolved.
     fetched: Mutex<Option<RawManifest>>,
     /// Repositories of the same registry that are known to hold a layer.
@@ -67,7 +75,7 @@ pub struct Client<'r> {
 
 impl std::fmt::Debug for Client<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client {:?}", self.endpoints.iter().map(Endpoint::name).collect::<Vec<_>>())
+        write!(f, "Client {:?}", self.endpoints.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>())
     }
 }
 
@@ -82,12 +90,18 @@ impl<'r> Client<'r> {
         action: Action,
         report: &'r dyn Reporter,
     ) -> Result<Self, Error> {
-        let places = Registries::load(settings)?.places(reference, action)?;
+        let registries = Registries::load(settings)?;
+        for note in &registries.notes {
+            report.event(Event::Note(note.clone()));
+        }
+        let places = registries.places(reference, action)?;
         Ok(Self {
             settings: settings.clone(),
             report,
-            endpoints: places.iter().map(|place| Endpoint::new(settings, place, action)).collect(),
+            endpoints: places.iter().map(|place| Arc::new(Endpoint::new(settings, place, action))).collect(),
             current: AtomicUsize::new(0),
+            broken: AtomicUsize::new(0),
+            parallel: Arc::default(),
             fetched: Mutex::default(),
             mounts: HashMap::new(),
             mount_source: None,
@@ -117,15 +131,16 @@ impl<'r> Client<'r> {
     }
 
     /// Ask one endpoint after the other, from the one that answered last on.
-    pub(super) fn ask<T>(&self, operation: impl Fn(&Endpoint) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn ask<T>(&self, operation: impl Fn(&Arc<Endpoint>) -> Result<T, Error>) -> Result<T, Error> {
         let mut i = self.current.load(Ordering::Relaxed).min(self.endpoints.len() - 1);
         loop {
             let endpoint = &self.endpoints[i];
-            let result = with_retries(&self.settings, || operation(endpoint));
+            let say = |text: String| self.report.event(Event::Note(text));
+            let result = with_retries_told(&self.settings, &say, || operation(endpoint));
             self.note(endpoint);
             match result {
                 Ok(value) => {
-                    self.current.store(i, Ordering::Relaxed);
+                    self.current.fetch_max(i, Ordering::Relaxed);
                     return Ok(value);
                 }
                 Err(error) if i + 1 < self.endpoints.len() && error.lets_fall_back() => {
@@ -188,36 +203,41 @@ impl<'r> Client<'r> {
 
     fn open_blob(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         digest: &Digest,
         size: u64,
         offset: u64,
     ) -> Result<(u64, Box<dyn Read + Send>), Error> {
         let path = endpoint.path(&format!("blobs/{digest}"));
-        let about = About::Blob(digest);
+        let part = self.parallel.suits(digest, size - offset).then(|| ranges::first_part(offset, size));
         let mut request = ApiRequest::new(Method::GET, path.as_str());
         request.streaming = true;
-        if offset > 0 {
+        if let Some(part) = part {
+            request = request.header("range", ranges::range_header(part));
+        } else if offset > 0 {
             request = request.header("range", format!("bytes={offset}-"));
         }
+        let ranged = part.is_some() || offset > 0;
         let response = endpoint.send(request)?;
         let start = match response.status {
             200 => 0,
-            206 if offset > 0 => {
-                check_range(&response, endpoint, &path, offset, size)?;
-                offset
+            206 if ranged && ranges::is_part(&response, offset, part.map(|part| part.1), size) => offset,
+            206 | 416 if ranged => {
+                // Not the part that was asked for: all of it, then.
+                drop(response);
+                self.parallel.give_up(digest);
+                return self.open_blob(endpoint, digest, size, 0);
             }
-            416 if offset > 0 => return self.open_blob(endpoint, digest, size, 0),
-            _ => return Err(endpoint.error(response, &Method::GET, &path, about)),
+            _ => return Err(endpoint.error(response, &Method::GET, &path, About::Blob(digest))),
         };
-        let reader = BlobReader {
-            inner: response.reader(),
-            registry: endpoint.registry.clone(),
-            digest: digest.clone(),
-            at: start,
-            size,
-        };
-        Ok((start, Box::new(reader)))
+        if let (Some(part), 206) = (part, response.status) {
+            let parallel = Arc::clone(&self.parallel);
+            let endpoint = Arc::clone(endpoint);
+            let reader = RangeReader::start(endpoint, &self.settings, parallel, digest, size, part, response);
+            return Ok((start, Box::new(reader)));
+        }
+        let watch = Watch::new(&endpoint.registry, &self.settings);
+        Ok((start, Box::new(BlobReader::new(response.reader(), watch, digest, start, size))))
     }
 }
 
@@ -275,6 +295,30 @@ impl Source for Client<'_> {
         let (size, offset) = (descriptor.size(), offset.min(descriptor.size()));
         Ok(self.ask(|endpoint| self.open_blob(endpoint, &digest, size, offset))?)
     }
+
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        let i = self.current.load(Ordering::Relaxed).min(self.endpoints.len() - 1);
+        let large = descriptor.size() >= limits::RANGE_FROM;
+        if how == StreamFailure::Wrong
+            && large
+            && digest_of(descriptor).is_ok_and(|digest| self.parallel.give_up(&digest))
+        {
+            return true;
+        }
+        let broken = self.broken.fetch_add(1, Ordering::Relaxed) + 1;
+        if how == StreamFailure::Broken && broken < BREAKS || i + 1 >= self.endpoints.len() {
+            return false;
+        }
+        self.broken.store(0, Ordering::Relaxed);
+        self.current.fetch_max(i + 1, Ordering::Relaxed);
+        let what = match how {
+            StreamFailure::Wrong => "served wrong bytes",
+            StreamFailure::Broken => "breaks off again and again",
+        };
+        let (mirror, next) = (&self.endpoints[i].registry, &self.endpoints[i + 1].registry);
+        self.report.event(Event::Note(format!("mirror {mirror} {what}; going on with {next}")));
+        true
+    }
 }
 
 fn manifest_request(method: Method, path: &str) -> ApiRequest<'static> {
@@ -308,80 +352,4 @@ fn verify(endpoint: &Endpoint, what: &str, bytes: &[u8], expected: &Digest) -> R
         expected: expected.to_string(),
         found: found.to_string(),
     })
-}
-
-/// A partial answer must be the part that was asked for.
-fn check_range(
-    response: &Response,
-    endpoint: &Endpoint,
-    path: &str,
-    offset: u64,
-    size: u64,
-) -> Result<(), Error> {
-    let range = response.header("content-range").unwrap_or_default();
-    let parse = || {
-        let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
-        let (start, _) = span.split_once('-')?;
-        Some((start.trim().parse::<u64>().ok()?, total.trim().parse::<u64>().ok()))
-    };
-    match parse() {
-        Some((start, total)) if start == offset && total.is_none_or(|total| total == size) => Ok(()),
-        _ => Err(Error::Protocol {
-            registry: endpoint.registry.clone(),
-            request: format!("GET {path}"),
-            what: "it sent another part of the blob than was asked for".into(),
-        }),
-    }
-}
-
-/// A blob's stream: its end is checked against its size, and its failures say who failed.
-struct BlobReader {
-    inner: Box<dyn Read + Send>,
-    registry: String,
-    digest: Digest,
-    at: u64,
-    size: u64,
-}
-
-impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let n = match self.inner.read(buffer) {
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.truncated()),
-            Err(source) => {
-                let kind = source.kind();
-                return Err(io::Error::new(kind, Error::Broken { registry: self.registry.clone(), source }));
-            }
-        };
-        if n == 0 && self.at < self.size {
-            return Err(self.truncated());
-        }
-        self.at += n as u64;
-        if self.at > self.size {
-            let error = Error::Corrupt {
-                registry: self.registry.clone(),
-                what: self.digest.to_string(),
-                expected: format!("{} bytes", self.size),
-                found: "more".into(),
-            };
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
-        Ok(n)
-    }
-}
-
-impl BlobReader {
-    fn truncated(&self) -> io::Error {
-        let error = Error::Truncated {
-            registry: self.registry.clone(),
-            digest: self.digest.clone(),
-            got: self.at,
-            size: self.size,
-        };
-        io::Error::new(io::ErrorKind::UnexpectedEof, error)
-    }
 }

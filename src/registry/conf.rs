@@ -1,158 +1,229 @@
-//! registries.conf, version 2 (containers-registries.conf(5)): mirrors, insecure and blocked registries.
+//! registries.conf, version 2 (containers-registries.conf(5), containers-registries.conf.d(5)): which files are read,
+//! in which order, and what they say. Where an image is looked for is `places.rs`, short names are `aliases.rs`.
 //!
-//! Names without a registry always mean docker.io, as with docker; search lists and aliases are not read.
+//! Keys that are not known are passed over, as newer versions of the format add some.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Error;
+use super::mirrors::{self, ExtraMirror};
 use super::settings::{Settings, read_file};
-use super::{Action, Error};
-use crate::oci::Reference;
 
-/// One place to look for an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Host and port.
-    pub registry: String,
-    /// The repository there.
-    pub repository: String,
-    /// Plain http and unverified certificates are allowed.
-    pub insecure: bool,
+/// A registry's entry with the file that it stands in.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub path: PathBuf,
+    pub entry: Entry,
 }
 
-/// The registries that have settings.
+/// All that is configured about registries.
 #[derive(Debug, Default)]
 pub(super) struct Registries {
-    entries: Vec<(PathBuf, Entry)>,
+    pub(super) entries: Vec<Described>,
+    /// Short names: what they stand for, and which file says so.
+    pub(super) aliases: BTreeMap<String, (String, PathBuf)>,
+    /// `unqualified-search-registries`, and which file says so.
+    pub(super) search: Option<(Vec<String>, PathBuf)>,
+    /// `credential-helpers`, and which file says so.
+    pub(super) helpers: Option<(Vec<String>, PathBuf)>,
+    /// `--registry-mirror` and `STRATE_REGISTRY_MIRROR`: they come first.
+    pub(super) first: Vec<ExtraMirror>,
+    /// dockerd's `registry-mirrors`: they serve where nothing else is configured.
+    pub(super) last: Vec<ExtraMirror>,
+    /// dockerd's `insecure-registries`.
+    pub(super) insecure: Vec<String>,
+    /// What the user should know.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 struct File {
     #[serde(default)]
     registry: Vec<Entry>,
+    #[serde(default)]
+    aliases: BTreeMap<String, String>,
+    unqualified_search_registries: Option<Vec<String>>,
+    credential_helpers: Option<Vec<String>>,
+    /// `enforcing`, `permissive` or `disabled`. All the same here, as nothing is ever asked; read to find typing errors.
+    short_name_mode: Option<String>,
+    /// The table of version 1.
+    registries: Option<toml::Value>,
 }
 
+/// `[[registry]]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Entry {
+pub(super) struct Entry {
     #[serde(default)]
-    prefix: String,
+    pub prefix: String,
     #[serde(default)]
-    location: String,
+    pub location: String,
     #[serde(default)]
-    insecure: bool,
+    pub insecure: bool,
     #[serde(default)]
-    blocked: bool,
+    pub blocked: bool,
     #[serde(default)]
-    mirror_by_digest_only: bool,
+    pub mirror_by_digest_only: bool,
     #[serde(default)]
-    mirror: Vec<Mirror>,
+    pub mirror: Vec<Mirror>,
 }
 
+/// `[[registry.mirror]]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Mirror {
-    location: String,
+pub(super) struct Mirror {
     #[serde(default)]
-    insecure: bool,
+    pub location: String,
     #[serde(default)]
-    pull_from_mirror: Option<String>,
+    pub insecure: bool,
+    #[serde(default)]
+    pub pull_from_mirror: Serves,
+}
+
+/// `pull-from-mirror`: which images a mirror is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Serves {
+    /// Not said.
+    #[default]
+    #[serde(rename = "")]
+    Unset,
+    All,
+    DigestOnly,
+    TagOnly,
 }
 
 impl Registries {
     /// Read the configuration: the file that `CONTAINERS_REGISTRIES_CONF` names and no other; else the user's file
-    /// instead of the system's, and the drop-in files of both.
+    /// with the user's drop-ins, or where there is no such file the system's file with the drop-ins of both.
     ///
     /// # Errors
-    /// [`Error::Config`] when a file is there but cannot be read or parsed.
+    /// [`Error::Config`] when a file is there but cannot be read or used, [`Error::Setting`] for `--registry-mirror`.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
-        let mut registries = Self::default();
-        if let Some(path) =
-            settings.var("CONTAINERS_REGISTRIES_CONF").or_else(|| settings.var("REGISTRIES_CONFIG_PATH"))
-        {
-            registries.read(Path::new(path))?;
+        let mut registries = Self { first: mirrors::from_settings(settings)?, ..Self::default() };
+        let named =
+            settings.var("CONTAINERS_REGISTRIES_CONF").or_else(|| settings.var("REGISTRIES_CONFIG_PATH"));
+        if let Some(path) = named {
+            let path = Path::new(path);
+            if !registries.read(path)? {
+                let source = Some(std::io::Error::from(std::io::ErrorKind::NotFound).into());
+                return Err(Error::Config { path: path.to_owned(), what: "it cannot be read", source });
+            }
             return Ok(registries);
         }
         let system = PathBuf::from("/etc/containers");
-        let user = settings.config_home().map(|d| d.join("containers"));
-        let read_user = match &user {
+        let user = settings.config_home().map(|directory| directory.join("containers"));
+        let has_own = match &user {
             Some(user) => registries.read(&user.join("registries.conf"))?,
             None => false,
         };
-        if !read_user {
+        if !has_own {
             registries.read(&system.join("registries.conf"))?;
         }
-        for directory in [Some(system), user].into_iter().flatten() {
+        for directory in [Some(system).filter(|_| !has_own), user].into_iter().flatten() {
             for path in drop_ins(&directory.join("registries.conf.d")) {
                 registries.read(&path)?;
             }
         }
+        if let Some(cache) = short_name_cache(settings) {
+            registries.read(&cache)?;
+        }
+        mirrors::read_docker(settings, &mut registries);
         Ok(registries)
     }
 
-    /// Whether plain http and unverified certificates are allowed for a registry.
-    pub fn is_insecure(&self, registry: &str) -> bool {
-        let best =
-            self.entries.iter().filter_map(|(_, entry)| Some((matched(&entry.prefix, registry)?, entry)));
-        best.max_by_key(|(length, _)| *length).is_some_and(|(_, entry)| entry.insecure)
-    }
-
+    /// Take in one file; what it says wins over what was said before. Whether it was there comes back.
     fn read(&mut self, path: &Path) -> Result<bool, Error> {
         let Some(text) = read_file(path)? else { return Ok(false) };
-        let file: File = toml::from_str(&text).map_err(|error| Error::Config {
+        let broken = |what, source: Option<crate::image::BoxError>| Error::Config {
             path: path.to_owned(),
-            what: "it is not a valid registries.conf",
-            source: Some(Box::new(error)),
-        })?;
+            what,
+            source,
+        };
+        let file: File = toml::from_str(&text)
+            .map_err(|error| broken("it is not a valid registries.conf", Some(Box::new(error))))?;
+        if file.registries.is_some() {
+            return Err(broken(
+                "it is in version 1 of the format, which is no longer read: write `[[registry]]` tables instead of `[registries.…]` (containers-registries.conf(5))",
+                None,
+            ));
+        }
+        if let Some(mode) = &file.short_name_mode
+            && !matches!(mode.as_str(), "" | "enforcing" | "permissive" | "disabled")
+        {
+            return Err(broken("`short-name-mode` is none of enforcing, permissive and disabled", None));
+        }
         for mut entry in file.registry {
-            if entry.prefix.is_empty() {
-                entry.prefix.clone_from(&entry.location);
+            entry.normalise().map_err(|what| broken(what, None))?;
+            self.entries.retain(|other| other.entry.prefix != entry.prefix);
+            self.entries.push(Described { path: path.to_owned(), entry });
+        }
+        for (name, value) in file.aliases {
+            if value.is_empty() {
+                self.aliases.remove(&name);
+            } else {
+                self.aliases.insert(name, (value, path.to_owned()));
             }
-            self.entries.retain(|(_, other)| other.prefix != entry.prefix);
-            self.entries.push((path.to_owned(), entry));
+        }
+        if let Some(list) = file.unqualified_search_registries {
+            self.search = Some((list, path.to_owned()));
+        }
+        if let Some(list) = file.credential_helpers {
+            self.helpers = Some((list, path.to_owned()));
         }
         Ok(true)
     }
+}
 
-    /// Where to look for an image, in order: mirrors (for pulls), then the registry itself.
-    ///
-    /// # Errors
-    /// [`Error::Blocked`].
-    pub fn places(&self, reference: &Reference, action: Action) -> Result<Vec<Place>, Error> {
-        let name = format!("{}/{}", reference.registry(), reference.repository());
-        let best = self
-            .entries
-            .iter()
-            .filter_map(|(path, entry)| Some((matched(&entry.prefix, &name)?, path, entry)))
-            .max_by_key(|(length, _, _)| *length);
-        let Some((length, path, entry)) = best else {
-            return Ok(vec![place(&name, false)]);
+impl Entry {
+    /// Fill in what is left out, and say what contradicts itself.
+    fn normalise(&mut self) -> Result<(), &'static str> {
+        let clean = |text: &mut String| {
+            text.truncate(text.trim_end_matches('/').len());
+            !text.contains("://")
         };
-        if entry.blocked {
-            return Err(Error::Blocked { prefix: entry.prefix.clone(), path: path.clone() });
-        }
-        let rest = &name[length..];
-        let mut places = Vec::new();
-        if action == Action::Pull {
-            let by_digest = reference.digest().is_some();
-            let serves = |mirror: &&Mirror| match mirror.pull_from_mirror.as_deref() {
-                Some("digest-only") => by_digest,
-                Some("tag-only") => !by_digest,
-                _ => by_digest || !entry.mirror_by_digest_only,
-            };
-            places.extend(
-                entry
-                    .mirror
-                    .iter()
-                    .filter(serves)
-                    .map(|m| place(&format!("{}{rest}", m.location), m.insecure)),
+        if !clean(&mut self.prefix) || !clean(&mut self.location) {
+            return Err(
+                "a `prefix` or `location` is an address: write HOST[:PORT][/PATH] without `https://`",
             );
         }
-        let own = if entry.location.is_empty() { name } else { format!("{}{rest}", entry.location) };
-        places.push(place(&own, entry.insecure));
-        Ok(places)
+        if self.prefix.is_empty() {
+            if self.location.is_empty() {
+                return Err("a `[[registry]]` has neither `prefix` nor `location`");
+            }
+            self.prefix.clone_from(&self.location);
+        }
+        for mirror in &mut self.mirror {
+            if !clean(&mut mirror.location) {
+                return Err(
+                    "the `location` of a mirror is an address: write HOST[:PORT][/PATH] without `https://`",
+                );
+            }
+            if mirror.location.is_empty() {
+                return Err("a `[[registry.mirror]]` has no `location`");
+            }
+            if self.mirror_by_digest_only && mirror.pull_from_mirror != Serves::Unset {
+                return Err("`mirror-by-digest-only` and `pull-from-mirror` cannot stand together");
+            }
+        }
+        Ok(())
     }
+}
+
+/// Where podman keeps the short names that someone once chose at its prompt.
+fn short_name_cache(settings: &Settings) -> Option<PathBuf> {
+    let directory = match settings.uid {
+        Some(0) => PathBuf::from("/var/cache"),
+        _ => {
+            let set = settings.var("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+            set.or_else(|| Some(settings.home.as_ref()?.join(".cache")))?
+        }
+    };
+    Some(directory.join("containers/short-name-aliases.conf"))
 }
 
 fn drop_ins(directory: &Path) -> Vec<PathBuf> {
@@ -165,87 +236,6 @@ fn drop_ins(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// How many bytes of `name` a prefix covers, when it does: whole components, or `*.domain` for a host below it.
-fn matched(prefix: &str, name: &str) -> Option<usize> {
-    if let Some(domain) = prefix.strip_prefix("*.") {
-        let host = name.split('/').next()?;
-        let below = host.split(':').next()?.strip_suffix(domain)?.ends_with('.');
-        return below.then_some(host.len());
-    }
-    let rest = name.strip_prefix(prefix)?;
-    (!prefix.is_empty() && (rest.is_empty() || rest.starts_with('/'))).then_some(prefix.len())
-}
-
-fn place(name: &str, insecure: bool) -> Place {
-    let (registry, repository) = name.split_once('/').unwrap_or((name, ""));
-    Place { registry: registry.to_owned(), repository: repository.to_owned(), insecure }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn registries(text: &str) -> (tempfile::TempDir, Result<Registries, Error>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("registries.conf");
-        std::fs::write(&path, text).unwrap();
-        let mut settings = Settings::default();
-        settings.env.insert("CONTAINERS_REGISTRIES_CONF".into(), path.to_str().unwrap().into());
-        (dir, Registries::load(&settings))
-    }
-
-    fn names(registries: &Registries, reference: &str, action: Action) -> Vec<String> {
-        let reference = Reference::parse(reference).unwrap();
-        let show =
-            |p: &Place| format!("{}/{}{}", p.registry, p.repository, if p.insecure { "!" } else { "" });
-        registries.places(&reference, action).unwrap().iter().map(show).collect()
-    }
-
-    const CONF: &str = r#"
-        unqualified-search-registries = ["quay.io"]
-        [[registry]]
-        prefix = "docker.io"
-        location = "docker.io"
-        [[registry.mirror]]
-        location = "mirror.example/hub"
-        [[registry.mirror]]
-        location = "10.0.0.1:5000"
-        insecure = true
-        pull-from-mirror = "digest-only"
-        [[registry]]
-        prefix = "docker.io/blocked"
-        blocked = true
-        [[registry]]
-        prefix = "*.internal.example"
-        insecure = true
-        [[registry]]
-        location = "lab:5000"
-        insecure = true
-    "#;
-
-    #[test]
-    fn mirrors_come_first_for_pulls_only() {
-        let (_dir, registries) = registries(CONF);
-        let registries = registries.unwrap();
-        let all = ["mirror.example/hub/library/alpine", "docker.io/library/alpine"];
-        assert_eq!(names(&registries, "alpine", Action::Pull), all);
-        assert_eq!(names(&registries, "alpine", Action::Push), all[1..]);
-        let pinned = format!("alpine@{}", crate::oci::Digest::sha256("x"));
-        assert_eq!(names(&registries, &pinned, Action::Pull).len(), 3);
-        assert_eq!(
-            names(&registries, "a.internal.example:5000/x", Action::Pull),
-            ["a.internal.example:5000/x!"]
-        );
-        assert_eq!(names(&registries, "lab:5000/x", Action::Push), ["lab:5000/x!"]);
-        assert_eq!(names(&registries, "lab:5001/x", Action::Push), ["lab:5001/x"]);
-    }
-
-    #[test]
-    fn blocked_and_broken_say_which_file() {
-        let (_dir, found) = registries(CONF);
-        let blocked = Reference::parse("docker.io/blocked/x").unwrap();
-        assert!(matches!(found.unwrap().places(&blocked, Action::Pull), Err(Error::Blocked { .. })));
-        let (_dir, broken) = registries("registry = 5");
-        assert!(matches!(broken, Err(Error::Config { .. })));
-    }
-}
+#[path = "conf/tests.rs"]
+mod tests;

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use ureq::http::Method;
 
 use super::auth::{Auth, TokenFailure};
-use super::conf::Place;
 use super::credentials::{self, Search};
 use super::error::sanitise;
 use super::http::{Call, Http, Payload, Response};
 use super::origin::{Origin, Scheme, without_query};
+use super::places::Place;
 use super::retry::{retry_after, with_retries};
 use super::{Action, Answer, Error, Login, Secret, Settings, limits};
 use crate::oci::{DEFAULT_REGISTRY, Digest};
@@ -326,7 +326,7 @@ impl Endpoint {
             (404, About::Blob(digest)) => {
                 Error::UnknownBlob { digest: digest.clone(), repository: self.name(), answer }
             }
-            (500.., _) => Error::Server { registry, request, answer },
+            (500.., _) => Error::Server { registry, retry_after: wait, request, answer },
             _ => Error::Refused { registry, request, answer },
         }
     }

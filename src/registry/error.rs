@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::limits;
 use crate::image::BoxError;
 use crate::oci::{Digest, ManifestError};
 
@@ -159,11 +160,39 @@ pub enum Error {
         /// What was waited for.
         doing: &'static str,
     },
+    /// A stream stopped.
+    #[error("{registry} sent nothing for {} s", .after.as_secs_f32())]
+    Stalled {
+        /// The registry.
+        registry: String,
+        /// How long nothing came.
+        after: Duration,
+    },
+    /// A stream trickles.
+    #[error("{registry} sends less than 1 KiB/s")]
+    TooSlow {
+        /// The registry.
+        registry: String,
+    },
+    /// The time for everything is over.
+    #[error("the time that --timeout gives is over, with {registry} still at work")]
+    Deadline {
+        /// The registry.
+        registry: String,
+    },
+    /// A blob cannot be read in parts.
+    #[error("{registry} does not send the parts of the blob that it is asked for")]
+    NoParts {
+        /// The registry.
+        registry: String,
+    },
     /// The registry has a fault of its own (5xx).
-    #[error("{registry} failed at {request} ({answer})")]
+    #[error("{registry} failed at {request}{} ({answer})", wait(*.retry_after))]
     Server {
         /// The registry.
         registry: String,
+        /// After which time it wants to be asked again.
+        retry_after: Option<Duration>,
         /// Method and path.
         request: String,
         /// What it answered.
@@ -261,6 +290,16 @@ pub enum Error {
         #[source]
         source: Option<BoxError>,
     },
+    /// An option or variable cannot be used.
+    #[error("cannot use `{value}` of {name}: {what}")]
+    Setting {
+        /// The option or variable.
+        name: &'static str,
+        /// What it says, without secrets.
+        value: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A credential helper cannot be used.
     #[error(
         "credential helper `docker-credential-{helper}`, named in `{path}`, failed to {operation}: {what}"
@@ -307,7 +346,13 @@ pub enum Error {
 }
 
 fn wait(retry_after: Option<Duration>) -> String {
-    retry_after.map_or_else(String::new, |time| format!(" (try again in {} s)", time.as_secs()))
+    match retry_after {
+        None => String::new(),
+        Some(time) if time > limits::LONGEST_RETRY_AFTER => {
+            format!(" and wants to be asked again in {} s only, which is too long to wait", time.as_secs())
+        }
+        Some(time) => format!(" (try again in {} s)", time.as_secs()),
+    }
 }
 
 impl Error {
@@ -317,6 +362,7 @@ impl Error {
         match self {
             Self::Unreachable { temporary, .. } => *temporary,
             Self::Timeout { .. } | Self::Broken { .. } | Self::Truncated { .. } => true,
+            Self::Stalled { .. } | Self::TooSlow { .. } => true,
             Self::RateLimited { .. } | Self::LoginExpired { .. } => true,
             Self::Server { answer, .. } => matches!(answer.status, 500 | 502 | 503 | 504),
             Self::Refused { answer, .. } => matches!(answer.status, 408 | 425),
@@ -328,14 +374,21 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
 
     /// Whether another place that serves the same image should be asked: anything but a statement about us.
     pub(super) fn lets_fall_back(&self) -> bool {
-        !matches!(self, Self::Blocked { .. } | Self::Config { .. } | Self::Helper { .. })
+        !matches!(
+            self,
+            Self::Blocked { .. }
+                | Self::Config { .. }
+                | Self::Setting { .. }
+                | Self::Helper { .. }
+                | Self::Deadline { .. }
+        )
     }
 
     /// What the user can do: commands where there are any.

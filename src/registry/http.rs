@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
@@ -151,6 +151,7 @@ impl Http {
                 },
                 response_timeout,
                 streaming,
+                deadline: self.settings.deadline,
             };
             let response = self.send_once(single)?;
             let Some(location) = redirect_of(&response).filter(|_| can_follow) else { return Ok(response) };
@@ -207,8 +208,8 @@ impl Http {
             .max_idle_connections_per_host(8)
             .timeout_resolve(Some(limits::RESOLVE_TIMEOUT))
             .timeout_connect(Some(limits::CONNECT_TIMEOUT))
-            .timeout_per_read(Some(limits::IDLE_TIMEOUT))
-            .timeout_per_write(Some(limits::IDLE_TIMEOUT))
+            .timeout_per_read(Some(self.settings.stall()))
+            .timeout_per_write(Some(self.settings.stall()))
             .build();
         let tcp =
             ().chain(SocksConnector::default())
@@ -248,6 +249,7 @@ impl Http {
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
                 unreachable("the connection was not made in time".into())
             }
+            ureq::Error::Timeout(Timeout::Global) => Error::Deadline { registry: host },
             ureq::Error::Timeout(_) => Error::Timeout { host, doing: "it was asked or answering" },
             ureq::Error::HostNotFound => Error::UnknownHost { host: origin.host.clone(), source: None },
             ureq::Error::Io(error) if is_refused(&error) => unreachable(error.into()),
@@ -289,6 +291,7 @@ struct Single<'a> {
     payload: Payload<'a>,
     response_timeout: Duration,
     streaming: bool,
+    deadline: Option<Instant>,
 }
 
 fn run(agent: &Agent, single: Single<'_>) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
@@ -303,7 +306,13 @@ fn run(agent: &Agent, single: Single<'_>) -> Result<ureq::http::Response<ureq::B
     }
     let has_body = matches!(*single.method, Method::POST | Method::PUT | Method::PATCH);
     if !has_body {
-        return agent.run(with_timeouts(agent, request.body(())?, single.response_timeout, single.streaming));
+        return agent.run(with_timeouts(
+            agent,
+            request.body(())?,
+            single.response_timeout,
+            single.streaming,
+            single.deadline,
+        ));
     }
     let (mut bytes, mut empty);
     let (reader, size): (&mut dyn Read, u64) = match single.payload {
@@ -318,7 +327,7 @@ fn run(agent: &Agent, single: Single<'_>) -> Result<ureq::http::Response<ureq::B
         Payload::Stream(reader, size) => (reader, size),
     };
     let request = request.header(CONTENT_LENGTH, size).body(SendBody::from_reader(reader))?;
-    agent.run(with_timeouts(agent, request, single.response_timeout, single.streaming))
+    agent.run(with_timeouts(agent, request, single.response_timeout, single.streaming, single.deadline))
 }
 
 fn with_timeouts<B: AsSendBody>(
@@ -326,9 +335,13 @@ fn with_timeouts<B: AsSendBody>(
     request: Request<B>,
     response: Duration,
     streaming: bool,
+    deadline: Option<Instant>,
 ) -> Request<B> {
+    // None at all would be no limit.
+    let left = |end: Instant| end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     agent
         .configure_request(request)
+        .timeout_global(deadline.map(left))
         .timeout_recv_response(Some(response))
         .timeout_recv_body((!streaming).then_some(limits::DOCUMENT_TIMEOUT))
         .build()

@@ -30,8 +30,20 @@ pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connecting and the TLS handshake, all addresses of a host together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest silence while bytes are read or written.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest silence while bytes are read or written, unless `--stall-timeout` says otherwise.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// So long is waited for at least [`PACE_BYTES`]: less counts as a broken connection.
+pub(super) const PACE_WINDOW: Duration = Duration::from_secs(30);
+/// 1 KiB/s.
+pub(super) const PACE_BYTES: u64 = 30 << 10;
+/// From so many bytes on a blob is read by several requests at once.
+pub(super) const RANGE_FROM: u64 = if cfg!(test) { 1 << 20 } else { 32 << 20 };
+/// The part of a blob that one such request asks for, in bytes.
+pub(super) const RANGE_CHUNK: u64 = if cfg!(test) { 128 << 10 } else { 4 << 20 };
+/// How many such requests of one blob run at once.
+pub(super) const RANGE_REQUESTS: usize = 4;
+/// How many parts lie in memory, those of all blobs together: 32 MiB.
+pub(super) const RANGE_WINDOW: isize = 8;
 /// From the end of a request to the end of its response headers.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same for the request that ends an upload: registries move gigabytes before they answer.

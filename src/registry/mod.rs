@@ -5,7 +5,9 @@
 //! follows redirects, `tls.rs`, `proxy.rs` and `resolver.rs` make connections. Credentials are bound to an origin
 //! (scheme, host and port) and never leave it.
 
+mod aliases;
 mod auth;
+mod blob;
 mod client;
 mod conf;
 mod credentials;
@@ -15,9 +17,12 @@ mod http;
 mod limits;
 mod listing;
 mod login;
+mod mirrors;
 mod origin;
+mod places;
 mod process;
 mod proxy;
+mod ranges;
 mod resolver;
 mod retry;
 mod secret;
@@ -25,6 +30,7 @@ mod settings;
 mod tls;
 mod upload;
 
+pub use aliases::{NameError, Named, resolve_name};
 pub use client::{Action, Client};
 pub use credentials::{Found, Login};
 pub use error::{Answer, Error};

@@ -74,7 +74,8 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
     }
 }
 
-fn in_network(address: IpAddr, network: IpAddr, length: u32) -> bool {
+/// Whether an address lies in a network.
+pub(super) fn in_network(address: IpAddr, network: IpAddr, length: u32) -> bool {
     let (address, network, width) = match (address, network) {
         (IpAddr::V4(a), IpAddr::V4(n)) => (u128::from(u32::from(a)), u128::from(u32::from(n)), 32),
         (IpAddr::V6(a), IpAddr::V6(n)) => (u128::from(a), u128::from(n), 128),

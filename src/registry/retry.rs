@@ -1,13 +1,27 @@
 //! Another try for failures that may pass: growing pauses with jitter, and no longer than a registry asks for.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 
 use super::{Error, Settings, limits};
+
+/// Pauses from here on are told.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 /// Do something, again after failures that may pass.
 pub(super) fn with_retries<T>(
     settings: &Settings,
+    operation: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    with_retries_told(settings, &|_| (), operation)
+}
+
+/// The same, with long waits told.
+pub(super) fn with_retries_told<T>(
+    settings: &Settings,
+    say: &dyn Fn(String),
     mut operation: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut tries = 0;
@@ -17,6 +31,12 @@ pub(super) fn with_retries<T>(
             Err(error) => error,
         };
         let Some(pause) = pause(settings, tries, &error) else { return Err(error) };
+        if settings.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
+            return Err(error);
+        }
+        if pause >= LONG_PAUSE {
+            say(format!("trying again in {} s, as {error}", pause.as_secs()));
+        }
         std::thread::sleep(pause);
         tries += 1;
     }
@@ -39,10 +59,15 @@ fn pause(settings: &Settings, tries: u32, error: &Error) -> Option<Duration> {
     Some(grown / 2 + grown * jitter / 1024)
 }
 
-/// The seconds of a Retry-After header; a date is taken as a minute.
+/// The time that a Retry-After header gives (RFC 9110 section 10.2.3): seconds, or a date.
 pub(super) fn retry_after(header: Option<&str>) -> Option<Duration> {
     let header = header?.trim();
-    Some(Duration::from_secs(header.parse().unwrap_or(60)))
+    if header.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit are for ever.
+        return (!header.is_empty()).then(|| Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
+    }
+    let date = jiff::fmt::rfc2822::parse(header).ok()?.timestamp();
+    Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -68,7 +93,27 @@ mod tests {
         assert!(first >= limits::FIRST_PAUSE / 2 && first <= limits::FIRST_PAUSE, "{first:?}");
         assert!(pause(&settings, 2, &limited(None)).unwrap() > limits::FIRST_PAUSE);
         assert_eq!(pause(&settings, 3, &limited(None)), None);
+        let broken = Error::Server {
+            registry: "r".into(),
+            retry_after: Some(Duration::from_secs(3)),
+            request: "GET /".into(),
+            answer: Box::new(Answer { status: 503, ..Answer::default() }),
+        };
+        assert_eq!(pause(&settings, 0, &broken), Some(Duration::from_secs(3)));
         let lasting = Error::NoAuthFile;
         assert_eq!(pause(&settings, 0, &lasting), None);
+    }
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let soon = Timestamp::now() + Duration::from_secs(20);
+        let date = soon.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let time = retry_after(Some(&date)).unwrap();
+        assert!((18..=20).contains(&time.as_secs()), "{date}: {time:?}");
+        assert_eq!(retry_after(Some("Sun, 06 Nov 1994 08:49:37 GMT")), Some(Duration::ZERO));
+        assert_eq!(retry_after(Some(" 7 ")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(Some("99999999999999999999999")), Some(Duration::from_secs(u64::MAX)));
+        for bad in ["", "soon", "-1", "1.5"] {
+            assert_eq!(retry_after(Some(bad)), None, "{bad}");
+        }
     }
 }

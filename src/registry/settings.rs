@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Error, Login, limits};
 
@@ -13,6 +13,8 @@ pub struct Settings {
     pub env: BTreeMap<String, String>,
     /// The user's home.
     pub home: Option<PathBuf>,
+    /// The user's id, outside any namespace of ours.
+    pub uid: Option<u32>,
     /// `--creds`.
     pub creds: Option<Login>,
     /// `--no-creds`: no login is looked for.
@@ -27,6 +29,10 @@ pub struct Settings {
     pub retries: Option<u32>,
     /// `--retry-delay`: the pause before each repetition; without it the pauses grow.
     pub retry_delay: Option<Duration>,
+    /// `--timeout`, as the moment when everything has to be done.
+    pub deadline: Option<Instant>,
+    /// `--stall-timeout`: the longest silence of a connection.
+    pub stall: Option<Duration>,
 }
 
 impl Settings {
@@ -45,6 +51,11 @@ impl Settings {
     pub(super) fn docker_config(&self) -> Option<PathBuf> {
         let directory = self.var("DOCKER_CONFIG").map(PathBuf::from);
         Some(directory.or_else(|| Some(self.home.as_ref()?.join(".docker")))?.join("config.json"))
+    }
+
+    pub(super) fn stall(&self) -> Duration {
+        // A silence of nothing would never see a byte.
+        self.stall.unwrap_or(limits::STALL_TIMEOUT).max(Duration::from_millis(10))
     }
 
     pub(super) fn retries(&self) -> u32 {
@@ -67,6 +78,9 @@ pub(super) fn read_file(path: &Path) -> Result<Option<String>, Error> {
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(fail("it cannot be read", error)),
     };
+    if path == Path::new("/dev/null") {
+        return Ok(Some(String::new())); // how people say that there is nothing to read
+    }
     // A FIFO or device would block or never end.
     if !metadata.is_file() || metadata.len() > limits::FILE_BYTES {
         return Err(Error::Config {

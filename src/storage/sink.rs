@@ -16,7 +16,7 @@ use super::facts::{LayerFact, diff_id_of, layer_error};
 use super::lock::{LockMode, LockName, lock};
 use super::unpack::Unpacked;
 use super::{Error, Store};
-use crate::image::{BoxError, Event, LayerPlace, LayerPlan, LayerState, Reporter, Sink, Source};
+use crate::image::{BoxError, Claim, Event, LayerPlace, LayerPlan, LayerState, Reporter, Sink, Source};
 use crate::layer;
 use crate::oci::{Descriptor, Digest, Hasher, Parsed, RawManifest, Reference, chain_ids, digest_of};
 use crate::sys::SysError;
@@ -68,6 +68,24 @@ impl Sink for Store {
         Ok(LayerState::Missing { partial })
     }
 
+    fn expect_layers(&self, layers: &[&LayerPlan], report: &dyn Reporter) -> Result<(), BoxError> {
+        let (mut blobs, mut trees) = (0_u64, 0_u64);
+        for layer in layers {
+            let LayerState::Missing { partial } = self.layer_state(layer)? else { continue };
+            blobs = blobs.saturating_add(layer.descriptor.size() - partial);
+            if layer.place.is_some() && self.abilities.is_some_and(|a| a.unpack) {
+                trees = trees.saturating_add(layer.descriptor.size());
+            }
+        }
+        Ok(self.refuse_without_space(blobs, trees, report)?)
+    }
+
+    fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Claim, BoxError> {
+        let digest = digest_of(&layer.descriptor)?;
+        let say = |text: &str| report.event(Event::Note(text.to_owned()));
+        Ok(Box::new(lock(&self.layout, &LockName::Blob(&digest), LockMode::Exclusive, &say)?))
+    }
+
     fn put_layer(
         &self,
         layer: &LayerPlan,
@@ -77,12 +95,6 @@ impl Sink for Store {
     ) -> Result<(), BoxError> {
         let digest = digest_of(&layer.descriptor)?;
         self.pin_layer(layer, &digest)?;
-        let say = |text: &str| report.event(Event::Note(text.to_owned()));
-        let _lock = lock(&self.layout, &LockName::Blob(&digest), LockMode::Exclusive, &say)?;
-        if self.layer_is_here(layer, &digest)? {
-            return Ok(()); // another process was faster
-        }
-        self.refuse_without_space(layer.descriptor.size().saturating_sub(offset))?;
         Transfer::open(self, layer, digest, offset)?.run(data, report)?;
         Ok(())
     }
@@ -160,14 +172,28 @@ impl Store {
         self.publish_blob(&file, &path, digest)
     }
 
-    /// Fail before the transfer when the disk cannot even hold the blob.
-    fn refuse_without_space(&self, needed: u64) -> Result<(), Error> {
+    /// Fail before the transfer when the disk cannot hold what is to come: the bytes of the blobs, and their trees,
+    /// which are never smaller. Trees are usually more than twice as large: where that much lacks it is said.
+    fn refuse_without_space(&self, blobs: u64, trees: u64, report: &dyn Reporter) -> Result<(), Error> {
+        let needed = blobs.saturating_add(trees);
+        if needed == 0 {
+            return Ok(());
+        }
         let root = self.layout.root();
         let stat =
             rustix::fs::statvfs(root).map_err(|error| SysError::path("ask the space of", root, error))?;
         let available = stat.f_bavail.saturating_mul(stat.f_frsize);
         if available < needed {
             return Err(Error::Space { path: root.to_owned(), needed, available });
+        }
+        let likely = blobs.saturating_add(trees.saturating_mul(5) / 2);
+        if available < likely {
+            report.event(Event::Note(format!(
+                "space may run out: about {} MB are needed below `{}`, {} MB are free",
+                likely / 1_000_000,
+                root.display(),
+                available / 1_000_000
+            )));
         }
         Ok(())
     }

@@ -85,6 +85,10 @@ pub(super) fn layer(entries: &[(&str, &str)]) -> TestLayer {
 }
 
 pub(super) fn put(store: &Store, layer: &TestLayer) {
+    let _claim = store.claim_layer(&layer.plan, &Silent).unwrap();
+    if store.layer_state(&layer.plan).unwrap() == LayerState::Complete {
+        return;
+    }
     store.put_layer(&layer.plan, 0, &mut layer.blob.as_slice(), &Silent).unwrap();
 }
 

@@ -14,7 +14,7 @@ use crate::ops;
 use crate::ops::container::{Error, values};
 use crate::ops::create::{Created, Request};
 use crate::ops::pull::{PullPolicy, PullRequest};
-use crate::ops::remote::RemoteOptions;
+use crate::ops::remote::{self, RemoteOptions};
 use crate::ops::store::Store;
 use crate::ui::Ui;
 
@@ -80,9 +80,20 @@ fn make(
     cx: &Context,
     ui: &mut Ui,
     store: &Store,
-    request: Request,
+    mut request: Request,
     quiet: bool,
 ) -> Result<Created, CmdError> {
+    // An id or a wrong name is for the lookup to judge.
+    if store.find_image(&request.image).is_err() && Reference::parse(&request.image).is_ok() {
+        let named =
+            remote::name(cx, &request.image).map_err(|error| CmdError::from(error).with_exit_code(125))?;
+        if !quiet {
+            registry::explain(ui, &request.image, &named);
+        }
+        if named.alias.is_some() {
+            request.image = named.reference.to_string();
+        }
+    }
     let mut helper = Helper { ui, cx, quiet, failure: None };
     let created = ops::create::create(store, request, &mut helper);
     created.map_err(|error| match helper.failure {

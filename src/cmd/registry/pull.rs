@@ -2,12 +2,13 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{RemoteArgs, RetryArgs};
+use super::{RemoteArgs, RetryArgs, explain};
 use crate::cmd::progress::ProgressArgs;
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::oci::{Platform, Reference};
 use crate::ops::pull::{self, PullPolicy, PullRequest, Pulled};
+use crate::ops::remote;
 use crate::ui::Ui;
 use crate::ui::progress::{Direction, Display, Progress};
 
@@ -69,12 +70,15 @@ pub(in crate::cmd) fn pull(cx: &mut Context, ui: &mut Ui, args: PullArgs) -> Cmd
     if args.all_tags {
         return Err(CmdError::usage("--all-tags is not supported yet: pull the tags one by one"));
     }
-    let reference = Reference::parse(&args.name)?;
+    let named = remote::name(cx, &args.name)?;
+    if !args.quiet {
+        explain(ui, &args.name, &named);
+    }
     let request = PullRequest {
         platform: platform(cx, args.platform.as_deref())?,
         policy: args.policy.into(),
         remote: args.remote.options(&args.retry)?,
-        reference,
+        reference: named.reference,
     };
     let display = args.progress.display(cx, ui, args.quiet)?;
     if !args.quiet && display.is_for_people() {

@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, DiffId, Digest, RawManifest, Reference, descriptor,
 /// Settings that read nothing of this machine and do not wait.
 fn settings() -> Settings {
     Settings {
-        env: BTreeMap::from([("CONTAINERS_REGISTRIES_CONF".to_owned(), "/nonexistent".to_owned())]),
+        env: BTreeMap::from([("CONTAINERS_REGISTRIES_CONF".to_owned(), "/dev/null".to_owned())]),
         retry_delay: Some(Duration::from_millis(1)),
         ..Settings::default()
     }
@@ -119,7 +119,8 @@ impl Sink for Bucket {
         let result = data.read_to_end(&mut bytes);
         let complete = bytes.len() as u64 == layer.descriptor.size();
         if complete && Digest::sha256(&bytes) != digest {
-            return Err("wrong bytes".into());
+            let found = Digest::sha256(&bytes);
+            return Err(crate::layer::Error::Digest { expected: digest, found }.into());
         }
         self.layers.lock().unwrap().insert(digest.to_string(), bytes);
         result?;

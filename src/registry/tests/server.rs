@@ -153,11 +153,15 @@ pub fn registry_reply(image: &TestImage, request: &Request) -> Reply {
             .body(image.manifest.bytes.clone());
     }
     let Some(bytes) = image.blob(last) else { return unknown("BLOB_UNKNOWN") };
-    let range = request.header("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-'));
-    match range.and_then(|start| start.parse::<usize>().ok()) {
-        Some(start) => Reply::new(206)
-            .header("content-range", format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()))
-            .body(&bytes[start..]),
+    let range = request.header("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-'));
+    let range = range.and_then(|(start, last)| Some((start.parse::<usize>().ok()?, last.parse::<usize>())));
+    match range {
+        Some((start, last)) => {
+            let end = last.map_or(bytes.len(), |last| (last + 1).min(bytes.len()));
+            Reply::new(206)
+                .header("content-range", format!("bytes {start}-{}/{}", end - 1, bytes.len()))
+                .body(&bytes[start..end])
+        }
         None => Reply::new(200).body(bytes),
     }
 }
