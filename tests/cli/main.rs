@@ -12,6 +12,7 @@ mod support;
 mod bad_input;
 mod cmd_build;
 mod cmd_login;
+mod cmd_manifest;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_rmi;
