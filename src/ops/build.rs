@@ -497,6 +497,7 @@ impl Bases for BaseImages<'_> {
         }
         let policy = if self.offline { PullPolicy::Never } else { PullPolicy::Always };
         let request = PullRequest {
+            all_platforms: false,
             reference: reference.clone(),
             platform: Some(platform.clone()),
             policy,
