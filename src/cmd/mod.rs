@@ -15,6 +15,7 @@ mod progress;
 mod registry;
 mod remote;
 mod sides;
+mod sync;
 mod system;
 mod verbs;
 
