@@ -11,10 +11,12 @@ mod copy;
 mod error;
 mod image;
 mod man;
+mod manifest;
 mod progress;
 mod registry;
 mod remote;
 mod sides;
+mod sync;
 mod system;
 mod verbs;
 

@@ -45,6 +45,14 @@ impl ImageRecord {
         media_type::is_index(self.target.media_type().as_ref())
     }
 
+    /// The digest of what the name stands for.
+    ///
+    /// # Errors
+    /// When another tool wrote one that is unusable.
+    pub fn target_digest(&self) -> Result<Digest, Error> {
+        Ok(digest_of(&self.target).map_err(crate::oci::ManifestError::from)?)
+    }
+
     /// How messages call it: its name, else its id.
     #[must_use]
     pub fn label(&self) -> String {
@@ -138,11 +146,8 @@ impl Store {
     /// # Errors
     /// When a step fails; names are then unchanged.
     pub fn publish_image(&self, edit: Edit, names: &[Reference]) -> Result<Image, Error> {
-        let (_, config, manifest) = append(edit).map_err(Error::Edit)?;
-        self.put_bytes(media_type::OCI_CONFIG, &config)?;
-        let target = self.put_bytes(&manifest.media_type, &manifest.bytes)?;
-        let image = self.image(&manifest.digest)?;
-        let entry = Entry::new(&target, self.describe(&image));
+        let image = self.keep_image(edit)?;
+        let entry = Entry::new(&image.raw.descriptor(), self.describe(&image));
         self.edit_index(|index| {
             if names.is_empty() {
                 index.add_untagged(entry);
@@ -154,6 +159,18 @@ impl Store {
             Ok(())
         })?;
         Ok(image)
+    }
+
+    /// Keep the documents of an edited image without listing it: what no name or index comes to lead to is collected
+    /// once this process has ended.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep_image(&self, edit: Edit) -> Result<Image, Error> {
+        let (_, config, manifest) = append(edit).map_err(Error::Edit)?;
+        self.put_bytes(media_type::OCI_CONFIG, &config)?;
+        self.put_bytes(&manifest.media_type, &manifest.bytes)?;
+        self.image(&manifest.digest)
     }
 
     /// Give an image that is here another name.
