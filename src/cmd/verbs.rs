@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, copy, image, man, registry, system};
+use super::{CmdResult, archive, build, container, copy, image, man, registry, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -108,6 +108,9 @@ verbs! {
         /// Send a signal to running containers
         Kill(container::KillArgs) => container::kill, Nothing;
 
+        /// Read images from an archive
+        Load(archive::LoadArgs) => archive::load, UserNamespace;
+
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;
 
@@ -121,7 +124,7 @@ verbs! {
         Rmi(image::RmiArgs) => image::rmi, UserNamespace;
 
         /// Write images to a tar archive
-        Save(image::SaveArgs) => image::save, Nothing;
+        Save(archive::SaveArgs) => archive::save, Nothing;
 
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
@@ -149,6 +152,9 @@ verbs! {
         /// Show everything about images, as JSON
         Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
 
+        /// Read images from an archive
+        Load(archive::LoadArgs) => archive::load, UserNamespace;
+
         /// List images
         #[command(visible_alias = "list")]
         Ls(image::ImagesArgs) => image::images, Nothing;
@@ -167,7 +173,7 @@ verbs! {
         Rm(image::RmiArgs) => image::rmi, UserNamespace;
 
         /// Write images to a tar archive
-        Save(image::SaveArgs) => image::save, Nothing;
+        Save(archive::SaveArgs) => archive::save, Nothing;
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;
