@@ -33,7 +33,7 @@ pub(super) struct CopyArgs {
     multi_arch: Option<MultiArch>,
     /// Only this platform: OS[/ARCH[/VARIANT]]; several keep the index and copy just these
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',', conflicts_with = "multi_arch")]
-    platform: Vec<String>,
+    platform: Vec<Platform>,
     #[command(flatten)]
     overrides: OverrideArgs,
     /// Further tags at the destination
@@ -96,8 +96,15 @@ pub(super) struct OverrideArgs {
 
 impl OverrideArgs {
     /// The platform that these and `--platform` say; `None` when they say nothing.
-    pub(super) fn platform(&self, cx: &Context, typed: Option<&str>) -> Result<Option<Platform>, CmdError> {
-        let said = super::registry::platform(cx, typed)?;
+    pub(super) fn platform(
+        &self,
+        cx: &Context,
+        typed: Option<&Platform>,
+    ) -> Result<Option<Platform>, CmdError> {
+        let said = match typed {
+            Some(typed) => Some(typed.clone()),
+            None => super::registry::platform(cx, None)?,
+        };
         let Self { override_os, override_arch, override_variant } = self;
         if override_os.is_none() && override_arch.is_none() && override_variant.is_none() {
             return Ok(said);
@@ -214,13 +221,27 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
             };
             ui.note(format_args!("Copied {} to {}: {layers}", args.source, copied.place));
         }
-        ui.line(&copied.digest);
+        // What goes to standard output must not be mixed with anything.
+        if args
+            .destinations
+            .iter()
+            .any(|place| place.split_once(':').is_some_and(|(_, rest)| is_stream(rest)))
+        {
+            ui.note(&copied.digest);
+        } else {
+            ui.line(&copied.digest);
+        }
     }
     result?;
     if let (Some(path), Some(copied)) = (&args.digestfile, done.first()) {
         write_digest(cx, path, copied.digest.as_str())?;
     }
     Ok(0)
+}
+
+/// Whether the rest of a location is standard input or output.
+fn is_stream(rest: &str) -> bool {
+    rest == "-" || rest.starts_with("-:")
 }
 
 /// `--digestfile`
@@ -252,9 +273,7 @@ fn platforms(cx: &Context, args: &CopyArgs) -> Result<Platforms, CmdError> {
         Some(MultiArch::System) | None => {}
     }
     if args.platform.len() > 1 {
-        let wanted: Result<Vec<Platform>, _> = args.platform.iter().map(|text| text.parse()).collect();
-        return Ok(Platforms::Only(wanted?));
+        return Ok(Platforms::Only(args.platform.clone()));
     }
-    let typed = args.platform.first().map(String::as_str);
-    Ok(Platforms::Best(args.overrides.platform(cx, typed)?.unwrap_or_else(Platform::host)))
+    Ok(Platforms::Best(args.overrides.platform(cx, args.platform.first())?.unwrap_or_else(Platform::host)))
 }

@@ -146,6 +146,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
                 .or_else(|| error.downcast_ref().and_then(storage_hint))
                 .or_else(|| error.downcast_ref().and_then(container_hint))
                 .or_else(|| error.downcast_ref().and_then(archive_hint))
+                .or_else(|| error.downcast_ref().and_then(manifest_hint))
                 .or_else(|| error.downcast_ref().map(userns_hint))
                 .or_else(|| error.downcast_ref().map(context_hint))
                 .or_else(|| error.downcast_ref().and_then(io_hint))
@@ -177,6 +178,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         container: Storage;
         images: Store;
         load: Store, Archive;
+        manifest: Store, Transport;
         prune: Store;
         pull: Storage, Registry;
         remote: Config;
@@ -242,6 +244,23 @@ fn archive_hint(error: &archive::Error) -> Option<String> {
         E::NotOurs { .. } => "name a directory that is empty or not there yet".to_owned(),
         E::OneImageOnly => "save to oci-dir, or one image at a time".to_owned(),
         E::Shared(error) => return archive_hint(error),
+        _ => return None,
+    })
+}
+
+fn manifest_hint(error: &ops::manifest::Error) -> Option<String> {
+    use ops::manifest::Error as E;
+    Some(match error {
+        E::Exists(name) => {
+            format!("--amend adds to it; `strate manifest rm {name}` removes it first")
+        }
+        E::NotAnIndex(_) => "`strate manifest create NAME IMAGE…` makes an index of images".to_owned(),
+        E::NoSuchIndex(name) => format!("`strate manifest create {name}` makes it"),
+        E::Nameless(id) => format!("`strate tag {id} NAME` gives it one"),
+        E::NotHeld { index, .. } | E::Ambiguous { index, .. } => {
+            format!("`strate manifest inspect {index}` lists what it holds")
+        }
+        E::Lost { image, .. } => format!("`strate pull --all-platforms {image}` fetches all of it"),
         _ => return None,
     })
 }

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::remote::{RemoteInspectArgs, inspect_places};
 use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::oci::Platform;
@@ -222,6 +223,8 @@ pub(super) struct InspectArgs {
     /// Which image of an index: OS[/ARCH[/VARIANT]]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    remote: RemoteInspectArgs,
 }
 
 /// `inspect --type`
@@ -242,6 +245,10 @@ pub(super) fn inspect(cx: &mut Context, ui: &mut Ui, args: InspectArgs) -> CmdRe
         Some(InspectKind::Image) => Kind::Image,
         None | Some(InspectKind::All) => Kind::Any,
     };
+    let InspectArgs { names, format, platform, remote, .. } = &args;
+    if kind != Kind::Container && remote.is_meant(names) {
+        return inspect_places(cx, ui, names, format.as_deref(), platform.as_ref(), remote);
+    }
     let look = Look { size: args.size, platform: args.platform };
     print_inspected(cx, ui, &args.names, args.format.as_deref(), kind, &look)
 }
@@ -258,10 +265,16 @@ pub(super) struct ImageInspectArgs {
     /// Which image of an index: OS[/ARCH[/VARIANT]]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    remote: RemoteInspectArgs,
 }
 
 /// `strate image inspect`
 pub(super) fn image_inspect(cx: &mut Context, ui: &mut Ui, args: ImageInspectArgs) -> CmdResult {
+    let ImageInspectArgs { names, format, platform, remote } = &args;
+    if remote.is_meant(names) {
+        return inspect_places(cx, ui, names, format.as_deref(), platform.as_ref(), remote);
+    }
     let look = Look { size: false, platform: args.platform };
     print_inspected(cx, ui, &args.names, args.format.as_deref(), Kind::Image, &look)
 }

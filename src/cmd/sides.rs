@@ -85,6 +85,10 @@ side! {
     SourceArgs, "src-", "Source options"
 }
 side! {
+    /// The same without a prefix.
+    PlainArgs, "", "Registry options"
+}
+side! {
     /// `--dest-…`
     DestinationArgs, "dest-", "Destination options"
 }
@@ -107,5 +111,21 @@ impl SidesArgs {
     pub(super) fn options(&self) -> Result<(RemoteOptions, RemoteOptions), CmdError> {
         let both = self.both.options(&self.retry)?;
         Ok((self.source.over(&both)?, self.destination.over(&both)?))
+    }
+}
+
+/// Registry options of verbs that look at one registry.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct RegistryArgs {
+    #[command(flatten)]
+    retry: RetryArgs,
+    #[command(flatten)]
+    plain: PlainArgs,
+}
+
+impl RegistryArgs {
+    /// What they say.
+    pub(super) fn options(&self) -> Result<RemoteOptions, CmdError> {
+        self.plain.over(&RemoteArgs::default().options(&self.retry)?)
     }
 }

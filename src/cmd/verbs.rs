@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, archive, build, container, copy, image, man, registry, system};
+use super::{CmdResult, archive, build, container, copy, image, man, manifest, registry, remote, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -96,6 +96,12 @@ verbs! {
         /// Copy an image from one place to another: registries, archives, directories, the store
         Copy(copy::CopyArgs) => copy::copy, Nothing;
 
+        /// Delete an image from a registry
+        Delete(remote::DeleteArgs) => remote::delete, Nothing;
+
+        /// Print the digest of an image in a registry
+        Digest(remote::DigestArgs) => remote::digest, Nothing;
+
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
@@ -110,6 +116,19 @@ verbs! {
 
         /// Read images from an archive
         Load(archive::LoadArgs) => archive::load, UserNamespace;
+
+        /// List the tags of a repository
+        ListTags(remote::ListTagsArgs) => remote::list_tags, Nothing;
+
+        /// Print the digest of a manifest in a file
+        #[command(hide = true)]
+        ManifestDigest(remote::ManifestDigestArgs) => remote::manifest_digest, Nothing;
+
+        /// List what refers to an image: signatures, attestations, other artifacts
+        Referrers(remote::ReferrersArgs) => remote::referrers, Nothing;
+
+        /// Search a registry
+        Search(remote::SearchArgs) => remote::search, Nothing;
 
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;
@@ -230,6 +249,35 @@ verbs! {
 }
 
 verbs! {
+    /// Verbs of `manifest`.
+    ManifestVerb {
+        /// Add images to an index
+        Add(manifest::AddArgs) => manifest::add, Nothing;
+
+        /// Change what an index says of an image, or of itself
+        Annotate(manifest::AnnotateArgs) => manifest::annotate, Nothing;
+
+        /// Make an index of images
+        Create(manifest::CreateArgs) => manifest::create, Nothing;
+
+        /// Say by the exit code whether there is such an index
+        Exists(manifest::ExistsArgs) => manifest::exists, Nothing;
+
+        /// Show a manifest or index, of a registry without pulling it
+        Inspect(manifest::InspectArgs) => manifest::inspect, Nothing;
+
+        /// Send an index and its images to a registry
+        Push(manifest::PushArgs) => manifest::push, Nothing;
+
+        /// Take an image out of an index
+        Remove(manifest::RemoveArgs) => manifest::remove, Nothing;
+
+        /// Remove indexes
+        Rm(manifest::RmArgs) => manifest::rm, UserNamespace;
+    }
+}
+
+verbs! {
     /// Verbs that come last in the help.
     ToolVerb {
         /// Print a completion script for a shell
@@ -273,6 +321,9 @@ pub(super) enum Verb {
     /// Manage containers
     #[command(subcommand)]
     Container(ContainerVerb),
+    /// Manage indexes of images for several platforms
+    #[command(subcommand)]
+    Manifest(ManifestVerb),
     /// Look at this host and the store
     #[command(subcommand)]
     System(SystemVerb),
@@ -298,6 +349,7 @@ macro_rules! each_table {
             Verb::Plain($verb) => $result,
             Verb::Image($verb) => $result,
             Verb::Container($verb) => $result,
+            Verb::Manifest($verb) => $result,
             Verb::System($verb) => $result,
             Verb::Builder($verb) => $result,
             Verb::Tool($verb) => $result,

@@ -4,6 +4,7 @@
 
 mod copy;
 mod copy_layers;
+mod draft;
 mod location;
 mod mutate;
 mod report;
@@ -13,6 +14,9 @@ mod source;
 
 pub use copy::{
     Copied, CopyError, INDEX_DIGEST_ANNOTATION, Platforms, Selection, What, copy, is_container_image,
+};
+pub use draft::{
+    ATTESTS_ANNOTATION, Change, DraftError, IndexDraft, MAX_MEMBERS, Member, MemberPlatform, annotate,
 };
 pub use location::{Location, LocationError};
 pub use mutate::{Edit, NewLayer, append};

@@ -92,12 +92,12 @@ fn copy_to(
     report: &dyn Reporter,
 ) -> Result<Copied, Error> {
     let output = Output::open(cx, location, input, &request.destination, report)?;
-    let tags = output.tags(&request.additional_tags)?;
+    let names = output.names(&request.additional_tags)?;
     let selection = Selection {
         from: input.what(),
         to: None,
         platforms: output.platforms(&request.platforms),
-        jobs: request.jobs,
+        jobs: output.jobs(request.jobs),
     };
     let failed =
         |source: BoxError| Error::Copy { from: input.place.clone(), to: location.to_string(), source };
@@ -105,7 +105,7 @@ fn copy_to(
         .map_err(|error| failed(inner(error)))?;
     check_digest(&output, &copied.target)?;
     let place = output.place.clone();
-    output.finish(&copied.target, &tags).map_err(failed)?;
+    output.finish(&copied.target, &names).map_err(failed)?;
     Ok(Copied {
         place,
         digest: digest_of(&copied.target).map_err(|error| failed(error.into()))?,

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::context::Context;
-use crate::image::{BoxError, CopyError};
-use crate::oci::Reference;
+use crate::image::{BoxError, Copied, CopyError};
+use crate::oci::{Digest, Reference, digest_of};
 use crate::registry::{self, Login, Secret, Settings};
-use crate::storage::Store;
+use crate::storage::{Place, Store};
 
 pub use crate::registry::{NameError as Error, Named};
 
@@ -89,5 +89,24 @@ pub(super) fn inner(error: CopyError) -> BoxError {
             source
         }
         other => other.into(),
+    }
+}
+
+/// Remember that a repository has what was copied from or to it: later pushes to that registry mount it.
+pub(super) fn remember(store: &Store, reference: &Reference, copied: &Copied) {
+    let documents = [&copied.resolved, &copied.target].map(digest_of);
+    let documents = documents.iter().flatten();
+    store.note_places(copied.moved.iter().chain(&copied.reused).chain(documents), &Place::of(reference));
+}
+
+/// Repositories of a reference's registry that are known to hold a blob.
+pub(super) fn mount_sources<'a>(
+    store: &'a Store,
+    reference: &Reference,
+) -> impl Fn(&Digest) -> Vec<String> + Send + Sync + use<'a> {
+    let registry = reference.registry().to_owned();
+    move |digest| {
+        let places = store.places(digest).into_iter();
+        places.filter(|place| place.registry == registry).map(|place| place.repository).collect()
     }
 }

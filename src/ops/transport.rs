@@ -1,7 +1,10 @@
 //! Opening the places that images are copied between: each transport as a source and as a sink.
 
+use std::path::{Path, PathBuf};
+
 use super::remote::RemoteOptions;
 use super::store;
+use crate::archive::{self, Format, Reader, Writer};
 use crate::context::Context;
 use crate::image::{BoxError, Location, LocationError, Platforms, Reporter, Sink, Source, What};
 use crate::oci::{Descriptor, Digest, ManifestError, Parsed, RawManifest, Reference};
@@ -28,9 +31,9 @@ pub enum Error {
         /// The destination.
         place: String,
     },
-    /// A transport that is coming.
-    #[error("`{0}`: this transport is not supported yet")]
-    NotYet(String),
+    /// An archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
     /// The image is not to be had.
     #[error("cannot read `{place}`")]
     Read {
@@ -97,7 +100,12 @@ impl<'r> Input<'r> {
                 let record = store.find_image(name)?;
                 Ok(Self { place, source: Box::new(store), target: record.target, reference: None })
             }
-            _ => return Err(Error::NotYet(place)),
+            file => {
+                let (path, format, name) = parts(file);
+                let reader = Reader::open(path, Some(format), &scratch(cx))?;
+                let target = reader.target(reader.find(name)?)?;
+                Ok(Self { place, source: Box::new(reader), target, reference: None })
+            }
         }
     }
 
@@ -145,6 +153,17 @@ pub struct Output<'r> {
 enum Kind<'r> {
     Registry(Box<Client<'r>>, Reference),
     Store(Box<storage::Store>, Reference),
+    /// An archive, and what it calls the image.
+    Archive(Box<Writer>, Option<String>),
+}
+
+/// Another name of what is written.
+#[derive(Debug)]
+pub enum Name {
+    /// A reference.
+    Reference(Reference),
+    /// What an archive calls an image.
+    Label(String),
 }
 
 impl std::fmt::Debug for Output<'_> {
@@ -184,7 +203,11 @@ impl<'r> Output<'r> {
                 store.settle()?;
                 Kind::Store(Box::new(store), name)
             }
-            _ => return Err(Error::NotYet(place)),
+            file => {
+                let (path, format, name) = parts(file);
+                let writer = Writer::create(path, format)?;
+                Kind::Archive(Box::new(writer), name.map(|name| full_name(format, name)).transpose()?)
+            }
         };
         Ok(Self { place, kind })
     }
@@ -193,7 +216,9 @@ impl<'r> Output<'r> {
     #[must_use]
     pub fn platforms(&self, wanted: &Platforms) -> Platforms {
         match (wanted, &self.kind) {
-            (Platforms::Best(platform), Kind::Registry(..)) => Platforms::Alone(platform.clone()),
+            (Platforms::Best(platform), Kind::Registry(..) | Kind::Archive(..)) => {
+                Platforms::Alone(platform.clone())
+            }
             _ => wanted.clone(),
         }
     }
@@ -204,6 +229,16 @@ impl<'r> Output<'r> {
         match &self.kind {
             Kind::Registry(client, _) => client.as_ref(),
             Kind::Store(store, _) => store.as_ref(),
+            Kind::Archive(writer, _) => writer.as_ref(),
+        }
+    }
+
+    /// How many layers to move at once, when the user wants `jobs`: to a tar they go one after the other.
+    #[must_use]
+    pub fn jobs(&self, jobs: usize) -> usize {
+        match &self.kind {
+            Kind::Archive(writer, _) => jobs.min(writer.jobs()),
+            _ => jobs,
         }
     }
 
@@ -211,43 +246,65 @@ impl<'r> Output<'r> {
     ///
     /// # Errors
     /// When one is no tag, or names another repository of a registry.
-    pub fn tags(&self, texts: &[String]) -> Result<Vec<Reference>, Error> {
-        let (Kind::Registry(_, own) | Kind::Store(_, own)) = &self.kind;
-        let mut tags = Vec::with_capacity(texts.len());
-        for text in texts {
-            let tag = match own.with_tag(text) {
-                Ok(tag) => tag,
-                Err(_) => Reference::parse(text).map_err(LocationError::from)?,
-            };
-            let same = (tag.registry(), tag.repository()) == (own.registry(), own.repository());
-            if !same && matches!(self.kind, Kind::Registry(..)) {
-                return Err(Error::OtherRepository { tag: text.clone(), place: self.place.clone() });
-            }
-            tags.push(tag);
-        }
-        Ok(tags)
+    pub fn names(&self, texts: &[String]) -> Result<Vec<Name>, Error> {
+        texts.iter().map(|text| self.further_name(text)).collect()
     }
 
-    /// Name what was written, and with `tags` too: the commit point.
+    fn further_name(&self, text: &str) -> Result<Name, Error> {
+        let (own, is_registry) = match &self.kind {
+            Kind::Registry(_, own) => (own, true),
+            Kind::Store(_, own) => (own, false),
+            Kind::Archive(_, own) => {
+                // A tag alone is one of the repository that the image has in the archive.
+                let own = own.as_deref().and_then(|own| Reference::parse(own).ok());
+                let tag = own.and_then(|own| own.with_tag(text).ok());
+                return Ok(Name::Label(tag.map_or_else(|| text.to_owned(), |tag| tag.to_string())));
+            }
+        };
+        let tag = match own.with_tag(text) {
+            Ok(tag) => tag,
+            Err(_) => Reference::parse(text).map_err(LocationError::from)?,
+        };
+        let same = (tag.registry(), tag.repository()) == (own.registry(), own.repository());
+        if is_registry && !same {
+            return Err(Error::OtherRepository { tag: text.to_owned(), place: self.place.clone() });
+        }
+        Ok(Name::Reference(tag))
+    }
+
+    /// Name what was written, by its own name and others: the commit point.
     ///
     /// # Errors
-    /// When a name cannot be moved.
-    pub fn finish(self, target: &Descriptor, tags: &[Reference]) -> Result<(), BoxError> {
-        match self.kind {
-            Kind::Registry(client, name) => {
-                client.set_name(&name, target)?;
-                for tag in tags {
-                    client.set_name(tag, target)?;
-                }
-            }
-            Kind::Store(store, name) => {
-                store.set_name(&name, target)?;
-                for tag in tags {
-                    store.set_name(tag, target)?;
-                }
+    /// When a name cannot be moved, or an archive not be ended.
+    pub fn finish(self, target: &Descriptor, others: &[Name]) -> Result<(), BoxError> {
+        let (sink, own): (&dyn Sink, _) = match &self.kind {
+            Kind::Registry(client, own) => (client.as_ref(), own),
+            Kind::Store(store, own) => (store.as_ref(), own),
+            Kind::Archive(..) => return self.finish_archive(target, others),
+        };
+        sink.set_name(own, target)?;
+        for name in others {
+            if let Name::Reference(name) = name {
+                sink.set_name(name, target)?;
             }
         }
         Ok(())
+    }
+
+    fn finish_archive(self, target: &Descriptor, others: &[Name]) -> Result<(), BoxError> {
+        let Kind::Archive(writer, own) = self.kind else { return Ok(()) };
+        let others = others.iter().filter_map(|name| match name {
+            Name::Label(label) => Some(label.as_str()),
+            Name::Reference(_) => None,
+        });
+        let names: Vec<&str> = own.as_deref().into_iter().chain(others).collect();
+        if names.is_empty() {
+            writer.name(None, target);
+        }
+        for name in names {
+            writer.name(Some(name), target);
+        }
+        Ok(writer.finish()?)
     }
 
     /// The digest that the destination's own name demands.
@@ -255,6 +312,47 @@ impl<'r> Output<'r> {
     pub fn demanded_digest(&self) -> Option<&Digest> {
         match &self.kind {
             Kind::Registry(_, name) | Kind::Store(_, name) => name.digest(),
+            Kind::Archive(..) => None,
         }
+    }
+}
+
+/// What an archive or layout calls its images.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn labels(cx: &Context, location: &Location) -> Result<Vec<String>, Error> {
+    let (path, format, _) = parts(location);
+    let reader = Reader::open(path, Some(format), &scratch(cx))?;
+    Ok(reader.images().iter().flat_map(|image| image.labels.clone()).collect())
+}
+
+/// The path, form and name of a location that is a file or directory.
+fn parts(location: &Location) -> (&Path, Format, Option<&str>) {
+    match location {
+        Location::OciDir { path, name } => (path, Format::OciDir, name.as_deref()),
+        Location::OciArchive { path, name } => (path, Format::OciArchive, name.as_deref()),
+        Location::DockerArchive { path, name } => (path, Format::DockerArchive, name.as_deref()),
+        Location::Dir(path) => (path, Format::Dir, None),
+        // Never asked for.
+        Location::Registry(_) | Location::Store(_) => (Path::new(""), Format::Dir, None),
+    }
+}
+
+/// What a docker archive calls its images are whole references, as docker reads nothing else; an OCI layout takes any
+/// text.
+fn full_name(format: Format, name: &str) -> Result<String, Error> {
+    if format != Format::DockerArchive {
+        return Ok(name.to_owned());
+    }
+    Ok(Reference::parse(name).map_err(LocationError::from)?.to_string())
+}
+
+/// Where archives are kept that cannot be read where they are: no store is needed for that.
+fn scratch(cx: &Context) -> PathBuf {
+    match cx.var("TMPDIR") {
+        Some(dir) => cx.cwd.join(dir),
+        None if Path::new("/var/tmp").is_dir() => PathBuf::from("/var/tmp"),
+        None => PathBuf::from("/tmp"),
     }
 }

@@ -271,6 +271,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// An upload that broke off could not be taken up where the registry said.
+    #[error("{registry} did not take the rest of {digest}, whose upload had broken off")]
+    NotTakenUp {
+        /// The registry.
+        registry: String,
+        /// The blob.
+        digest: Digest,
+        /// What it answered.
+        #[source]
+        source: Box<Error>,
+    },
     /// registries.conf forbids the registry.
     #[error("registry `{prefix}` is blocked by `{path}`")]
     Blocked {
@@ -363,7 +374,7 @@ impl Error {
             Self::Unreachable { temporary, .. } => *temporary,
             Self::Timeout { .. } | Self::Broken { .. } | Self::Truncated { .. } => true,
             Self::Stalled { .. } | Self::TooSlow { .. } => true,
-            Self::RateLimited { .. } | Self::LoginExpired { .. } => true,
+            Self::RateLimited { .. } | Self::LoginExpired { .. } | Self::NotTakenUp { .. } => true,
             Self::Server { answer, .. } => matches!(answer.status, 500 | 502 | 503 | 504),
             Self::Refused { answer, .. } => matches!(answer.status, 408 | 425),
             _ => false,

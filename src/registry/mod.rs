@@ -26,7 +26,9 @@ mod ranges;
 mod resolver;
 mod retry;
 mod secret;
+mod session;
 mod settings;
+mod subject;
 mod tls;
 mod upload;
 

@@ -13,6 +13,7 @@ mod bad_input;
 mod cmd_build;
 mod cmd_load;
 mod cmd_login;
+mod cmd_manifest;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_rmi;
