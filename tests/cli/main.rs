@@ -21,6 +21,7 @@ mod cmd_run;
 mod cmd_save;
 mod cmd_usage;
 mod cmd_version;
+mod policy;
 mod registries_conf;
 mod registry_faults;
 mod walk_debian;
