@@ -1,11 +1,11 @@
 //! `load`: the images of an archive come into the store, byte for byte.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::store::Store;
-use crate::archive::{self, ImageEntry, Reader};
+use crate::archive::{self, Format, ImageEntry, Reader};
 use crate::context::Context;
-use crate::image::{BoxError, CopyError, Platforms, Reporter, Selection, Sink, Source, What, copy};
+use crate::image::{BoxError, CopyError, Location, Platforms, Reporter, Selection, Sink, Source, What, copy};
 use crate::oci::{Descriptor, ImageConfig, Parsed, Platform, Reference};
 use crate::storage;
 
@@ -84,6 +84,8 @@ pub fn load(
     let store = Store::open_writable(&cx.root, cx.abilities())?;
     let scratch = store.scratch_dir()?;
     let reader = Reader::open(&request.input, None, scratch.path())?;
+    let gate = super::remote::gate(cx, &location(&reader, &request.input));
+    let reader = reader.with_gate(gate);
     let images = images(&reader)?;
     if images.is_empty() {
         return Err(Error::Empty(reader.path().to_owned()));
@@ -95,6 +97,17 @@ pub fn load(
     reader.finish()?;
     store.settle()?;
     Ok(())
+}
+
+/// The place that the user's policy is asked about.
+fn location(reader: &Reader, path: &Path) -> Location {
+    let path = path.to_owned();
+    match reader.format() {
+        Format::DockerArchive => Location::DockerArchive { path, name: None },
+        Format::OciArchive => Location::OciArchive { path, name: None },
+        Format::OciDir => Location::OciDir { path, name: None },
+        Format::Dir => Location::Dir(path),
+    }
 }
 
 /// One image of an archive with all of its names.
