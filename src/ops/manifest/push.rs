@@ -105,12 +105,17 @@ impl Sending<'_> {
         let copied = if let Location::Registry(name) = location {
             let client = Client::new(&remote.settings(cx), name, Action::Push, report);
             let client = client.map_err(|error| self.failed(error.into()))?;
-            let client = client.with_mounts(content.mounts(name));
+            let mounts = content.mounts(name);
+            let client = client.with_mounts(move |digest| mounts.get(digest).cloned().into_iter().collect());
             let selection = Selection { to: Some(name.clone()), ..selection };
             copy(&content, &client, &selection, report).map_err(|error| self.failed(inner(error)))?
         } else {
-            let input =
-                Input { place: self.label.to_owned(), source: Box::new(content), target, reference: None };
+            let input = Input {
+                place: self.label.to_owned(),
+                source: std::sync::Arc::new(content),
+                target,
+                reference: None,
+            };
             let output = Output::open(cx, location, &input, remote, report)?;
             let copied = copy(input.source.as_ref(), output.sink(), &selection, report)
                 .map_err(|error| self.failed(inner(error)))?;
