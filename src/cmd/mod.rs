@@ -10,6 +10,7 @@ mod container;
 mod copy;
 mod error;
 mod image;
+mod imagetools;
 mod man;
 mod manifest;
 mod progress;

@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, copy, image, man, manifest, registry, remote, system};
+use super::{CmdResult, build, container, copy, image, imagetools, man, manifest, registry, remote, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -334,6 +334,9 @@ verbs! {
         /// Build an image from a Dockerfile
         #[command(alias = "b")]
         Build(build::BuildArgs) => build::build, UserNamespace;
+
+        /// Work on images in registries
+        Imagetools(imagetools::ImagetoolsArgs) => imagetools::imagetools, Nothing;
     }
 }
 

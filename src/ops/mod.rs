@@ -14,6 +14,7 @@ pub mod exec;
 pub mod history;
 pub mod host;
 pub mod images;
+pub mod imagetools;
 pub mod info;
 pub mod inspect;
 pub mod inspect_container;

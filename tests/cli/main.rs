@@ -11,6 +11,7 @@ mod support;
 
 mod bad_input;
 mod cmd_build;
+mod cmd_imagetools;
 mod cmd_login;
 mod cmd_manifest;
 mod cmd_pull;

@@ -5,9 +5,12 @@ use std::io::Read;
 
 use super::Error;
 use crate::context::Context;
-use crate::image::{BoxError, IndexDraft, Member, Reporter, Source};
+use crate::image::{
+    BoxError, Copied, IndexDraft, Member, Platforms, Reporter, Selection, Sink, Source, What, copy,
+};
 use crate::oci::{Descriptor, Digest, Parsed, RawManifest, Reference, digest_of};
-use crate::ops::remote::RemoteOptions;
+use crate::ops::pull::JOBS;
+use crate::ops::remote::{RemoteOptions, inner};
 use crate::registry::{Action, Client};
 use crate::storage::Store;
 
@@ -21,6 +24,8 @@ pub struct Content<'a> {
     manifests: HashMap<Digest, RawManifest>,
     /// Which client has which blob.
     blobs: HashMap<Digest, usize>,
+    /// The images to send before the index: those that the destination's own repository does not have already.
+    to_send: Vec<Descriptor>,
 }
 
 impl std::fmt::Debug for Content<'_> {
@@ -33,10 +38,18 @@ impl<'a> Content<'a> {
     /// An index alone.
     #[must_use]
     pub fn bare(root: RawManifest, store: Option<&'a Store>) -> Self {
-        Self { root, store, clients: Vec::new(), manifests: HashMap::new(), blobs: HashMap::new() }
+        Self {
+            root,
+            store,
+            clients: Vec::new(),
+            manifests: HashMap::new(),
+            blobs: HashMap::new(),
+            to_send: Vec::new(),
+        }
     }
 
-    /// Find everything that an index names: in the store, else where `origins` says.
+    /// Find everything that an index names: in the store, else where `origins` says. What is in the repository that it
+    /// is meant for already, `to`, need not be found.
     ///
     /// # Errors
     /// [`Error::Lost`] when an image is in neither; when a registry cannot be asked.
@@ -44,16 +57,22 @@ impl<'a> Content<'a> {
         cx: &Context,
         (root, index): (RawManifest, &IndexDraft),
         store: Option<&'a Store>,
-        origins: &BTreeMap<Digest, Reference>,
+        (origins, to): (&BTreeMap<Digest, Reference>, Option<&Reference>),
         remote: &RemoteOptions,
         report: &'a dyn Reporter,
     ) -> Result<Self, Error> {
         let mut content = Self::bare(root, store);
         for member in index.members() {
+            let origin = origins.get(&member.digest);
+            let there = origin.is_some_and(|origin| to.is_some_and(|to| same_repository(origin, to)));
+            if there && member.digest != content.root.digest {
+                continue;
+            }
+            content.to_send.push(member.descriptor());
             if store.is_some_and(|store| store.has_manifest(&member.descriptor())) {
                 continue;
             }
-            let origin = origins.get(&member.digest).ok_or_else(|| Error::Lost {
+            let origin = origin.ok_or_else(|| Error::Lost {
                 image: content.root.digest.to_string(),
                 digest: member.digest.clone(),
             })?;
@@ -70,6 +89,12 @@ impl<'a> Content<'a> {
         self.root.descriptor()
     }
 
+    /// The document.
+    #[must_use]
+    pub fn root(&self) -> &RawManifest {
+        &self.root
+    }
+
     /// The client of a repository.
     fn client(
         &mut self,
@@ -78,10 +103,7 @@ impl<'a> Content<'a> {
         remote: &RemoteOptions,
         report: &'a dyn Reporter,
     ) -> Result<usize, BoxError> {
-        let same = |known: &Reference| {
-            (known.registry(), known.repository()) == (origin.registry(), origin.repository())
-        };
-        if let Some(known) = self.clients.iter().position(|(known, _)| same(known)) {
+        if let Some(known) = self.clients.iter().position(|(known, _)| same_repository(known, origin)) {
             return Ok(known);
         }
         let client = Client::new(&remote.settings(cx), origin, Action::Pull, report)?;
@@ -112,6 +134,32 @@ impl<'a> Content<'a> {
         };
         self.blobs.iter().filter_map(of).collect()
     }
+
+    /// Send the images, then the index, and give it a name when all is there.
+    ///
+    /// # Errors
+    /// When a place fails; the name is then as it was.
+    pub fn send(
+        &self,
+        to: &dyn Sink,
+        (label, name): (&str, Option<&Reference>),
+        report: &dyn Reporter,
+    ) -> Result<Copied, BoxError> {
+        let root = [(self.root.descriptor(), Platforms::IndexOnly)];
+        let images = self.to_send.iter().map(|image| (image.clone(), Platforms::All));
+        let mut last = None;
+        for (target, platforms) in images.chain(root) {
+            let name = name.filter(|_| platforms == Platforms::IndexOnly).cloned();
+            let from = What::Found { label: label.to_owned(), target };
+            let selection = Selection { from, to: name, platforms, jobs: JOBS };
+            last = Some(copy(self, to, &selection, report).map_err(inner)?);
+        }
+        last.ok_or_else(|| "nothing was sent".into())
+    }
+}
+
+fn same_repository(one: &Reference, other: &Reference) -> bool {
+    (one.registry(), one.repository()) == (other.registry(), other.repository())
 }
 
 impl Source for Content<'_> {

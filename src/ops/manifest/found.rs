@@ -145,6 +145,25 @@ impl<'a> Finder<'a> {
         Ok(digests)
     }
 
+    /// The descriptor that an index gets for a manifest, with the platform that its config says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn member(source: &dyn Source, raw: &RawManifest) -> Result<Member, BoxError> {
+        match raw.parse()? {
+            Parsed::Manifest(manifest) => one(source, raw, &manifest),
+            Parsed::Index(_) => Ok(Member::new(raw, None)),
+        }
+    }
+
+    /// The config of an image.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn config(source: &dyn Source, manifest: &Manifest) -> Result<serde_json::Value, BoxError> {
+        Ok(serde_json::from_slice(&small(source, manifest.config())?)?)
+    }
+
     fn locate(&self, image: &str) -> Result<At<'a>, Error> {
         let open = |location: &Location| Input::open(self.cx, location, self.remote, self.report);
         if Location::is_meant(image) {

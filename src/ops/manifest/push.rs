@@ -2,10 +2,9 @@
 
 use super::{Content, Error, Out, find, found, name_of, read};
 use crate::context::Context;
-use crate::image::{BoxError, Location, Platforms, Selection, What, copy};
+use crate::image::{BoxError, Location};
 use crate::oci::{Digest, Reference, digest_of};
-use crate::ops::pull::JOBS;
-use crate::ops::remote::{RemoteOptions, inner};
+use crate::ops::remote::RemoteOptions;
 use crate::ops::store;
 use crate::ops::transport::{Input, Output};
 use crate::registry::{Action, Client};
@@ -74,7 +73,11 @@ pub fn push(cx: &Context, request: &PushRequest, out: &Out<'_>) -> Result<Pushed
     let elsewhere = RemoteOptions { creds: None, registry_token: None, ..request.remote.clone() };
     let content = if request.all {
         let origins = found::origins(&store, &record, &index);
-        Content::open(cx, (raw.clone(), &index), Some(&store), &origins, &elsewhere, out.report)?
+        let to = match &location {
+            Location::Registry(name) => Some(name),
+            _ => None,
+        };
+        Content::open(cx, (raw.clone(), &index), Some(&store), (&origins, to), &elsewhere, out.report)?
     } else {
         Content::bare(raw.clone(), Some(&store))
     };
@@ -99,21 +102,19 @@ impl Sending<'_> {
     fn send(&self, content: Content<'_>, location: &Location) -> Result<Digest, Error> {
         let (cx, remote, report) = (self.cx, &self.request.remote, self.out.report);
         let target = content.target();
-        let from = What::Found { label: self.label.to_owned(), target: target.clone() };
-        let platforms = if self.request.all { Platforms::All } else { Platforms::IndexOnly };
-        let selection = Selection { from, to: None, platforms, jobs: JOBS };
         let copied = if let Location::Registry(name) = location {
             let client = Client::new(&remote.settings(cx), name, Action::Push, report);
             let client = client.map_err(|error| self.failed(error.into()))?;
             let client = client.with_mounts(content.mounts(name));
-            let selection = Selection { to: Some(name.clone()), ..selection };
-            copy(&content, &client, &selection, report).map_err(|error| self.failed(inner(error)))?
+            content.send(&client, (self.label, Some(name)), report).map_err(|error| self.failed(error))?
         } else {
-            let input =
-                Input { place: self.label.to_owned(), source: Box::new(content), target, reference: None };
+            let place = self.label.to_owned();
+            let nothing = Content::bare(content.root().clone(), None);
+            let input = Input { place, source: Box::new(nothing), target, reference: None };
             let output = Output::open(cx, location, &input, remote, report)?;
-            let copied = copy(input.source.as_ref(), output.sink(), &selection, report)
-                .map_err(|error| self.failed(inner(error)))?;
+            let copied = content
+                .send(output.sink(), (self.label, None), report)
+                .map_err(|error| self.failed(error))?;
             output.finish(&copied.target, &[]).map_err(|error| self.failed(error))?;
             copied
         };
