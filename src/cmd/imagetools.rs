@@ -182,7 +182,7 @@ struct InspectArgs {
 }
 
 fn inspect(cx: &mut Context, ui: &mut Ui, args: &InspectArgs) -> CmdResult {
-    let name = Reference::parse(args.name.strip_prefix("docker://").unwrap_or(&args.name))?;
+    let name = args.name.strip_prefix("docker://").unwrap_or(&args.name);
     let format = args.format.as_deref().map(by_json_names);
     if let Some(lacking) = format
         .as_ref()
@@ -194,7 +194,7 @@ fn inspect(cx: &mut Context, ui: &mut Ui, args: &InspectArgs) -> CmdResult {
     // The configs cost a request each.
     let configs = format.as_ref().is_some_and(|text| text.contains(".Image") || !text.contains(".Manifest"));
     let progress = Progress::new(Direction::Pull, ProgressArgs::default().display(cx, ui, false)?);
-    let result = op::inspect(cx, &name, configs, &args.registry.options()?, &progress);
+    let result = op::inspect(cx, name, configs, &args.registry.options()?, &progress);
     progress.finish();
     let found = result?;
     match template {

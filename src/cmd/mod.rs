@@ -17,6 +17,7 @@ mod progress;
 mod registry;
 mod remote;
 mod sides;
+mod sync;
 mod system;
 mod verbs;
 

@@ -131,14 +131,17 @@ impl Work<'_> {
 
     /// Bring one layer over, resuming after failures that may pass. Whether anything moved comes back.
     fn layer(&self, digest: &Digest, plan: &LayerPlan) -> Result<bool, BoxError> {
-        if self.to.layer_state(plan)? == LayerState::Complete {
+        let state = self.to.layer_state(plan)?;
+        if state == LayerState::Complete {
             self.report.event(Event::Exists(digest.clone()));
             return Ok(false);
         }
-        let _claim = self.to.claim_layer(plan, self.report)?;
+        let claim = self.to.claim_layer(plan, self.report)?;
+        // Without a claim nobody was waited for, and what was said holds: a registry is asked once.
+        let mut known = Some(state).filter(|_| claim.is_none());
         let mut tries = Tries::default();
         loop {
-            let partial = match self.to.layer_state(plan)? {
+            let partial = match known.take().map_or_else(|| self.to.layer_state(plan), Ok)? {
                 LayerState::Complete => {
                     self.report.event(Event::Done(digest.clone()));
                     return Ok(tries.in_all > 0);

@@ -60,13 +60,14 @@ pub trait Sink: Send + Sync {
     }
 
     /// Take a layer in hand before its source is asked for it: while the claim lives no other process brings the same
-    /// blob here. Waits for one that does; [`Sink::layer_state`] then says what it left to do.
+    /// blob here. Waits for one that does; [`Sink::layer_state`] then says what it left to do. `None`: the place has
+    /// nothing of the kind.
     ///
     /// # Errors
     /// When the claim cannot be made.
-    fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Claim, BoxError> {
+    fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Option<Claim>, BoxError> {
         let _ = (layer, report);
-        Ok(Box::new(()))
+        Ok(None)
     }
 
     /// Take in a layer from byte `offset` on (0, or what `layer_state` called partial). Verifies digest, size and diff

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub use inspect::{Inspected, inspect};
 
 use super::manifest::{Content, Error as ManifestError, Finder};
-use super::remote::RemoteOptions;
+use super::remote::{self, RemoteOptions};
 use crate::context::Context;
 use crate::image::{BoxError, DraftError, IndexDraft, Member, Reporter, Source};
 use crate::oci::{Descriptor, Digest, Platform, RawManifest, Reference, ReferenceError, descriptor};
@@ -16,8 +16,8 @@ use crate::registry::{self, Action, Client};
 /// One thing that a new image is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
-    /// A name in a registry.
-    Name(Reference),
+    /// A name in a registry, as it was typed.
+    Name(String),
     /// A digest, in the one repository that is spoken of.
     Digest(Digest),
     /// A descriptor, in the one repository that is spoken of; what it says counts more than what is found.
@@ -48,7 +48,8 @@ impl std::str::FromStr for Part {
             return Ok(Self::Digest(digest));
         }
         let name = text.strip_prefix("docker://").unwrap_or(text);
-        Reference::parse(name).map(Self::Name).map_err(|source| PartError::Reference(text.to_owned(), source))
+        Reference::parse(name).map_err(|source| PartError::Reference(text.to_owned(), source))?;
+        Ok(Self::Name(name.to_owned()))
     }
 }
 
@@ -127,6 +128,9 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// A name that means nothing at registries.
+    #[error(transparent)]
+    Name(#[from] remote::Error),
     /// A registry is not usable by its settings.
     #[error(transparent)]
     Registry(#[from] registry::Error),
@@ -156,7 +160,7 @@ pub fn create(
         return Err(Error::NoTags);
     }
     let mut sources = Vec::new();
-    for name in placed(request)? {
+    for name in placed(cx, request, report)? {
         sources.push(find(cx, request, name, report)?);
     }
     let (raw, index, origins) = combine(request, &sources)?;
@@ -165,7 +169,8 @@ pub fn create(
             let parts = (raw.clone(), &index);
             let content = Content::open(cx, parts, None, (&origins, Some(tag)), &request.remote, report)?;
             let client = Client::new(&request.remote.settings(cx), tag, Action::Push, report)?;
-            let client = client.with_mounts(content.mounts(tag));
+            let mounts = content.mounts(tag);
+            let client = client.with_mounts(move |digest| mounts.get(digest).cloned().into_iter().collect());
             content
                 .send(&client, (&tag.to_string(), Some(tag)), report)
                 .map_err(|source| Error::Push { tag: tag.to_string(), source })?;
@@ -176,13 +181,19 @@ pub fn create(
 }
 
 /// Every part with the name that it is asked for by.
-fn placed(request: &CreateRequest) -> Result<Vec<(Reference, Option<&Member>)>, Error> {
-    let names = request.parts.iter().filter_map(|part| match part {
-        Part::Name(name) => Some(name),
-        _ => None,
-    });
-    let mut repositories: Vec<&Reference> = names.chain(&request.tags).collect();
-    repositories.dedup_by_key(|name| (name.registry().to_owned(), name.repository().to_owned()));
+fn placed<'r>(
+    cx: &Context,
+    request: &'r CreateRequest,
+    report: &dyn Reporter,
+) -> Result<Vec<(Reference, Option<&'r Member>)>, Error> {
+    let mut names = Vec::new();
+    for part in &request.parts {
+        names.push(match part {
+            Part::Name(typed) => Some(remote::told_name(cx, typed, report)?),
+            Part::Digest(_) | Part::Descriptor(_) => None,
+        });
+    }
+    let repositories: Vec<&Reference> = names.iter().flatten().chain(&request.tags).collect();
     let one = repositories.first().filter(|first| {
         repositories
             .iter()
@@ -198,11 +209,12 @@ fn placed(request: &CreateRequest) -> Result<Vec<(Reference, Option<&Member>)>, 
     {
         all.push((tag.clone(), None));
     }
-    for part in &request.parts {
-        all.push(match part {
-            Part::Name(name) => (name.clone(), None),
-            Part::Digest(digest) => (here(digest)?, None),
-            Part::Descriptor(member) => (here(&member.digest)?, Some(member.as_ref())),
+    for (part, name) in request.parts.iter().zip(&names) {
+        all.push(match (part, name) {
+            (_, Some(name)) => (name.clone(), None),
+            (Part::Digest(digest), None) => (here(digest)?, None),
+            (Part::Descriptor(member), None) => (here(&member.digest)?, Some(member.as_ref())),
+            (Part::Name(_), None) => continue,
         });
     }
     Ok(all)

@@ -1,10 +1,9 @@
 //! `push`: what the registry lacks, then the manifest, then the tag.
 
-use std::collections::HashMap;
 use std::io::Read;
 
 use super::pull::JOBS;
-use super::remote::{RemoteOptions, inner};
+use super::remote::{RemoteOptions, inner, mount_sources, remember};
 use crate::context::Context;
 use crate::image::{BoxError, Platforms, Reporter, Selection, Source, What, copy};
 use crate::oci::{Descriptor, Digest, RawManifest, Reference, digest_of};
@@ -79,9 +78,8 @@ pub fn push(cx: &Context, request: &PushRequest, report: &dyn Reporter) -> Resul
     let reference = destination(request)?;
     let store = Store::open(&cx.root)?;
     let record = store.find_image(&request.image)?;
-    let mounts = mounts(&store, &reference)?;
-    let client =
-        Client::new(&request.remote.settings(cx), &reference, Action::Push, report)?.with_mounts(mounts);
+    let client = Client::new(&request.remote.settings(cx), &reference, Action::Push, report)?
+        .with_mounts(mount_sources(&store, &reference));
     let selection = Selection {
         from: What::Name(reference.clone()),
         to: Some(reference.clone()),
@@ -91,29 +89,10 @@ pub fn push(cx: &Context, request: &PushRequest, report: &dyn Reporter) -> Resul
     let local = Local { store: &store, record: &record };
     let copied = copy(&local, &client, &selection, report)
         .map_err(|error| Error::Push { reference: reference.to_string(), source: inner(error) })?;
+    remember(&store, &reference, &copied);
     let digest = digest_of(&copied.target)
         .map_err(|error| Error::Push { reference: reference.to_string(), source: error.into() })?;
     Ok(Pushed { reference, digest, size: copied.target.size() })
-}
-
-/// Layers that another repository of the same registry should hold, as images of it are here: the registry can take
-/// them over from there.
-fn mounts(store: &Store, reference: &Reference) -> Result<HashMap<Digest, String>, Error> {
-    let mut mounts = HashMap::new();
-    for record in store.images()? {
-        let Some(name) = &record.name else { continue };
-        if name.registry() != reference.registry() || name.repository() == reference.repository() {
-            continue;
-        }
-        // An image that cannot be read costs an upload, not the push.
-        let Ok(image) = store.image(&record.manifest) else { continue };
-        for layer in image.manifest.layers() {
-            if let Ok(digest) = digest_of(layer) {
-                mounts.entry(digest).or_insert_with(|| name.repository().to_owned());
-            }
-        }
-    }
-    Ok(mounts)
 }
 
 /// One image of the store, under whatever name it is asked for.

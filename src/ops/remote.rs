@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::archive::Gate;
 use crate::context::Context;
-use crate::image::{BoxError, CopyError};
-use crate::oci::Reference;
+use crate::image::{BoxError, Copied, CopyError, Event, Location, Reporter};
+use crate::oci::{Digest, Reference, digest_of};
 use crate::registry::{self, Login, Secret, Settings};
-use crate::storage::Store;
+use crate::storage::{Place, Store};
 
 pub use crate::registry::{NameError as Error, Named};
 
@@ -69,6 +70,22 @@ pub fn name(cx: &Context, typed: &str) -> Result<Named, Error> {
     registry::resolve_name(&RemoteOptions::default().settings(cx), typed)
 }
 
+/// As [`name`], with what the user should know of it told to `report`.
+///
+/// # Errors
+/// As [`name`].
+pub fn told_name(cx: &Context, typed: &str, report: &dyn Reporter) -> Result<Reference, Error> {
+    let named = name(cx, typed)?;
+    if let Some(path) = &named.alias {
+        let said = format!("Resolved \"{typed}\" as an alias ({}): {}", path.display(), named.reference);
+        report.event(Event::Note(said));
+    }
+    if let Some(note) = named.note {
+        report.event(Event::Note(note));
+    }
+    Ok(named.reference)
+}
+
 /// What a name means to a verb that takes an image from here, and from a registry where it is not here: an image that
 /// is here under just this name comes before an alias.
 ///
@@ -82,6 +99,12 @@ pub fn image_name(cx: &Context, store: &Store, typed: &str) -> Result<Named, Err
     name(cx, typed)
 }
 
+/// Asks the user's policy whether images of a file or directory may come in.
+pub(super) fn gate(cx: &Context, location: &Location) -> Gate {
+    let (settings, location) = (RemoteOptions::default().settings(cx), location.clone());
+    Box::new(move |_, _| Ok(registry::admit_location(&settings, &location)?))
+}
+
 /// The part of a copy's error that says something new: a verb's own error names the image already.
 pub(super) fn inner(error: CopyError) -> BoxError {
     match error {
@@ -89,5 +112,24 @@ pub(super) fn inner(error: CopyError) -> BoxError {
             source
         }
         other => other.into(),
+    }
+}
+
+/// Remember that a repository has what was copied from or to it: later pushes to that registry mount it.
+pub(super) fn remember(store: &Store, reference: &Reference, copied: &Copied) {
+    let documents = [&copied.resolved, &copied.target].map(digest_of);
+    let documents = documents.iter().flatten();
+    store.note_places(copied.moved.iter().chain(&copied.reused).chain(documents), &Place::of(reference));
+}
+
+/// Repositories of a reference's registry that are known to hold a blob.
+pub(super) fn mount_sources<'a>(
+    store: &'a Store,
+    reference: &Reference,
+) -> impl Fn(&Digest) -> Vec<String> + Send + Sync + use<'a> {
+    let registry = reference.registry().to_owned();
+    move |digest| {
+        let places = store.places(digest).into_iter();
+        places.filter(|place| place.registry == registry).map(|place| place.repository).collect()
     }
 }

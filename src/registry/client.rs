@@ -1,6 +1,5 @@
 //! A repository at a registry, with its mirrors, as an image source.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +12,7 @@ use super::endpoint::{About, ApiRequest, Endpoint};
 use super::http::Response;
 use super::ranges::{self, Parallel, RangeReader};
 use super::retry::with_retries_told;
+use super::session::Uploads;
 use super::{Error, Settings, limits};
 use crate::image::{BoxError, Event, Reporter, Source, StreamFailure};
 use crate::oci::{Descriptor, Digest, RawManifest, Reference, descriptor, digest_of, media_type};
@@ -52,6 +52,8 @@ const BREAKS: usize = 2;
 /// One repository at a registry and, for pulls, its mirrors: an image source and sink.
 pub struct Client<'r> {
     pub(super) settings: Settings,
+    /// What it was made for.
+    reference: Reference,
     pub(super) report: &'r dyn Reporter,
     /// Mirrors first, the registry itself last.
     endpoints: Vec<Arc<Endpoint>>,
@@ -62,14 +64,8 @@ pub struct Client<'r> {
     parallel: Arc<Parallel>,
     /// A manifest that had to be fetched to be resolved.
     fetched: Mutex<Option<RawManifest>>,
-    /// Repositories of the same registry that are known to hold a layer.
-    pub(super) mounts: HashMap<Digest, String>,
-    /// A repository of the same registry that holds whatever is copied here.
-    pub(super) mount_source: Option<String>,
-    /// The last manifest that was put: it is sent under its name at once.
-    pub(super) pending: Mutex<Option<RawManifest>>,
-    /// The registry did not take a layer whole.
-    pub(super) chunked: AtomicBool,
+    /// What goes the other way.
+    pub(super) uploads: Uploads<'r>,
     noted: AtomicBool,
 }
 
@@ -97,31 +93,29 @@ impl<'r> Client<'r> {
         let places = registries.places(reference, action)?;
         Ok(Self {
             settings: settings.clone(),
+            reference: reference.clone(),
             report,
             endpoints: places.iter().map(|place| Arc::new(Endpoint::new(settings, place, action))).collect(),
             current: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
             parallel: Arc::default(),
             fetched: Mutex::default(),
-            mounts: HashMap::new(),
-            mount_source: None,
-            pending: Mutex::default(),
-            chunked: AtomicBool::new(false),
+            uploads: Uploads::new(),
             noted: AtomicBool::new(false),
         })
     }
 
-    /// Tell which repositories of the same registry hold which layers, so that a push can mount them.
+    /// Tell which repositories of the same registry hold a blob, the likeliest first, so that it can be mounted.
     #[must_use]
-    pub fn with_mounts(mut self, mounts: HashMap<Digest, String>) -> Self {
-        self.mounts = mounts;
+    pub fn with_mounts(mut self, sources: impl Fn(&Digest) -> Vec<String> + Send + Sync + 'r) -> Self {
+        self.uploads.set_sources(sources);
         self
     }
 
     /// Tell which repository of the same registry holds everything that is going to be written.
     #[must_use]
     pub fn with_mount_source(mut self, repository: impl Into<String>) -> Self {
-        self.mount_source = Some(repository.into());
+        self.uploads.set_source(repository.into());
         self
     }
 
@@ -282,8 +276,13 @@ impl Source for Client<'_> {
         Ok(raw)
     }
 
-    fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
-        Ok(())
+    fn admit(&self, name: Option<&Reference>, documents: &[&RawManifest]) -> Result<(), BoxError> {
+        // A name of another repository says nothing about what is read here.
+        let is_own = |name: &&Reference| {
+            name.registry() == self.reference.registry() && name.repository() == self.reference.repository()
+        };
+        let name = name.filter(is_own).unwrap_or(&self.reference);
+        Ok(super::signature::admit(self, name, documents)?)
     }
 
     fn raw_blob(

@@ -119,16 +119,25 @@ impl Endpoint {
     }
 
     /// Ask for the right to pull from another repository too, for mounting its layers.
-    pub fn add_source(&self, repository: &str) {
-        self.add_scope(&format!("repository:{repository}:pull"));
+    /// Whether that is news comes back.
+    pub fn add_source(&self, repository: &str) -> bool {
+        self.add_scope(&format!("repository:{repository}:pull"))
     }
 
-    /// Ask for a further right.
-    pub fn add_scope(&self, scope: &str) {
+    /// Do not ask for that right any more: it is not given.
+    pub fn remove_source(&self, repository: &str) {
+        let scope = format!("repository:{repository}:pull");
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != scope);
+    }
+
+    /// Ask for a further right. Whether that is news comes back.
+    pub fn add_scope(&self, scope: &str) -> bool {
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !scopes.iter().any(|known| known == scope) {
+        let new = !scopes.iter().any(|known| known == scope);
+        if new {
             scopes.push(scope.to_owned());
         }
+        new
     }
 
     /// Whether the registry accepts the login.

@@ -271,6 +271,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// An upload that broke off could not be taken up where the registry said.
+    #[error("{registry} did not take the rest of {digest}, whose upload had broken off")]
+    NotTakenUp {
+        /// The registry.
+        registry: String,
+        /// The blob.
+        digest: Digest,
+        /// What it answered.
+        #[source]
+        source: Box<Error>,
+    },
     /// registries.conf forbids the registry.
     #[error("registry `{prefix}` is blocked by `{path}`")]
     Blocked {
@@ -279,6 +290,21 @@ pub enum Error {
         /// The file that says so.
         path: PathBuf,
     },
+    /// The user's policy does not let an image in.
+    #[error("the policy in `{path}` does not let `{image}` in ({scope}): {why}")]
+    Policy {
+        /// The image.
+        image: String,
+        /// The policy file.
+        path: PathBuf,
+        /// Which part of it applies.
+        scope: String,
+        /// Why.
+        why: String,
+    },
+    /// OpenPGP signatures are demanded and there is nothing to verify them with.
+    #[error("the policy demands an OpenPGP signature, and `gpgv` to verify it is not installed")]
+    NoVerifier,
     /// A configuration file cannot be used.
     #[error("cannot use `{path}`: {what}")]
     Config {
@@ -363,7 +389,7 @@ impl Error {
             Self::Unreachable { temporary, .. } => *temporary,
             Self::Timeout { .. } | Self::Broken { .. } | Self::Truncated { .. } => true,
             Self::Stalled { .. } | Self::TooSlow { .. } => true,
-            Self::RateLimited { .. } | Self::LoginExpired { .. } => true,
+            Self::RateLimited { .. } | Self::LoginExpired { .. } | Self::NotTakenUp { .. } => true,
             Self::Server { answer, .. } => matches!(answer.status, 500 | 502 | 503 | 504),
             Self::Refused { answer, .. } => matches!(answer.status, 408 | 425),
             _ => false,
@@ -428,6 +454,7 @@ impl Error {
                 vec![format!("install docker-credential-{helper}, or remove it from the file and log in again")]
             }
             Self::NotLoggedIn { registry } => vec![login(registry)],
+            Self::NoVerifier => vec!["install gpgv (Debian, Ubuntu: gpgv; Fedora: gnupg2)".into()],
             _ => Vec::new(),
         }
     }

@@ -54,3 +54,5 @@ pub(super) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The part of a layer sent in one request when a registry does not take it whole, in bytes.
 pub(super) const CHUNK_BYTES: u64 = 16 << 20;
+/// The smallest such part.
+pub(super) const SMALLEST_CHUNK_BYTES: u64 = 1 << 20;

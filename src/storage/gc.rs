@@ -55,6 +55,7 @@ impl Store {
         }
         drop(alone);
         bytes += self.sweep_partials();
+        self.sweep_places();
         // What cannot be removed with the ids we have now stays in the staging directory for a later sweep.
         let _ = tree::remove_path(&trash);
         Ok((gone, bytes))

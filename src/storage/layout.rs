@@ -137,6 +137,18 @@ impl Layout {
         self.layer_facts().join(file_name(blob))
     }
 
+    /// `cache/places/`: where blobs came from and went to.
+    #[must_use]
+    pub fn places(&self) -> PathBuf {
+        self.cache().join("places")
+    }
+
+    /// `cache/places/<algorithm>-<hex>`
+    #[must_use]
+    pub fn place(&self, blob: &Digest) -> PathBuf {
+        self.places().join(file_name(blob))
+    }
+
     /// `locks/`
     #[must_use]
     pub fn locks(&self) -> PathBuf {

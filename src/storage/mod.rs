@@ -19,6 +19,7 @@ mod layering;
 mod layout;
 mod lock;
 mod materialise;
+mod places;
 mod remove;
 mod sink;
 mod snapshots;
@@ -34,6 +35,7 @@ pub use indexes::{Kind, NewIndex};
 pub use layering::{Method, Mounted};
 pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
+pub use places::Place;
 pub use remove::{Collected, PruneImages, Removed};
 pub use snapshots::{Snapshot, Stack};
 

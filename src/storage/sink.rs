@@ -80,10 +80,11 @@ impl Sink for Store {
         Ok(self.refuse_without_space(blobs, trees, report)?)
     }
 
-    fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Claim, BoxError> {
+    fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Option<Claim>, BoxError> {
         let digest = digest_of(&layer.descriptor)?;
         let say = |text: &str| report.event(Event::Note(text.to_owned()));
-        Ok(Box::new(lock(&self.layout, &LockName::Blob(&digest), LockMode::Exclusive, &say)?))
+        let lock = lock(&self.layout, &LockName::Blob(&digest), LockMode::Exclusive, &say)?;
+        Ok(Some(Box::new(lock)))
     }
 
     fn put_layer(

@@ -20,6 +20,7 @@ mod cmd_rmi;
 mod cmd_run;
 mod cmd_usage;
 mod cmd_version;
+mod policy;
 mod registries_conf;
 mod registry_faults;
 mod walk_debian;

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::image::{BoxError, IndexDraft, Member, Reporter, Source};
 use crate::oci::{Parsed, Platform, RawManifest, Reference};
 use crate::ops::manifest::Finder;
-use crate::ops::remote::RemoteOptions;
+use crate::ops::remote::{self, RemoteOptions};
 use crate::registry::{Action, Client};
 
 /// What was found.
@@ -27,13 +27,14 @@ pub struct Inspected {
 /// When it cannot be read.
 pub fn inspect(
     cx: &Context,
-    name: &Reference,
+    name: &str,
     configs: bool,
-    remote: &RemoteOptions,
+    options: &RemoteOptions,
     report: &dyn Reporter,
 ) -> Result<Inspected, Error> {
+    let name = &remote::told_name(cx, name, report)?;
     let failed = |source: BoxError| Error::Read { part: name.to_string(), source };
-    let client = Client::new(&remote.settings(cx), name, Action::Pull, report)?;
+    let client = Client::new(&options.settings(cx), name, Action::Pull, report)?;
     let target = client.resolve(name).map_err(failed)?;
     let raw = client.manifest(&target).map_err(failed)?;
     let members = match IndexDraft::parse(&raw) {

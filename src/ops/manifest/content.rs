@@ -147,14 +147,20 @@ impl<'a> Content<'a> {
     ) -> Result<Copied, BoxError> {
         let root = [(self.root.descriptor(), Platforms::IndexOnly)];
         let images = self.to_send.iter().map(|image| (image.clone(), Platforms::All));
-        let mut last = None;
+        let mut sent: Option<Copied> = None;
         for (target, platforms) in images.chain(root) {
             let name = name.filter(|_| platforms == Platforms::IndexOnly).cloned();
             let from = What::Found { label: label.to_owned(), target };
             let selection = Selection { from, to: name, platforms, jobs: JOBS };
-            last = Some(copy(self, to, &selection, report).map_err(inner)?);
+            let copied = copy(self, to, &selection, report).map_err(inner)?;
+            let before = sent.take();
+            let sent = sent.insert(copied);
+            if let Some(before) = before {
+                sent.moved.extend(before.moved);
+                sent.reused.extend(before.reused);
+            }
         }
-        last.ok_or_else(|| "nothing was sent".into())
+        sent.ok_or_else(|| "nothing was sent".into())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::oci::{
     Descriptor, Digest, ImageConfig, Manifest, Parsed, Platform, RawManifest, Reference, digest_of,
 };
 use crate::ops::pull::JOBS;
-use crate::ops::remote::{RemoteOptions, inner};
+use crate::ops::remote::{self, RemoteOptions, inner};
 use crate::ops::transport::Input;
 use crate::storage::{self, ImageRecord, Store};
 
@@ -177,7 +177,7 @@ impl<'a> Finder<'a> {
         match self.store.find_image(image) {
             Ok(record) => Ok(At::Store(Box::new(record))),
             Err(storage::Error::NoSuchImage(_)) => {
-                let reference = Reference::parse(image)?;
+                let reference = remote::told_name(self.cx, image, self.report)?;
                 let input = open(&Location::Registry(reference.clone()))?;
                 Ok(At::Registry(reference, input))
             }

@@ -4,11 +4,11 @@ use super::{Content, Error, Out, find, found, name_of, read};
 use crate::context::Context;
 use crate::image::{BoxError, Location};
 use crate::oci::{Digest, Reference, digest_of};
-use crate::ops::remote::RemoteOptions;
+use crate::ops::remote::{RemoteOptions, mount_sources, remember};
 use crate::ops::store;
 use crate::ops::transport::{Input, Output};
 use crate::registry::{Action, Client};
-use crate::storage::Removed;
+use crate::storage::{Removed, Store};
 
 /// The type of the list that is sent. The images in it stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub fn push(cx: &Context, request: &PushRequest, out: &Out<'_>) -> Result<Pushed
     } else {
         Content::bare(raw.clone(), Some(&store))
     };
-    let sending = Sending { cx, request, label: &label, out };
+    let sending = Sending { cx, store: &store, request, label: &label, out };
     let digest = sending.send(content, &location)?;
     drop(store);
     let removed = match request.purge {
@@ -93,6 +93,7 @@ pub fn push(cx: &Context, request: &PushRequest, out: &Out<'_>) -> Result<Pushed
 
 struct Sending<'a> {
     cx: &'a Context,
+    store: &'a Store,
     request: &'a PushRequest,
     label: &'a str,
     out: &'a Out<'a>,
@@ -105,12 +106,20 @@ impl Sending<'_> {
         let copied = if let Location::Registry(name) = location {
             let client = Client::new(&remote.settings(cx), name, Action::Push, report);
             let client = client.map_err(|error| self.failed(error.into()))?;
-            let client = client.with_mounts(content.mounts(name));
-            content.send(&client, (self.label, Some(name)), report).map_err(|error| self.failed(error))?
+            let mounts = content.mounts(name);
+            let known = mount_sources(self.store, name);
+            let client = client.with_mounts(move |digest| match mounts.get(digest) {
+                Some(repository) => vec![repository.clone()],
+                None => known(digest),
+            });
+            let copied = content.send(&client, (self.label, Some(name)), report);
+            let copied = copied.map_err(|error| self.failed(error))?;
+            remember(self.store, name, &copied);
+            copied
         } else {
             let place = self.label.to_owned();
             let nothing = Content::bare(content.root().clone(), None);
-            let input = Input { place, source: Box::new(nothing), target, reference: None };
+            let input = Input { place, source: std::sync::Arc::new(nothing), target, reference: None };
             let output = Output::open(cx, location, &input, remote, report)?;
             let copied = content
                 .send(output.sink(), (self.label, None), report)

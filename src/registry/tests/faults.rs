@@ -348,9 +348,7 @@ fn accepting(
 fn a_layer_that_is_too_large_in_one_piece_is_sent_in_chunks() {
     let image = TestImage::new(11, &[2_000_000]);
     let stored: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let server = accepting(stored.clone(), |request| {
-        (request.method == "PUT" && request.body.len() > 1_000_000).then(|| Reply::new(413))
-    });
+    let server = accepting(stored.clone(), |request| (request.body.len() > 1 << 20).then(|| Reply::new(413)));
     push(&settings(), &name(&server), &image, &Events::default()).unwrap();
     assert_eq!(*stored.lock().unwrap(), image.layers[0]);
     let log = server.log();

@@ -3,6 +3,7 @@
 mod faults;
 mod real;
 mod server;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -198,7 +199,9 @@ fn push_with(
     mounts: std::collections::HashMap<Digest, String>,
 ) -> Result<Copied, CopyError> {
     let reference = Reference::parse(name).unwrap();
-    let client = Client::new(settings, &reference, Action::Push, events).unwrap().with_mounts(mounts);
+    let client = Client::new(settings, &reference, Action::Push, events)
+        .unwrap()
+        .with_mounts(move |digest| mounts.get(digest).cloned().into_iter().collect());
     let what = Selection {
         from: What::Name(reference.clone()),
         to: Some(reference),

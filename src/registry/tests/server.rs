@@ -47,6 +47,8 @@ impl Reply {
 }
 
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
+/// How much of a request's body is read before the connection ends; the script sees what was read.
+type Cut = dyn Fn(&Request) -> Option<usize> + Send + Sync;
 
 /// A running server; it lives until the test process ends.
 pub struct Server {
@@ -56,14 +58,23 @@ pub struct Server {
 
 impl Server {
     pub fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_cutting(script, |_| None)
+    }
+
+    /// One that may hang up in the middle of a request.
+    pub fn start_cutting(
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        cut: impl Fn(&Request) -> Option<usize> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (script, log): (Arc<Script>, _) = (Arc::new(script), requests.clone());
+        let (script, cut, log): (Arc<Script>, Arc<Cut>, _) =
+            (Arc::new(script), Arc::new(cut), requests.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, log) = (script.clone(), log.clone());
-                std::thread::spawn(move || serve(stream, &*script, &log));
+                let (script, cut, log) = (script.clone(), cut.clone(), log.clone());
+                std::thread::spawn(move || serve(stream, &*script, &*cut, &log));
             }
         });
         Self { host, requests }
@@ -79,7 +90,7 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>) {
+fn serve(stream: TcpStream, script: &Script, cut: &Cut, log: &Mutex<Vec<Request>>) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut input = BufReader::new(stream);
     while let Some(mut request) = read_head(&mut input) {
@@ -87,6 +98,14 @@ fn serve(stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>) {
             let _ = out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         let length = request.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+        if let Some(cut) = cut(&request) {
+            request.body = vec![0; cut.min(length)];
+            if input.read_exact(&mut request.body).is_ok() {
+                script(&request);
+                log.lock().unwrap().push(request);
+            }
+            return;
+        }
         request.body = vec![0; length];
         if input.read_exact(&mut request.body).is_err() {
             return;
