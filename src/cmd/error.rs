@@ -145,6 +145,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
             None => None
                 .or_else(|| error.downcast_ref().and_then(storage_hint))
                 .or_else(|| error.downcast_ref().and_then(container_hint))
+                .or_else(|| error.downcast_ref().and_then(manifest_hint))
                 .or_else(|| error.downcast_ref().map(userns_hint))
                 .or_else(|| error.downcast_ref().map(context_hint))
                 .or_else(|| error.downcast_ref().and_then(io_hint))
@@ -175,6 +176,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         build: Store;
         container: Storage;
         images: Store;
+        manifest: Store, Transport;
         prune: Store;
         pull: Storage, Registry;
         remote: Config;
@@ -225,6 +227,23 @@ fn container_hint(error: &ops::container::Error) -> Option<String> {
             format!("`mkdir -p {}` makes it a directory, as `-v` would", source_path.display())
         }
         E::NotATerminal => "leave out -t, or run it on a terminal".to_owned(),
+        _ => return None,
+    })
+}
+
+fn manifest_hint(error: &ops::manifest::Error) -> Option<String> {
+    use ops::manifest::Error as E;
+    Some(match error {
+        E::Exists(name) => {
+            format!("--amend adds to it; `strate manifest rm {name}` removes it first")
+        }
+        E::NotAnIndex(_) => "`strate manifest create NAME IMAGE…` makes an index of images".to_owned(),
+        E::NoSuchIndex(name) => format!("`strate manifest create {name}` makes it"),
+        E::Nameless(id) => format!("`strate tag {id} NAME` gives it one"),
+        E::NotHeld { index, .. } | E::Ambiguous { index, .. } => {
+            format!("`strate manifest inspect {index}` lists what it holds")
+        }
+        E::Lost { image, .. } => format!("`strate pull --all-platforms {image}` fetches all of it"),
         _ => return None,
     })
 }

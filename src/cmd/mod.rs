@@ -11,6 +11,7 @@ mod copy;
 mod error;
 mod image;
 mod man;
+mod manifest;
 mod progress;
 mod registry;
 mod remote;

@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, copy, image, man, registry, remote, system};
+use super::{CmdResult, build, container, copy, image, man, manifest, registry, remote, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -243,6 +243,35 @@ verbs! {
 }
 
 verbs! {
+    /// Verbs of `manifest`.
+    ManifestVerb {
+        /// Add images to an index
+        Add(manifest::AddArgs) => manifest::add, Nothing;
+
+        /// Change what an index says of an image, or of itself
+        Annotate(manifest::AnnotateArgs) => manifest::annotate, Nothing;
+
+        /// Make an index of images
+        Create(manifest::CreateArgs) => manifest::create, Nothing;
+
+        /// Say by the exit code whether there is such an index
+        Exists(manifest::ExistsArgs) => manifest::exists, Nothing;
+
+        /// Show a manifest or index, of a registry without pulling it
+        Inspect(manifest::InspectArgs) => manifest::inspect, Nothing;
+
+        /// Send an index and its images to a registry
+        Push(manifest::PushArgs) => manifest::push, Nothing;
+
+        /// Take an image out of an index
+        Remove(manifest::RemoveArgs) => manifest::remove, Nothing;
+
+        /// Remove indexes
+        Rm(manifest::RmArgs) => manifest::rm, UserNamespace;
+    }
+}
+
+verbs! {
     /// Verbs that come last in the help.
     ToolVerb {
         /// Print a completion script for a shell
@@ -286,6 +315,9 @@ pub(super) enum Verb {
     /// Manage containers
     #[command(subcommand)]
     Container(ContainerVerb),
+    /// Manage indexes of images for several platforms
+    #[command(subcommand)]
+    Manifest(ManifestVerb),
     /// Look at this host and the store
     #[command(subcommand)]
     System(SystemVerb),
@@ -311,6 +343,7 @@ macro_rules! each_table {
             Verb::Plain($verb) => $result,
             Verb::Image($verb) => $result,
             Verb::Container($verb) => $result,
+            Verb::Manifest($verb) => $result,
             Verb::System($verb) => $result,
             Verb::Builder($verb) => $result,
             Verb::Tool($verb) => $result,

@@ -6,6 +6,7 @@ mod convert;
 mod convert_layers;
 mod copy;
 mod copy_layers;
+mod draft;
 mod location;
 mod mutate;
 mod report;
@@ -16,6 +17,9 @@ mod source;
 pub use convert::{Conversion, ConvertError, Converted, Format, Recompression, Which, Workshop, convert};
 pub use copy::{
     Copied, CopyError, INDEX_DIGEST_ANNOTATION, Platforms, Selection, What, copy, is_container_image,
+};
+pub use draft::{
+    ATTESTS_ANNOTATION, Change, DraftError, IndexDraft, MAX_MEMBERS, Member, MemberPlatform, annotate,
 };
 pub use location::{Location, LocationError};
 pub use mutate::{Edit, NewLayer, append};

@@ -139,6 +139,12 @@ impl Reference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same name and tag, with a digest: docker's way to call one image of an index.
+    #[must_use]
+    pub fn at_digest(&self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
+
     /// Registry and repository without tag and digest, as docker shows them: `alpine`, `quay.io/a/b`.
     #[must_use]
     pub fn familiar_name(&self) -> String {

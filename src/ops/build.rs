@@ -468,6 +468,7 @@ impl Bases for BaseImages<'_> {
         }
         let policy = if self.offline { PullPolicy::Never } else { PullPolicy::Always };
         let request = PullRequest {
+            all_platforms: false,
             reference: reference.clone(),
             platform: Some(platform.clone()),
             policy,

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use crate::image::IndexDraft;
 use crate::oci::{ContainerConfig, Parsed, Platform, Reference};
 use crate::storage::{Error, Image, ImageRecord, Kind, Store};
-
-/// On a descriptor: the image that its manifest attests something of (BuildKit's attestation storage).
-const ATTESTS: &str = "vnd.docker.reference.digest";
 
 /// Everything about an image, in docker's keys. Of an index it is the image for `platform` (without one: this machine's;
 /// where that lacks, only what the index itself says).
@@ -71,25 +69,23 @@ fn with_members(store: &Store, record: &ImageRecord, mut all: Value) -> Result<V
     if !record.is_index() {
         return Ok(all);
     }
-    let index = store.index_of(record)?;
-    let members = index.manifests().iter().map(|child| {
-        let platform = child.platform().as_ref().map(Platform::from);
-        let attests = child.annotations().as_ref().and_then(|all| all.get(ATTESTS));
-        let kind = match (&platform, attests) {
-            (_, Some(_)) => "attestation",
-            (Some(platform), None) if platform.os != "unknown" => "image",
-            _ => "unknown",
+    let index = IndexDraft::parse(&store.raw_document(record)?).map_err(|error| Error::Edit(error.into()))?;
+    let members = index.members().iter().map(|child| {
+        let kind = match child.attests() {
+            Some(_) => "attestation",
+            None if child.runs() => "image",
+            None => "unknown",
         };
         let mut member = json!({
-            "ID": child.digest().to_string(),
+            "ID": child.digest.to_string(),
             "Descriptor": child,
-            "Available": store.has_manifest(child),
+            "Available": store.has_manifest(&child.descriptor()),
             "Kind": kind,
         });
-        if let Some(platform) = platform.filter(|_| kind == "image") {
+        if let Some(platform) = child.platform.as_ref().filter(|_| kind == "image") {
             member["ImageData"] = json!({ "Platform": platform });
         }
-        if let Some(image) = attests.filter(|_| kind == "attestation") {
+        if let Some(image) = child.attests() {
             member["AttestationData"] = json!({ "For": image });
         }
         member

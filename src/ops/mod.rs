@@ -21,6 +21,7 @@ pub mod inspect_image;
 pub mod login;
 pub mod logout;
 pub mod logs;
+pub mod manifest;
 pub mod prune;
 pub mod ps;
 pub mod pull;

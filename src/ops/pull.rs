@@ -2,7 +2,7 @@
 
 use super::remote::{RemoteOptions, inner, remember};
 use crate::context::Context;
-use crate::image::{BoxError, Event, Platforms, Reporter, Selection, What, copy};
+use crate::image::{BoxError, CopyError, Event, Platforms, Reporter, Selection, What, copy};
 use crate::oci::{Digest, ImageId, Platform, Reference};
 use crate::registry::{self, Action, Client};
 use crate::storage::{self, ImageRecord, Store};
@@ -30,6 +30,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// The platform that was asked for; without one, this machine's.
     pub platform: Option<Platform>,
+    /// Every image of an index, which the name then stands for.
+    pub all_platforms: bool,
     /// When to ask the registry.
     pub policy: PullPolicy,
     /// Registry options.
@@ -65,6 +67,15 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// The tags of a repository cannot be listed.
+    #[error("cannot list the tags of `{repository}`")]
+    Tags {
+        /// Registry and repository.
+        repository: String,
+        /// Why.
+        #[source]
+        source: registry::Error,
+    },
     /// The policy forbids to ask, and the image is not here.
     #[error("image `{reference}` is not here, and the pull policy is never to ask a registry")]
     NotHere {
@@ -97,6 +108,33 @@ pub fn pull(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Resul
         return Err(Error::NotHere { reference: reference.to_string() });
     }
     fetch(cx, request, report)
+}
+
+/// The tags of a repository, for a pull of all of them.
+///
+/// # Errors
+/// When the registry cannot be asked or does not know the repository.
+pub fn tags(
+    cx: &Context,
+    repository: &Reference,
+    remote: &RemoteOptions,
+    report: &dyn Reporter,
+) -> Result<Vec<Reference>, Error> {
+    let client = Client::new(&remote.settings(cx), repository, Action::Pull, report)?;
+    let failed = |source: registry::Error| Error::Tags {
+        repository: format!("{}/{}", repository.registry(), repository.repository()),
+        source,
+    };
+    let tags = client.tags().map_err(failed)?;
+    // A tag that is none cannot be asked for.
+    Ok(tags.iter().filter_map(|tag| repository.with_tag(tag).ok()).collect())
+}
+
+/// Whether a pull failed as the image is not there for the platform.
+#[must_use]
+pub fn is_for_other_platforms(error: &Error) -> bool {
+    let Error::Pull { source, .. } = error else { return false };
+    matches!(source.downcast_ref(), Some(CopyError::Platform(_)))
 }
 
 /// Ask, and be content with what is here when that fails.
@@ -156,7 +194,10 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     let selection = Selection {
         from: What::Name(reference.clone()),
         to: Some(reference.clone()),
-        platforms: Platforms::Best(request.platform.clone().unwrap_or_else(Platform::host)),
+        platforms: match request.all_platforms {
+            true => Platforms::All,
+            false => Platforms::Best(request.platform.clone().unwrap_or_else(Platform::host)),
+        },
         jobs: JOBS,
     };
     let copied = copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;

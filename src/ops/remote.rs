@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::archive::Gate;
 use crate::context::Context;
-use crate::image::{BoxError, Copied, CopyError};
+use crate::image::{BoxError, Copied, CopyError, Location};
 use crate::oci::{Digest, Reference, digest_of};
 use crate::registry::{self, Login, Secret, Settings};
 use crate::storage::{Place, Store};
@@ -80,6 +81,12 @@ pub fn image_name(cx: &Context, store: &Store, typed: &str) -> Result<Named, Err
         return Ok(Named { reference: plain, alias: None, note: None });
     }
     name(cx, typed)
+}
+
+/// Asks the user's policy whether images of a file or directory may come in.
+pub(super) fn gate(cx: &Context, location: &Location) -> Gate {
+    let (settings, location) = (RemoteOptions::default().settings(cx), location.clone());
+    Box::new(move |_, _| Ok(registry::admit_location(&settings, &location)?))
 }
 
 /// The part of a copy's error that says something new: a verb's own error names the image already.

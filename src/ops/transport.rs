@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remote::RemoteOptions;
+use super::remote::{self, RemoteOptions};
 use super::store;
 use crate::archive::{self, Format, Reader, Writer};
 use crate::context::Context;
@@ -103,6 +103,7 @@ impl<'r> Input<'r> {
             file => {
                 let (path, format, name) = parts(file);
                 let reader = Reader::open(path, Some(format), &scratch(cx))?;
+                let reader = reader.with_gate(remote::gate(cx, location));
                 let target = reader.target(reader.find(name)?)?;
                 Ok(Self { place, source: Box::new(reader), target, reference: None })
             }

@@ -52,6 +52,8 @@ const BREAKS: usize = 2;
 /// One repository at a registry and, for pulls, its mirrors: an image source and sink.
 pub struct Client<'r> {
     pub(super) settings: Settings,
+    /// What it was made for.
+    reference: Reference,
     pub(super) report: &'r dyn Reporter,
     /// Mirrors first, the registry itself last.
     endpoints: Vec<Arc<Endpoint>>,
@@ -91,6 +93,7 @@ impl<'r> Client<'r> {
         let places = registries.places(reference, action)?;
         Ok(Self {
             settings: settings.clone(),
+            reference: reference.clone(),
             report,
             endpoints: places.iter().map(|place| Arc::new(Endpoint::new(settings, place, action))).collect(),
             current: AtomicUsize::new(0),
@@ -273,8 +276,13 @@ impl Source for Client<'_> {
         Ok(raw)
     }
 
-    fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
-        Ok(())
+    fn admit(&self, name: Option<&Reference>, documents: &[&RawManifest]) -> Result<(), BoxError> {
+        // A name of another repository says nothing about what is read here.
+        let is_own = |name: &&Reference| {
+            name.registry() == self.reference.registry() && name.repository() == self.reference.repository()
+        };
+        let name = name.filter(is_own).unwrap_or(&self.reference);
+        Ok(super::signature::admit(self, name, documents)?)
     }
 
     fn raw_blob(

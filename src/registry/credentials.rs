@@ -364,7 +364,8 @@ pub(super) fn helper_error(helper: &str, path: &Path, operation: &'static str, w
     Error::Helper { helper: helper.into(), path: path.to_owned(), operation, what }
 }
 
-fn on_path(settings: &Settings, program: &str) -> Option<PathBuf> {
+/// A program on the `PATH` of the settings.
+pub(super) fn on_path(settings: &Settings, program: &str) -> Option<PathBuf> {
     let path = settings.var("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin");
     path.split(':').filter(|d| d.starts_with('/')).map(|d| Path::new(d).join(program)).find(|p| p.is_file())
 }

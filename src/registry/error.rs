@@ -290,6 +290,21 @@ pub enum Error {
         /// The file that says so.
         path: PathBuf,
     },
+    /// The user's policy does not let an image in.
+    #[error("the policy in `{path}` does not let `{image}` in ({scope}): {why}")]
+    Policy {
+        /// The image.
+        image: String,
+        /// The policy file.
+        path: PathBuf,
+        /// Which part of it applies.
+        scope: String,
+        /// Why.
+        why: String,
+    },
+    /// OpenPGP signatures are demanded and there is nothing to verify them with.
+    #[error("the policy demands an OpenPGP signature, and `gpgv` to verify it is not installed")]
+    NoVerifier,
     /// A configuration file cannot be used.
     #[error("cannot use `{path}`: {what}")]
     Config {
@@ -439,6 +454,7 @@ impl Error {
                 vec![format!("install docker-credential-{helper}, or remove it from the file and log in again")]
             }
             Self::NotLoggedIn { registry } => vec![login(registry)],
+            Self::NoVerifier => vec!["install gpgv (Debian, Ubuntu: gpgv; Fedora: gnupg2)".into()],
             _ => Vec::new(),
         }
     }

@@ -45,6 +45,14 @@ impl ImageRecord {
         media_type::is_index(self.target.media_type().as_ref())
     }
 
+    /// The digest of what the name stands for.
+    ///
+    /// # Errors
+    /// When another tool wrote one that is unusable.
+    pub fn target_digest(&self) -> Result<Digest, Error> {
+        Ok(digest_of(&self.target).map_err(crate::oci::ManifestError::from)?)
+    }
+
     /// How messages call it: its name, else its id.
     #[must_use]
     pub fn label(&self) -> String {

@@ -54,6 +54,7 @@ struct Helper<'a> {
 impl ops::create::Helper for Helper<'_> {
     fn pull(&mut self, image: &str, platform: Option<&Platform>, policy: PullPolicy) -> Result<(), BoxError> {
         let request = PullRequest {
+            all_platforms: false,
             reference: Reference::parse(image)?,
             platform: platform.cloned(),
             policy,

@@ -39,21 +39,23 @@ impl From<PolicyArg> for PullPolicy {
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct PullArgs {
-    /// The image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// Print the name only
+    /// Images: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Print the names only
     #[arg(long, short)]
     quiet: bool,
-    /// Platform to choose: OS[/ARCH[/VARIANT]]
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<String>,
+    /// Every tag of the repository
+    #[arg(long, short)]
+    all_tags: bool,
+    #[command(flatten)]
+    platform: PlatformArgs,
+    /// Every image of an index, and the index itself
+    #[arg(long, conflicts_with_all = ["platform", "os", "arch", "variant"])]
+    all_platforms: bool,
     /// When to ask the registry
     #[arg(long, value_enum, default_value = "always")]
     policy: PolicyArg,
-    /// Every tag of the repository
-    #[arg(long, short, hide = true)]
-    all_tags: bool,
     #[command(flatten)]
     progress: ProgressArgs,
     #[command(flatten)]
@@ -65,40 +67,151 @@ pub(in crate::cmd) struct PullArgs {
     disable_content_trust: Option<bool>,
 }
 
+/// The platform as a whole or in pieces.
+#[derive(Debug, Args)]
+struct PlatformArgs {
+    /// Platform to choose: OS[/ARCH[/VARIANT]]
+    #[arg(long, value_name = "PLATFORM", conflicts_with_all = ["os", "arch", "variant"])]
+    platform: Option<String>,
+    /// Operating system to choose, instead of this machine's
+    #[arg(long, value_name = "OS")]
+    os: Option<String>,
+    /// Architecture to choose, instead of this machine's
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
+    /// Variant of the architecture to choose
+    #[arg(long, value_name = "VARIANT")]
+    variant: Option<String>,
+}
+
+impl PlatformArgs {
+    fn platform(&self, cx: &Context) -> Result<Option<Platform>, CmdError> {
+        if self.os.is_none() && self.arch.is_none() && self.variant.is_none() {
+            return platform(cx, self.platform.as_deref());
+        }
+        let host = Platform::host();
+        let own = |typed: &Option<String>, host: &str| typed.clone().unwrap_or_else(|| host.to_owned());
+        let (os, arch) = (own(&self.os, &host.os), own(&self.arch, &host.architecture));
+        let variant = self.variant.as_ref().map_or_else(String::new, |variant| format!("/{variant}"));
+        Ok(Some(format!("{os}/{arch}{variant}").parse()?))
+    }
+}
+
 /// `strate pull`
 pub(in crate::cmd) fn pull(cx: &mut Context, ui: &mut Ui, args: PullArgs) -> CmdResult {
-    if args.all_tags {
-        return Err(CmdError::usage("--all-tags is not supported yet: pull the tags one by one"));
-    }
-    let named = remote::name(cx, &args.name)?;
-    if !args.quiet {
-        explain(ui, &args.name, &named);
-    }
-    let request = PullRequest {
-        platform: platform(cx, args.platform.as_deref())?,
-        policy: args.policy.into(),
-        remote: args.remote.options(&args.retry)?,
-        reference: named.reference,
-    };
     let display = args.progress.display(cx, ui, args.quiet)?;
-    if !args.quiet && display.is_for_people() {
-        announce(ui, &args.name, &request.reference);
+    let platform = args.platform.platform(cx)?;
+    let remote = args.remote.options(&args.retry)?;
+    let mut all = Vec::with_capacity(args.names.len());
+    for typed in &args.names {
+        // `docker://` is how skopeo and podman write a registry.
+        let typed = typed.strip_prefix("docker://").unwrap_or(typed);
+        let named = remote::name(cx, typed)?;
+        if args.all_tags && (named.reference.digest().is_some() || names_a_tag(typed)) {
+            return Err(CmdError::usage("--all-tags takes a repository without a tag or digest"));
+        }
+        all.push((typed, named));
     }
-    let pulled = pull_shown(cx, &request, display)?;
-    if !args.quiet {
-        let (digest, status) = outcome(&pulled);
+    let mut failed = false;
+    for (typed, named) in all {
+        if !args.quiet {
+            explain(ui, typed, &named);
+        }
+        let request = PullRequest {
+            platform: platform.clone(),
+            all_platforms: args.all_platforms,
+            policy: args.policy.into(),
+            remote: remote.clone(),
+            reference: named.reference,
+        };
+        let shown = Shown { display, talks: !args.quiet && display.is_for_people(), quiet: args.quiet };
+        let result = match args.all_tags {
+            true => pull_tags(cx, ui, &request, &shown),
+            false => pull_one(cx, ui, typed, &request, &shown),
+        };
+        match result {
+            Err(error) if args.names.len() > 1 => {
+                // The other images do not depend on this one.
+                failed = true;
+                if let Some(report) = error.report() {
+                    ui.error(&report);
+                }
+            }
+            result => result?,
+        }
+    }
+    if failed { Err(CmdError::silent(1)) } else { Ok(0) }
+}
+
+/// What is shown of a pull.
+struct Shown {
+    display: Display,
+    /// Sentences around it.
+    talks: bool,
+    quiet: bool,
+}
+
+fn pull_one(
+    cx: &Context,
+    ui: &mut Ui,
+    typed: &str,
+    request: &PullRequest,
+    shown: &Shown,
+) -> Result<(), CmdError> {
+    if shown.talks {
+        announce(ui, typed, &request.reference);
+    }
+    let pulled = pull_shown(cx, request, shown.display)?;
+    tell(ui, &pulled, shown);
+    Ok(())
+}
+
+fn tell(ui: &mut Ui, pulled: &Pulled, shown: &Shown) {
+    if !shown.quiet {
+        let (digest, status) = outcome(pulled);
         ui.line(digest);
         ui.line(status);
     }
     ui.line(&pulled.reference);
-    Ok(0)
+}
+
+/// Every tag of a repository. One that has no image for the platform is left out, and said.
+fn pull_tags(cx: &Context, ui: &mut Ui, request: &PullRequest, shown: &Shown) -> Result<(), CmdError> {
+    let tags = pull::tags(cx, &request.reference, &request.remote, &crate::image::Silent)?;
+    if tags.is_empty() {
+        return Err(CmdError::usage(format!("`{}` has no tags", request.reference.repository())));
+    }
+    let (mut pulled, mut last) = (0, None);
+    for reference in tags {
+        if shown.talks {
+            announce(ui, &reference.to_string(), &reference);
+        }
+        let request = PullRequest { reference, ..request.clone() };
+        match pull_shown(cx, &request, shown.display) {
+            Ok(done) => {
+                tell(ui, &done, shown);
+                pulled += 1;
+            }
+            Err(error) if pull::is_for_other_platforms(&error) => {
+                ui.warn(format_args!("`{}` is left out: it is for other platforms", request.reference));
+                last = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match last {
+        Some(error) if pulled == 0 => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn names_a_tag(typed: &str) -> bool {
+    typed.contains('@') || typed.rsplit('/').next().is_some_and(|last| last.contains(':'))
 }
 
 /// What docker says before a pull.
 fn announce(ui: &mut Ui, typed: &str, reference: &Reference) {
-    let tag_typed =
-        reference.digest().is_some() || typed.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    if !tag_typed {
+    if reference.digest().is_none() && !names_a_tag(typed) {
         ui.note("Using default tag: latest");
     }
     let selector = reference.tag().unwrap_or_else(|| reference.selector());

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test needs everything")]
 
 mod env;
+pub mod fake;
 mod image;
 mod proxy;
 mod pty;
@@ -10,6 +11,7 @@ mod registry;
 mod tree;
 
 pub use env::{Env, Output, eventually};
+pub use fake::{Fake, FakeLayer};
 pub use image::{busybox_image, debian_image};
 pub use proxy::{Fault, Proxy, Seen};
 pub use pty::Pty;
