@@ -12,7 +12,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::convert_layers::{Made, convert_layers};
-use super::{BoxError, Event, Platforms, Reporter, Source, is_container_image, select_platform};
+use super::{
+    BoxError, Event, Platforms, Reporter, Source, StreamFailure, is_container_image, select_platform,
+};
 use crate::layer::Compression;
 use crate::oci::{
     Descriptor, Digest, DigestError, Index, Manifest, ManifestError, Parsed, RawManifest, Reference,
@@ -588,6 +590,10 @@ impl Source for ConvertedSource<'_> {
             return Ok(true);
         }
         self.from.has(descriptor)
+    }
+
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        self.from.blob_failed(descriptor, how)
     }
 }
 
