@@ -11,12 +11,15 @@ mod support;
 
 mod bad_input;
 mod cmd_build;
+mod cmd_copy;
+mod cmd_inspect_remote;
 mod cmd_login;
 mod cmd_manifest;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_rmi;
 mod cmd_run;
+mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod policy;
