@@ -23,7 +23,7 @@ pub use mutate::{Edit, NewLayer, append};
 pub use report::{Event, Reporter, Silent};
 pub use select::{SelectError, select_platform};
 pub use sink::{Claim, LayerPlace, LayerPlan, LayerState, Sink};
-pub use source::{Source, StreamFailure};
+pub use source::{Patience, Source, StreamFailure};
 
 /// The error of a place: boxed, because `copy` works between any two. `cmd::error` downcasts it again.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

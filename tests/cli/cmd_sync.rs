@@ -26,7 +26,8 @@ fn a_repository_is_copied_once_and_then_only_asked_about() {
     assert_eq!(asked.len(), 3, "one question an image: {asked:?}");
     assert!(asked.iter().all(|line| line.starts_with("HEAD ")), "{asked:?}");
     sync(&["--append-suffix", "-old"]).stdout_has(&format!("{to}/x:own-old sha256:"));
-    env.run(["sync", "--src", "docker", "--dest", "dir", "--scoped", &format!("{from}:own"), "usb"]).success();
+    env.run(["sync", "--src", "docker", "--dest", "dir", "--scoped", &format!("{from}:own"), "usb"])
+        .success();
     assert!(env.work().join("usb").join(format!("{from}:own")).join("manifest.json").is_file());
 }
 
