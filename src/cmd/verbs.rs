@@ -10,7 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, build, container, copy, image, imagetools, man, manifest, registry, remote, sync, system,
+    CmdResult, archive, build, container, copy, image, imagetools, man, manifest, registry, remote, sync,
+    system,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -116,6 +117,9 @@ verbs! {
         /// Send a signal to running containers
         Kill(container::KillArgs) => container::kill, Nothing;
 
+        /// Read images from an archive
+        Load(archive::LoadArgs) => archive::load, UserNamespace;
+
         /// List the tags of a repository
         ListTags(remote::ListTagsArgs) => remote::list_tags, Nothing;
 
@@ -142,7 +146,7 @@ verbs! {
         Rmi(image::RmiArgs) => image::rmi, UserNamespace;
 
         /// Write images to a tar archive
-        Save(image::SaveArgs) => image::save, Nothing;
+        Save(archive::SaveArgs) => archive::save, Nothing;
 
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
@@ -173,6 +177,9 @@ verbs! {
         /// Show everything about images, as JSON
         Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
 
+        /// Read images from an archive
+        Load(archive::LoadArgs) => archive::load, UserNamespace;
+
         /// List images
         #[command(visible_alias = "list")]
         Ls(image::ImagesArgs) => image::images, Nothing;
@@ -191,7 +198,7 @@ verbs! {
         Rm(image::RmiArgs) => image::rmi, UserNamespace;
 
         /// Write images to a tar archive
-        Save(image::SaveArgs) => image::save, Nothing;
+        Save(archive::SaveArgs) => archive::save, Nothing;
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;

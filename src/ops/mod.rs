@@ -19,6 +19,7 @@ pub mod info;
 pub mod inspect;
 pub mod inspect_container;
 pub mod inspect_image;
+pub mod load;
 pub mod login;
 pub mod logout;
 pub mod logs;
