@@ -7,7 +7,8 @@ use super::found::origins;
 use super::{Error, read};
 use crate::context::Context;
 use crate::image::{
-    BoxError, Copied, IndexDraft, Member, Platforms, Reporter, Selection, Sink, Source, What, copy,
+    BoxError, Copied, IndexDraft, Member, Patience, Platforms, Reporter, Selection, Sink, Source,
+    StreamFailure, What, copy,
 };
 use crate::oci::{Descriptor, Digest, Parsed, RawManifest, Reference, digest_of};
 use crate::ops::pull::JOBS;
@@ -241,5 +242,20 @@ impl Source for Content<'_> {
             (None, Some(store)) => store.raw_blob(descriptor, offset),
             (None, None) => Err(format!("blob {digest} is not known").into()),
         }
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
+        let digest = digest_of(descriptor)?;
+        let known = digest == self.root.digest || self.manifests.contains_key(&digest);
+        Ok(known || self.store.is_some_and(|store| store.has_manifest(descriptor)))
+    }
+
+    fn patience(&self) -> Patience {
+        self.clients.first().map_or_else(Patience::default, |(_, client)| client.patience())
+    }
+
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        let client = digest_of(descriptor).ok().and_then(|digest| self.blobs.get(&digest).copied());
+        client.is_some_and(|client| self.clients[client].1.blob_failed(descriptor, how))
     }
 }
