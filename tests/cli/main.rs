@@ -11,6 +11,7 @@ mod support;
 
 mod bad_input;
 mod cmd_build;
+mod cmd_import;
 mod cmd_load;
 mod cmd_login;
 mod cmd_manifest;
