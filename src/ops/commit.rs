@@ -129,6 +129,8 @@ fn publish(
         base_layers: image.manifest.layers().clone(),
         new_layers: layer.into_iter().collect(),
         history: vec![history],
+        docker_types: false,
+        annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = request.name.iter().cloned().collect();
     Ok(store.publish_image(edit, &names)?.id)

@@ -10,8 +10,11 @@
 mod support;
 
 mod bad_input;
+mod build_output;
 mod cmd_build;
+mod cmd_copy;
 mod cmd_import;
+mod cmd_inspect_remote;
 mod cmd_load;
 mod cmd_login;
 mod cmd_manifest;
@@ -20,6 +23,7 @@ mod cmd_push;
 mod cmd_rmi;
 mod cmd_run;
 mod cmd_save;
+mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod policy;
