@@ -89,7 +89,14 @@ pub fn import(cx: &Context, request: &Request) -> Result<ImageId, Error> {
         comment: Some(request.message.clone().unwrap_or_else(from)),
         ..History::default()
     };
-    let edit = Edit { config, base_layers: Vec::new(), new_layers: vec![layer], history: vec![history] };
+    let edit = Edit {
+        config,
+        base_layers: Vec::new(),
+        new_layers: vec![layer],
+        history: vec![history],
+        docker_types: false,
+        annotations: std::collections::BTreeMap::new(),
+    };
     let names: Vec<Reference> = request.name.iter().cloned().collect();
     let image = store.publish_image(edit, &names).map_err(failed)?;
     store.settle()?;
