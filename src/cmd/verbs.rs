@@ -108,8 +108,14 @@ verbs! {
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
+        /// Write a container's file system to a tar
+        Export(archive::ExportArgs) => archive::export, UserNamespace;
+
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
+
+        /// Make an image of a tar of a file system
+        Import(archive::ImportArgs) => archive::import, UserNamespace;
 
         /// Show everything about images and containers, as JSON
         Inspect(image::InspectArgs) => image::inspect, Nothing;
@@ -174,6 +180,9 @@ verbs! {
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
 
+        /// Make an image of a tar of a file system
+        Import(archive::ImportArgs) => archive::import, UserNamespace;
+
         /// Show everything about images, as JSON
         Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
 
@@ -216,6 +225,9 @@ verbs! {
 
         /// Run another program in a running container
         Exec(container::ExecArgs) => container::exec, Nothing, 125;
+
+        /// Write a container's file system to a tar
+        Export(archive::ExportArgs) => archive::export, UserNamespace;
 
         /// Show everything about containers, as JSON
         Inspect(container::InspectArgs) => container::inspect, Nothing;
