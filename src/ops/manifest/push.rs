@@ -105,7 +105,8 @@ impl Sending<'_> {
         let copied = if let Location::Registry(name) = location {
             let client = Client::new(&remote.settings(cx), name, Action::Push, report);
             let client = client.map_err(|error| self.failed(error.into()))?;
-            let client = client.with_mounts(content.mounts(name));
+            let mounts = content.mounts(name);
+            let client = client.with_mounts(move |digest| mounts.get(digest).cloned().into_iter().collect());
             let selection = Selection { to: Some(name.clone()), ..selection };
             copy(&content, &client, &selection, report).map_err(|error| self.failed(inner(error)))?
         } else {
