@@ -10,7 +10,7 @@ use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::image::{Location, Platforms};
 use crate::oci::Platform;
-use crate::ops::copy::{self as copy_op, Request};
+use crate::ops::copy::{self as copy_op, How, Request};
 use crate::ops::{enter, pull::JOBS};
 use crate::ui::Ui;
 use crate::ui::progress::{Direction, Progress};
@@ -78,6 +78,15 @@ pub(super) enum MultiArch {
     All,
     /// The index alone; its images must be there
     IndexOnly,
+}
+
+/// What to take of an index, by skopeo's options.
+pub(super) fn which(all: bool, multi_arch: Option<MultiArch>) -> Option<Platforms> {
+    match multi_arch {
+        Some(MultiArch::IndexOnly) => Some(Platforms::IndexOnly),
+        Some(MultiArch::All) => Some(Platforms::All),
+        _ => all.then_some(Platforms::All),
+    }
 }
 
 /// skopeo's way to say a platform.
@@ -198,11 +207,13 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
     let request = Request {
         from: location(cx, &args.source)?,
         to: args.destinations.iter().map(|text| location(cx, text)).collect::<Result<_, _>>()?,
-        platforms: platforms(cx, &args)?,
-        additional_tags: args.additional_tag.clone(),
-        jobs: args.image_parallel_copies.max(1),
         source,
-        destination,
+        how: How {
+            platforms: platforms(cx, &args)?,
+            additional_tags: args.additional_tag.clone(),
+            jobs: args.image_parallel_copies.max(1),
+            destination,
+        },
     };
     // Only the store unpacks what it gets.
     if request.to.iter().any(|place| matches!(place, Location::Store(_))) {
@@ -264,13 +275,8 @@ pub(super) fn location(cx: &Context, text: &str) -> Result<Location, CmdError> {
 }
 
 fn platforms(cx: &Context, args: &CopyArgs) -> Result<Platforms, CmdError> {
-    if args.all {
-        return Ok(Platforms::All);
-    }
-    match args.multi_arch {
-        Some(MultiArch::All) => return Ok(Platforms::All),
-        Some(MultiArch::IndexOnly) => return Ok(Platforms::IndexOnly),
-        Some(MultiArch::System) | None => {}
+    if let Some(which) = which(args.all, args.multi_arch) {
+        return Ok(which);
     }
     if args.platform.len() > 1 {
         return Ok(Platforms::Only(args.platform.clone()));

@@ -16,6 +16,7 @@ mod progress;
 mod registry;
 mod remote;
 mod sides;
+mod sync;
 mod system;
 mod verbs;
 

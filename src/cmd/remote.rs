@@ -191,6 +191,15 @@ pub(super) fn list_tags(cx: &mut Context, ui: &mut Ui, args: ListTagsArgs) -> Cm
 
 /// A location, or the name of an image in a registry.
 fn place_or_name(cx: &Context, text: &str) -> Result<Location, CmdError> {
+    // `oci:latest` is a name, unless there is such a directory.
+    let found = location(cx, text).ok().filter(|place| match place {
+        Location::OciDir { path, .. } | Location::OciArchive { path, .. } => path.exists(),
+        Location::DockerArchive { path, .. } | Location::Dir(path) => path.exists(),
+        Location::Registry(_) | Location::Store(_) => false,
+    });
+    if let Some(place) = found {
+        return Ok(place);
+    }
     if Location::is_meant(text) {
         return location(cx, text);
     }

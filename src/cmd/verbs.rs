@@ -9,7 +9,7 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, copy, image, man, manifest, registry, remote, system};
+use super::{CmdResult, build, container, copy, image, man, manifest, registry, remote, sync, system};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -147,6 +147,9 @@ verbs! {
 
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
+
+        /// Copy whole repositories or lists of images, as far as they are not there yet
+        Sync(sync::SyncArgs) => sync::sync, Nothing;
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;

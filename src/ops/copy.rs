@@ -13,14 +13,21 @@ pub struct Request {
     pub from: Location,
     /// The places that get it, one after the other.
     pub to: Vec<Location>,
+    /// Registry options of the source.
+    pub source: RemoteOptions,
+    /// How.
+    pub how: How,
+}
+
+/// How to copy.
+#[derive(Debug, Clone)]
+pub struct How {
     /// What to take of an index.
     pub platforms: Platforms,
     /// Further tags at each destination.
     pub additional_tags: Vec<String>,
     /// How many layers move at once.
     pub jobs: usize,
-    /// Registry options of the source.
-    pub source: RemoteOptions,
     /// Registry options of the destinations.
     pub destination: RemoteOptions,
 }
@@ -79,25 +86,29 @@ pub fn copy(
 ) -> Result<(), Error> {
     let input = Input::open(cx, &request.from, &request.source, report)?;
     for location in &request.to {
-        done(copy_to(cx, request, &input, location, report)?);
+        done(copy_to(cx, &request.how, &input, location, report)?);
     }
     Ok(())
 }
 
-fn copy_to(
+/// Copy an image that was found to one destination.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) fn copy_to(
     cx: &Context,
-    request: &Request,
+    how: &How,
     input: &Input<'_>,
     location: &Location,
     report: &dyn Reporter,
 ) -> Result<Copied, Error> {
-    let output = Output::open(cx, location, input, &request.destination, report)?;
-    let names = output.names(&request.additional_tags)?;
+    let output = Output::open(cx, location, input, &how.destination, report)?;
+    let names = output.names(&how.additional_tags)?;
     let selection = Selection {
         from: input.what(),
         to: None,
-        platforms: output.platforms(&request.platforms),
-        jobs: output.jobs(request.jobs),
+        platforms: output.platforms(&how.platforms),
+        jobs: output.jobs(how.jobs),
     };
     let failed =
         |source: BoxError| Error::Copy { from: input.place.clone(), to: location.to_string(), source };

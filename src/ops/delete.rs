@@ -77,10 +77,10 @@ pub fn delete(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<
 fn is_not_allowed(error: &registry::Error) -> bool {
     match error {
         registry::Error::Refused { answer, .. } => {
-            answer.status == 405 || answer.code.as_deref() == Some("UNSUPPORTED")
+            let code = answer.code.as_deref();
+            // A registry that wants a digest where a tag was given says that the digest is invalid.
+            answer.status == 405 || matches!(code, Some("UNSUPPORTED" | "DIGEST_INVALID"))
         }
-        // Registries that want a digest there.
-        registry::Error::UnknownManifest { answer, .. } => answer.code.as_deref() == Some("DIGEST_INVALID"),
         _ => false,
     }
 }

@@ -36,6 +36,7 @@ pub mod search;
 pub mod start;
 pub mod stop;
 pub mod store;
+pub mod sync;
 pub mod tag;
 pub mod tags;
 pub mod transport;

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::image::{BoxError, Location, Reporter, Source, select_platform};
 use crate::layer::VerifiedReader;
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, Index, Manifest, ManifestError, Parsed, Platform, RawManifest, digest_of,
+    Descriptor, Digest, ImageConfig, Index, Manifest, Parsed, Platform, RawManifest, digest_of,
 };
 use crate::registry::{self, Action, Client};
 
@@ -107,10 +107,7 @@ pub fn digest(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<
         None => input.target.clone(),
         Some(_) => image_of(&input, &input.document()?, request.platform.as_ref())?.0,
     };
-    Ok(digest_of(&target).map_err(|source| transport::Error::Manifest {
-        place: input.place.clone(),
-        source: ManifestError::Digest(source),
-    })?)
+    Ok(digest_of(&target).map_err(|source| input.bad_digest(source))?)
 }
 
 /// What `skopeo inspect` says about an image, with the index's platforms beside it.

@@ -1,13 +1,14 @@
 //! Opening the places that images are copied between: each transport as a source and as a sink.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::remote::{self, RemoteOptions};
 use super::store;
 use crate::archive::{self, Format, Reader, Writer};
 use crate::context::Context;
 use crate::image::{BoxError, Location, LocationError, Platforms, Reporter, Sink, Source, What};
-use crate::oci::{Descriptor, Digest, ManifestError, Parsed, RawManifest, Reference};
+use crate::oci::{Descriptor, Digest, DigestError, ManifestError, Parsed, RawManifest, Reference};
 use crate::registry::{self, Action, Client};
 use crate::storage;
 
@@ -59,7 +60,7 @@ pub struct Input<'r> {
     /// How messages call it.
     pub place: String,
     /// The place.
-    pub source: Box<dyn Source + 'r>,
+    pub source: Arc<dyn Source + 'r>,
     /// The manifest or index that was asked for.
     pub target: Descriptor,
     /// Its name, where it is in a registry.
@@ -90,24 +91,38 @@ impl<'r> Input<'r> {
         match location {
             Location::Registry(reference) => {
                 let client = Client::new(&remote.settings(cx), reference, Action::Pull, report)?;
-                let target = client
-                    .resolve(reference)
-                    .map_err(|source| Error::Read { place: place.clone(), source })?;
-                Ok(Self { place, source: Box::new(client), target, reference: Some(reference.clone()) })
+                Self::of_client(Arc::new(client), reference)
             }
             Location::Store(name) => {
                 let store = store::read(cx)?;
                 let record = store.find_image(name)?;
-                Ok(Self { place, source: Box::new(store), target: record.target, reference: None })
+                Ok(Self { place, source: Arc::new(store), target: record.target, reference: None })
             }
             file => {
                 let (path, format, name) = parts(file);
                 let reader = Reader::open(path, Some(format), &scratch(cx))?;
                 let reader = reader.with_gate(remote::gate(cx, location));
                 let target = reader.target(reader.find(name)?)?;
-                Ok(Self { place, source: Box::new(reader), target, reference: None })
+                Ok(Self { place, source: Arc::new(reader), target, reference: None })
             }
         }
+    }
+
+    /// An image of a repository that is open already.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn of_client(client: Arc<Client<'r>>, reference: &Reference) -> Result<Self, Error> {
+        let place = Location::Registry(reference.clone()).to_string();
+        let target =
+            client.resolve(reference).map_err(|source| Error::Read { place: place.clone(), source })?;
+        Ok(Self { place, source: client, target, reference: Some(reference.clone()) })
+    }
+
+    /// The place names a digest that none is.
+    #[must_use]
+    pub fn bad_digest(&self, source: DigestError) -> Error {
+        Error::Manifest { place: self.place.clone(), source: ManifestError::Digest(source) }
     }
 
     /// The document that was asked for.

@@ -110,8 +110,12 @@ impl Sending<'_> {
             let selection = Selection { to: Some(name.clone()), ..selection };
             copy(&content, &client, &selection, report).map_err(|error| self.failed(inner(error)))?
         } else {
-            let input =
-                Input { place: self.label.to_owned(), source: Box::new(content), target, reference: None };
+            let input = Input {
+                place: self.label.to_owned(),
+                source: std::sync::Arc::new(content),
+                target,
+                reference: None,
+            };
             let output = Output::open(cx, location, &input, remote, report)?;
             let copied = copy(input.source.as_ref(), output.sink(), &selection, report)
                 .map_err(|error| self.failed(inner(error)))?;
