@@ -341,7 +341,13 @@ impl Endpoint {
     }
 
     fn tried(&self) -> String {
-        self.search.get().map_or_else(|| "tried without a login".into(), Search::tried)
+        let tried = self.search.get().map_or_else(|| "tried without a login".into(), Search::tried);
+        match self.scopes() {
+            scopes if self.auth.wants_tokens() && !scopes.is_empty() => {
+                format!("{tried}, for the scope `{}`", sanitise(&scopes.join(" "), 300))
+            }
+            _ => tried,
+        }
     }
 }
 
