@@ -85,6 +85,7 @@ impl Endpoint {
         let host = if place.registry == DEFAULT_REGISTRY { HUB_HOST } else { &place.registry };
         let origin = Origin::of_registry(Scheme::Https, host);
         let http = Http::new(settings);
+        http.belongs_to(&origin);
         if place.insecure {
             http.trust_blindly(&origin);
         }

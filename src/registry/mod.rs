@@ -28,6 +28,7 @@ mod proxy;
 mod ranges;
 mod resolver;
 mod retry;
+mod roots;
 mod secret;
 mod session;
 mod settings;
