@@ -59,6 +59,15 @@ pub(super) struct Rules<'a> {
     /// `--exclude` and the patterns of `--parents`: what they hide, by paths relative to the source directory, is
     /// passed over, and directories on the way to the rest are made when they are needed.
     pub filters: &'a [&'a dyn Filter],
+    /// Files are handed out to a directory of the user.
+    pub export: Option<Export>,
+}
+
+/// How files are handed out: what is in their way is replaced, the top directory stays as it is, devices stay behind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Export {
+    /// The time that everything gets, in seconds; without one times are kept.
+    pub epoch: Option<i64>,
 }
 
 impl std::fmt::Debug for Rules<'_> {
@@ -176,6 +185,9 @@ impl<'a, 'r> Copier<'a, 'r> {
         let mut levels = vec![top];
         self.entries(tree, dir.as_fd(), &mut levels)?;
         let top = levels.swap_remove(0);
+        if self.rules.export.is_some() {
+            return Ok(());
+        }
         let fd = top.fd.as_ref().map_or(self.placer.root, AsFd::as_fd);
         put::set_mtime(fd, put::mtime(&top.stat)).map_err(failed("set the times of", &top.dest))
     }
@@ -250,6 +262,9 @@ impl<'a, 'r> Copier<'a, 'r> {
             let (above, below) = levels.split_at_mut(at);
             let parent = above[at - 1].fd.as_ref().map_or(self.placer.root, AsFd::as_fd);
             let level = &mut below[0];
+            if self.rules.export.is_some() {
+                self.make_way(parent, &level.dest, true)?;
+            }
             let fd = self.placer.enter_dir(parent, &level.dest)?;
             level.inherits_group = put::inherits_group(fd.as_fd(), &level.dest)?;
             level.fd = Some(fd);
@@ -270,6 +285,13 @@ impl<'a, 'r> Copier<'a, 'r> {
         let mut meta = self.meta(tree, &child.path, &child.stat);
         meta.chown_always = inherits_group;
         let name = target.file_name().unwrap_or_default();
+        if self.rules.export.is_some() {
+            let kind = FileType::from_raw_mode(meta.mode);
+            if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket) {
+                return Ok(());
+            }
+            self.make_way(dir, target, false)?;
+        }
         match FileType::from_raw_mode(meta.mode) {
             FileType::RegularFile => {
                 let inode = (child.stat.st_dev, child.stat.st_ino);
@@ -295,6 +317,17 @@ impl<'a, 'r> Copier<'a, 'r> {
         }
     }
 
+    /// Remove what is in the way of an entry.
+    fn make_way(&mut self, dir: BorrowedFd<'_>, path: &Path, is_dir: bool) -> Result<(), CopyError> {
+        let name = path.file_name().unwrap_or_default();
+        match rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_dir && kind(&stat) == FileType::Directory => Ok(()),
+            Ok(_) => self.placer.clear_all(dir, path),
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("look at", path)(errno)),
+        }
+    }
+
     fn meta(&self, tree: &Tree, path: &Path, stat: &Stat) -> Meta {
         let owner = tree.owner(path, stat);
         let meta = Meta {
@@ -302,10 +335,17 @@ impl<'a, 'r> Copier<'a, 'r> {
             gid: owner.gid,
             mode: owner.mode,
             rdev: owner.rdev,
-            mtime: Some(put::mtime(stat)),
+            mtime: Some(self.mtime(stat)),
             chown_always: false,
         };
         self.changed(meta, kind(stat) == FileType::Directory)
+    }
+
+    fn mtime(&self, stat: &Stat) -> rustix::fs::Timespec {
+        match self.rules.export.and_then(|export| export.epoch) {
+            Some(tv_sec) => rustix::fs::Timespec { tv_sec, tv_nsec: 0 },
+            None => put::mtime(stat),
+        }
     }
 
     /// With the owner and mode of the flags.

@@ -181,14 +181,14 @@ impl<'a> Build<'a> {
                 let mut filters: Vec<&dyn Filter> = Vec::new();
                 filters.extend(exclude.as_ref().map(|filter| filter as &dyn Filter));
                 filters.extend(pick.include.as_ref().map(|filter| filter as &dyn Filter));
-                let rules = Rules { owner, mode: chmod.as_ref(), filters: &filters };
+                let rules = Rules { owner, mode: chmod.as_ref(), filters: &filters, export: None };
                 let mut copier = Copier::new(placer, rules);
                 copier.copy(tree, &pick.path, dest).map_err(Error::Copy)?;
                 placer = copier.into_placer();
             }
         }
         for Heredoc { name, content, .. } in &copy.heredocs {
-            let rules = Rules { owner, mode: chmod.as_ref(), filters: &[] };
+            let rules = Rules { owner, mode: chmod.as_ref(), filters: &[], export: None };
             let mut copier = Copier::new(placer, rules);
             let meta = Meta::file(0o644, None);
             copier.write_file(OsStr::new(name), content.as_bytes(), meta, dest).map_err(Error::Copy)?;

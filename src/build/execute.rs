@@ -10,11 +10,10 @@ use super::expand::Lookup as _;
 use super::graph::{Base, Graph, GraphError, Input, Options};
 use super::interrupt::Interrupt;
 use super::metadata;
-use super::progress::Progress;
 use super::record::Record;
 use super::request::{Bases, Request};
 use super::scope::{Globals, Platforms};
-use super::sources::{Origin, Sources};
+use super::sources::{Layers, Origin, Sources};
 use super::state::StageState;
 use super::vertex::{Board, Work};
 use crate::image::{Edit, Reporter};
@@ -29,7 +28,7 @@ pub struct Workshop<'a> {
     /// Where base images come from.
     pub bases: &'a dyn Bases,
     /// Who is told what happens.
-    pub progress: &'a dyn Progress,
+    pub board: &'a Board<'a>,
     /// Who is told about layers that are unpacked.
     pub report: &'a dyn Reporter,
     /// Whether the user gave up.
@@ -49,7 +48,7 @@ pub(super) struct Build<'a> {
     pub(super) globals: Arc<Globals>,
     pub(super) graph: Graph<'a>,
     pub(super) sources: Sources<'a>,
-    pub(super) board: Board<'a>,
+    pub(super) board: &'a Board<'a>,
     /// Stages that are done.
     pub(super) stages: BTreeMap<usize, StageState>,
     /// Images by the name in the Dockerfile and platform.
@@ -85,12 +84,34 @@ impl Position {
     }
 }
 
-/// Build the target and publish it under its names.
+/// What a build gave: layers that are in the store, and an image that is not yet.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The image.
+    pub edit: Edit,
+    /// Its platform.
+    pub platform: Platform,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: Option<i64>,
+}
+
+impl Made {
+    /// All layers, lowest first.
+    #[must_use]
+    pub fn layers(&self) -> Layers {
+        let Edit { config, base_layers, new_layers, .. } = &self.edit;
+        let base = base_layers.iter().cloned().zip(config.rootfs.diff_ids.iter().cloned());
+        let new = new_layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id.clone()));
+        base.chain(new).collect()
+    }
+}
+
+/// Build the target.
 ///
 /// # Errors
 /// The first step that fails, with its place in the Dockerfile.
-pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
-    let board = Board::new(shop.progress);
+pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
+    let board = shop.board;
     let host = Platform::host();
     let target_stage = request.target.as_deref();
     let platforms = Platforms { build: &host, target: &request.platform, target_stage };
@@ -127,13 +148,14 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Image, Failure> {
     for (key, value) in &request.labels {
         state.config.config.labels.insert(key.clone(), value.clone());
     }
-    Ok(build.publish(state.into_edit(epoch))?)
+    let platform = state.platform.clone();
+    Ok(Made { edit: state.into_edit(epoch), platform, epoch })
 }
 
 /// `SOURCE_DATE_EPOCH` in seconds, from a build argument or a global ARG. An empty one, or `context` for a context that
 /// knows no time of its own, is none.
 fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
-    match globals.get("SOURCE_DATE_EPOCH") {
+    match globals.build_arg("SOURCE_DATE_EPOCH").or_else(|| globals.get("SOURCE_DATE_EPOCH")) {
         None | Some("" | "context") => Ok(None),
         Some(text) => match text.parse() {
             Ok(seconds) => Ok(Some(seconds)),
@@ -179,19 +201,6 @@ impl<'a> Build<'a> {
                 self.graph.add_triggers(index, &triggers).map_err(graph_failure)?;
             }
         }
-    }
-
-    fn publish(&self, edit: Edit) -> Result<Image, Error> {
-        let work = self.board.begin("exporting to image".into(), false);
-        let image = self.shop.store.publish_image(edit, &self.request.names).map_err(Error::from);
-        if let Ok(image) = &image {
-            work.note(format!("writing image {}", image.id));
-            for name in &self.request.names {
-                work.note(format!("naming to {name}"));
-            }
-        }
-        work.end(&image);
-        image
     }
 
     fn platform_of(&self, index: usize) -> Platform {
@@ -254,7 +263,12 @@ impl<'a> Build<'a> {
         let steps = self.graph.instructions(index).filter(|(_, line)| makes_step(&line.value)).count();
         let based = matches!(self.graph.get(index).base, Base::External(_) | Base::Replaced(_));
         let several = self.request.dockerfile.stages.len() > 1;
+        let platform = match self.request.several_platforms {
+            true => format!("{} ", self.request.platform),
+            false => String::new(),
+        };
         let stage = if several { format!("{} ", self.graph.stage_name(index)) } else { String::new() };
+        let stage = platform + &stage;
         Position { stage, total: steps + usize::from(based), done: 0 }
     }
 

@@ -13,6 +13,7 @@ mod error;
 pub mod excerpt;
 mod execute;
 pub mod expand;
+mod export;
 mod flags;
 pub mod go;
 pub mod graph;
@@ -32,6 +33,7 @@ pub mod progress;
 mod put;
 mod record;
 mod request;
+mod rewrite;
 mod run;
 mod run_mounts;
 pub mod scope;
@@ -48,10 +50,14 @@ mod words;
 
 pub use copy::CopyError;
 pub use error::{Error, Failure};
-pub use execute::{Workshop, build, check};
+pub use execute::{Made, Workshop, build, check};
+pub use export::{ExportError, LocalExport, export_local, export_tar};
 pub use interrupt::Interrupt;
 pub use parse::{parse, parse_triggers};
 pub use request::{Bases, Request};
+pub use rewrite::{NewCompression, RewriteError, Rewriting, rewrite};
+pub use sources::Layers;
+pub use vertex::{Board, Parts, Work};
 
 /// The largest file that [`read_inside`] reads, in bytes: an ignore file or a Dockerfile of this size is a mistake.
 const SMALL: u64 = 16 << 20;

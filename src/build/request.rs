@@ -20,8 +20,6 @@ pub struct Request {
     pub ignore: Option<Vec<u8>>,
     /// `--build-context name=directory`.
     pub named_contexts: BTreeMap<String, PathBuf>,
-    /// `--tag`: names for the result.
-    pub names: Vec<Reference>,
     /// `--target`.
     pub target: Option<String>,
     /// `--build-arg`, those without a value resolved.
@@ -39,6 +37,8 @@ pub struct Request {
     pub network: Network,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether the same is built for other platforms too.
+    pub several_platforms: bool,
     /// Whether the platform was asked for, and is not just this machine's.
     pub platform_given: bool,
     /// `--secret`: content by id.

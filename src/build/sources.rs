@@ -23,7 +23,7 @@ use crate::oci::{Descriptor, DiffId};
 use crate::storage::{Stack, Store};
 
 /// The layers of a stage or an image.
-pub(super) type Layers = Vec<(Descriptor, DiffId)>;
+pub type Layers = Vec<(Descriptor, DiffId)>;
 
 /// A place that files come from.
 #[derive(Debug, Clone)]

@@ -111,7 +111,9 @@ impl StageState {
             }
         }
         self.config.history = all;
-        Edit { config: self.config, base_layers: self.base_layers, new_layers: self.new_layers, history }
+        let Self { config, base_layers, new_layers, .. } = self;
+        let annotations = std::collections::BTreeMap::new();
+        Edit { config, base_layers, new_layers, history, docker_types: false, annotations }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pieces of work with numbers, names and times, told to the progress display.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use super::progress::{Event, Progress, Stream, Vertex};
 use crate::image::{self, Reporter};
 use crate::oci::Digest;
 
-/// Numbers pieces of work.
-pub(super) struct Board<'a> {
+/// Numbers pieces of work, of one build or of one for each platform.
+pub struct Board<'a> {
     progress: &'a dyn Progress,
     next: Cell<Vertex>,
+    remarks: RefCell<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Board<'_> {
@@ -23,28 +24,37 @@ impl std::fmt::Debug for Board<'_> {
 }
 
 /// A piece of work that has begun.
-pub(super) struct Work<'a> {
+pub struct Work<'a> {
     progress: &'a dyn Progress,
     vertex: Vertex,
     began: Instant,
 }
 
+impl std::fmt::Debug for Work<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").field("vertex", &self.vertex).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Board<'a> {
     /// Nothing yet.
-    pub(super) fn new(progress: &'a dyn Progress) -> Self {
-        Self { progress, next: Cell::new(0) }
+    #[must_use]
+    pub fn new(progress: &'a dyn Progress) -> Self {
+        Self { progress, next: Cell::new(0), remarks: RefCell::default() }
     }
 
-    /// Begin a piece of work.
-    pub(super) fn begin(&self, name: String, step: bool) -> Work<'a> {
+    /// Begin a piece of work; `step` when it is one of the Dockerfile's.
+    pub fn begin(&self, name: String, step: bool) -> Work<'a> {
         let vertex = self.next.replace(self.next.get() + 1);
         self.progress.event(Event::Started { vertex, name, step });
         Work { progress: self.progress, vertex, began: Instant::now() }
     }
 
-    /// A remark about the Dockerfile.
+    /// A remark about the Dockerfile, made once.
     pub(super) fn lint(&self, text: String) {
-        self.progress.event(Event::Lint { text });
+        if self.remarks.borrow_mut().insert(text.clone()) {
+            self.progress.event(Event::Lint { text });
+        }
     }
 }
 
@@ -56,21 +66,29 @@ impl Work<'_> {
 
     /// The end, good or bad.
     pub(super) fn end<T>(&self, result: &Result<T, Error>) {
+        match result {
+            Err(Error::Interrupted) => self.progress.event(Event::Cancelled { vertex: self.vertex }),
+            other => self.ended(other),
+        }
+    }
+
+    /// The end of work that is none of a step's.
+    pub fn ended<T, E: std::error::Error>(&self, result: &Result<T, E>) {
         let vertex = self.vertex;
         self.progress.event(match result {
             Ok(_) => Event::Done { vertex, took: self.began.elapsed() },
-            Err(Error::Interrupted) => Event::Cancelled { vertex },
             Err(error) => Event::Failed { vertex, why: chain(error) },
         });
     }
 
     /// Shows the layers of a pull as parts of this work.
-    pub(super) fn parts(&self) -> Parts<'_> {
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
         Parts { progress: self.progress, vertex: self.vertex, totals: Mutex::default() }
     }
 
     /// Something about it that the user should know.
-    pub(super) fn note(&self, text: String) {
+    pub fn note(&self, text: String) {
         self.progress.event(Event::Note { vertex: self.vertex, text });
     }
 
@@ -82,10 +100,16 @@ impl Work<'_> {
 }
 
 /// See [`Work::parts`].
-pub(super) struct Parts<'a> {
+pub struct Parts<'a> {
     progress: &'a dyn Progress,
     vertex: Vertex,
     totals: Mutex<HashMap<Digest, u64>>,
+}
+
+impl std::fmt::Debug for Parts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("vertex", &self.vertex).finish_non_exhaustive()
+    }
 }
 
 impl Reporter for Parts<'_> {

@@ -1,5 +1,7 @@
 //! The build verb.
 
+mod output;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,7 +10,7 @@ use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::image::Silent;
 use crate::oci::{Platform, Reference};
-use crate::ops::build::{self as op, BuildRequest, Built, ContextSource, Error, Network, SecretSource};
+use crate::ops::build::{self as op, BuildRequest, BuiltImage, ContextSource, Error, Network, SecretSource};
 use crate::ui::Ui;
 use crate::ui::build_progress::{BuildDisplay, Mode};
 use crate::ui::term;
@@ -67,9 +69,25 @@ pub(super) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    /// What the image is for (os/arch[/variant])
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<String>,
+    /// What the image is for (os/arch[/variant]); several make an index
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Where the result goes: a directory, `-` for a tar on standard output, or
+    /// type=local|tar|oci|docker|image|registry|cacheonly with dest= and other options; repeatable
+    #[arg(short = 'o', long = "output", value_name = "OUTPUT")]
+    outputs: Vec<String>,
+    /// Push the image: the same as --output type=registry
+    #[arg(long)]
+    push: bool,
+    /// Keep the image in the store, also when --output says otherwise
+    #[arg(long)]
+    load: bool,
+    /// Annotate the image ([manifest:|index:]key=value)
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    annotations: Vec<String>,
+    /// Media types of the image: oci or docker
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// A secret for RUN --mount=type=secret (id=ID[,src=FILE|,env=NAME])
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
@@ -99,8 +117,6 @@ struct Accepted {
     rm: Option<bool>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     force_rm: Option<bool>,
-    #[arg(long, hide = true)]
-    load: bool,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     layers: Option<bool>,
     #[arg(long, hide = true)]
@@ -146,20 +162,12 @@ struct Refused {
     sbom: Option<String>,
     #[arg(long, hide = true)]
     attest: Vec<String>,
-    #[arg(short = 'o', long, hide = true)]
-    output: Vec<String>,
-    #[arg(long, hide = true)]
-    push: bool,
     #[arg(long, hide = true)]
     ssh: Vec<String>,
     #[arg(long, hide = true)]
     squash: bool,
     #[arg(long, hide = true)]
     squash_all: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    annotation: Vec<String>,
     #[arg(long, hide = true)]
     call: Option<String>,
     #[arg(short = 'v', long, hide = true)]
@@ -207,16 +215,11 @@ impl Refused {
 
     /// The first flag that was given and that the result would lack.
     fn first_unsupported(&self) -> Option<&'static str> {
-        let image_output = |spec: &String| matches!(spec.as_str(), "type=image" | "type=docker");
         let given = [
             ("--attest", !self.attest.is_empty()),
-            ("--output", !self.output.iter().all(image_output)),
-            ("--push", self.push),
             ("--ssh", !self.ssh.is_empty()),
             ("--squash", self.squash),
             ("--squash-all", self.squash_all),
-            ("--format", self.format.as_deref().is_some_and(|format| format != "oci")),
-            ("--annotation", !self.annotation.is_empty()),
             ("--call", self.call.as_deref().is_some_and(|call| !["build", "check", "lint"].contains(&call))),
             ("--volume", !self.volume.is_empty()),
             ("--device", !self.device.is_empty()),
@@ -244,6 +247,10 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
         ui.warn(format_args!("{flag} has no effect"));
     }
     let request = request(&args)?;
+    if ui.stdout_is_terminal() && request.outputs.iter().any(op::Output::takes_stdout) {
+        return Err(CmdError::usage("refusing to write the result to a terminal")
+            .with_hint("name a file with dest=, or redirect the output"));
+    }
     if args.check || args.refused.call.as_deref().is_some_and(|call| call != "build") {
         return check(cx, ui, &request);
     }
@@ -252,7 +259,7 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
     let result = op::build(cx, &request, &display, &Silent, display.notice());
     let tail = display.finish();
     match result {
-        Ok(built) => done(ui, &args, &built),
+        Ok(built) => done(ui, &args, &request, built.as_ref()),
         Err(Error::Interrupted) => {
             ui.note("ERROR: the build was interrupted");
             Err(CmdError::silent(130))
@@ -288,14 +295,19 @@ fn check(cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult {
     Ok(u8::from(!remarks.is_empty()))
 }
 
-fn done(ui: &mut Ui, args: &BuildArgs, built: &Built) -> CmdResult {
-    if let Some(path) = &args.iidfile {
-        write_file(path, built.id.to_string().as_bytes())?;
+fn done(ui: &mut Ui, args: &BuildArgs, request: &BuildRequest, built: Option<&BuiltImage>) -> CmdResult {
+    match (&args.iidfile, built) {
+        (Some(path), Some(built)) => write_file(path, built.id.to_string().as_bytes())?,
+        (Some(path), None) => ui.warn(format_args!("no image was made: `{}` is not written", path.display())),
+        (None, _) => {}
     }
     if let Some(path) = &args.metadata_file {
         write_file(path, metadata(built).as_bytes())?;
     }
-    if args.quiet {
+    if let Some(built) = built
+        && args.quiet
+        && !request.outputs.iter().any(op::Output::takes_stdout)
+    {
         ui.line(&built.id);
     }
     Ok(0)
@@ -306,16 +318,19 @@ fn write_file(path: &Path, content: &[u8]) -> Result<(), CmdError> {
         .map_err(|error| CmdError::new(error).while_doing(format!("cannot write `{}`", path.display())))
 }
 
-fn metadata(built: &Built) -> String {
+fn metadata(built: Option<&BuiltImage>) -> String {
+    let Some(built) = built else { return "{}\n".to_owned() };
     let (size, media_type) = &built.descriptor;
     let names: Vec<String> = built.names.iter().map(ToString::to_string).collect();
     let mut document = serde_json::json!({
-        "containerimage.config.digest": built.id.to_string(),
         "containerimage.descriptor": {
             "mediaType": media_type, "digest": built.digest.to_string(), "size": size,
         },
         "containerimage.digest": built.digest.to_string(),
     });
+    if *built.id.digest() != built.digest {
+        document["containerimage.config.digest"] = built.id.to_string().into();
+    }
     if !names.is_empty() {
         document["image.name"] = names.join(",").into();
     }
@@ -360,6 +375,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
     if !["always", "true", "newer", "missing", "ifnotpresent", "false", "never"].contains(&pull) {
         return Err(CmdError::usage(format!("unknown pull policy `{pull}`: it is always, missing or never")));
     }
+    let outputs = output::Outputs::parse(&args.outputs, args.push, args.load, &args.annotations)?;
     Ok(BuildRequest {
         context: context(&args.context)?,
         file: args.file.clone(),
@@ -377,7 +393,11 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
         pull: matches!(pull, "always" | "true" | "newer"),
         offline: pull == "never",
         network: network(args.network.as_deref())?,
-        platform: platform(args.platform.as_deref())?,
+        platforms: platforms(&args.platform)?,
+        outputs: outputs.outputs,
+        annotations: outputs.annotations,
+        index_annotations: outputs.index_annotations,
+        docker_types: docker_types(args.format.as_deref())?,
         secrets: args.secrets.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
         add_hosts: args.add_hosts.iter().map(|text| add_host(text)).collect::<Result<_, _>>()?,
         shm_size: match args.shm_size.as_deref() {
@@ -442,13 +462,25 @@ fn network(text: Option<&str>) -> Result<Network, CmdError> {
     }
 }
 
-fn platform(text: Option<&str>) -> Result<Option<Platform>, CmdError> {
-    match text.filter(|text| !text.is_empty()) {
-        None => Ok(None),
-        Some(several) if several.contains(',') => {
-            Err(CmdError::usage("several platforms at once are not supported yet: build them one by one"))
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, CmdError> {
+    let mut all: Vec<Platform> = Vec::new();
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        let platform = match text {
+            "local" => Platform::host(),
+            text => text.parse().map_err(CmdError::new)?,
+        };
+        if !all.contains(&platform) {
+            all.push(platform);
         }
-        Some(text) => text.parse().map(Some).map_err(CmdError::new),
+    }
+    Ok(all)
+}
+
+fn docker_types(format: Option<&str>) -> Result<bool, CmdError> {
+    match format {
+        None | Some("oci") => Ok(false),
+        Some("docker") => Ok(true),
+        Some(other) => Err(CmdError::usage(format!("unknown format `{other}`: it is oci or docker"))),
     }
 }
 

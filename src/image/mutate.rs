@@ -1,5 +1,7 @@
 //! Pure edits: an image and a change give a new config and manifest.
 
+use std::collections::BTreeMap;
+
 use oci_spec::image::ImageManifestBuilder;
 
 use super::BoxError;
@@ -27,6 +29,10 @@ pub struct Edit {
     pub new_layers: Vec<NewLayer>,
     /// History entries to append.
     pub history: Vec<History>,
+    /// Under docker's media types and not the OCI ones.
+    pub docker_types: bool,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Config and manifest of the edited image, ready to be published: config first.
@@ -34,7 +40,7 @@ pub struct Edit {
 /// # Errors
 /// When a value cannot be serialised.
 pub fn append(edit: Edit) -> Result<(ImageId, Vec<u8>, RawManifest), BoxError> {
-    let Edit { mut config, base_layers, new_layers, history } = edit;
+    let Edit { mut config, base_layers, new_layers, history, docker_types, annotations } = edit;
     let mut layers: Vec<Descriptor> = base_layers.into_iter().map(to_oci_layer).collect();
     for layer in new_layers {
         config.rootfs.diff_ids.push(layer.diff_id);
@@ -52,7 +58,22 @@ pub fn append(edit: Edit) -> Result<(ImageId, Vec<u8>, RawManifest), BoxError> {
         .config(descriptor(media_type::OCI_CONFIG, id.digest(), bytes.len() as u64))
         .layers(layers)
         .build()?;
-    Ok((id, bytes, RawManifest::from_manifest(&manifest)?))
+    if annotations.is_empty() && !docker_types {
+        return Ok((id, bytes, RawManifest::from_manifest(&manifest)?));
+    }
+    let mut document = serde_json::to_value(&manifest)?;
+    if docker_types {
+        document["mediaType"] = media_type::DOCKER_MANIFEST.into();
+        document["config"]["mediaType"] = media_type::DOCKER_CONFIG.into();
+        for layer in document["layers"].as_array_mut().into_iter().flatten() {
+            layer["mediaType"] = docker_layer(layer["mediaType"].as_str().unwrap_or_default())?.into();
+        }
+    }
+    if !annotations.is_empty() {
+        // `oci_spec` keeps them in an order that changes from one process to the next, and with it the digest would.
+        document["annotations"] = serde_json::to_value(annotations)?;
+    }
+    Ok((id, bytes, RawManifest::new(serde_json::to_vec_pretty(&document)?, None)?))
 }
 
 /// A docker layer descriptor under its OCI media type: the bytes are the same, and a manifest must not mix both.
@@ -67,5 +88,13 @@ fn to_oci_layer(layer: Descriptor) -> Descriptor {
             descriptor(media_type::OCI_LAYER_ZSTD, &digest, layer.size())
         }
         _ => layer,
+    }
+}
+
+fn docker_layer(media_type: &str) -> Result<&'static str, BoxError> {
+    match media_type {
+        media_type::OCI_LAYER_GZIP => Ok(media_type::DOCKER_LAYER_GZIP),
+        media_type::OCI_LAYER => Ok("application/vnd.docker.image.rootfs.diff.tar"),
+        other => Err(format!("docker has no media type for a layer of type {other}").into()),
     }
 }

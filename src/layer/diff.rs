@@ -16,6 +16,7 @@ use rustix::fs::AtFlags;
 
 use self::changes::Comparer;
 use self::scribe::{Scribe, open_dir};
+use super::tar::Entry;
 use super::whiteout::{self, Marked};
 use super::{Error, Owner};
 use crate::sys::tree::{self, DirName};
@@ -58,8 +59,26 @@ pub fn write_upper(
     out: &mut dyn Write,
     options: &DiffOptions<'_>,
 ) -> Result<DiffStats, Error> {
-    let root = RootDir::new(upper);
-    let mut scribe = Scribe::new(out, options);
+    walk(RootDir::new(upper), Scribe::new(out, options))
+}
+
+/// Write a whole tree as a tar, without its root. `owner` is as in [`DiffOptions`]; `edit` may change each entry.
+///
+/// # Errors
+/// When the tree cannot be read or the stream not be written.
+pub fn write_tree(
+    root: BorrowedFd<'_>,
+    out: &mut dyn Write,
+    owner: &dyn Fn(&Path) -> Option<Owner>,
+    edit: &dyn Fn(&mut Entry),
+) -> Result<DiffStats, Error> {
+    let options = DiffOptions { owner, skip: &|_| false, below: &|_| false };
+    let mut scribe = Scribe::new(out, &options);
+    scribe.edit = Some(edit);
+    walk(RootDir::new(root), scribe)
+}
+
+fn walk(root: RootDir<'_>, mut scribe: Scribe<'_, '_>) -> Result<DiffStats, Error> {
     // A stack of our own: how deep a tree goes is not ours to decide.
     let mut stack = vec![Level::new(root.open_dir("")?, PathBuf::new(), &mut scribe)?];
     while let Some(level) = stack.last_mut() {

@@ -1,5 +1,7 @@
 //! `build`: read the Dockerfile and the context's facts, build, publish.
 
+mod output;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -10,16 +12,17 @@ use rustix::process::Signal;
 
 use super::pull::{self, PullPolicy, PullRequest};
 use super::remote::{self, RemoteOptions};
-use crate::build::{self, Bases, Failure, Interrupt, Request, Workshop, excerpt};
+use crate::build::{self, Bases, Board, Failure, Interrupt, Request, Workshop, excerpt};
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
-use crate::oci::{Digest, ImageId, Platform, Reference};
+use crate::oci::{Platform, Reference};
 use crate::storage::{self, Image, Store};
 use crate::sys::signals::SignalReader;
 use crate::userns::Rung;
 
 pub use crate::build::progress::{Event as BuildEvent, Progress as BuildProgress, Stream};
 pub use crate::runtime::Network;
+pub use output::{BuiltImage, Format, Layers, NewCompression, Output, OutputError};
 
 /// Largest Dockerfile that is read, in bytes.
 const DOCKERFILE_MAX: u64 = 16 << 20;
@@ -62,8 +65,16 @@ pub struct BuildRequest {
     pub offline: bool,
     /// `--network`.
     pub network: Network,
-    /// `--platform`.
-    pub platform: Option<Platform>,
+    /// `--platform`; none is this machine's.
+    pub platforms: Vec<Platform>,
+    /// `--output`; without one the store takes the image.
+    pub outputs: Vec<Output>,
+    /// `--format docker`: docker's media types and not the OCI ones.
+    pub docker_types: bool,
+    /// `--annotation`: for manifests.
+    pub annotations: BTreeMap<String, String>,
+    /// `--annotation index:`: for the index.
+    pub index_annotations: BTreeMap<String, String>,
     /// `--secret`.
     pub secrets: Vec<SecretSource>,
     /// `--add-host`: name and address.
@@ -83,19 +94,6 @@ pub struct SecretSource {
     pub file: Option<PathBuf>,
     /// An environment variable.
     pub env: Option<String>,
-}
-
-/// What was built.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// The image's id.
-    pub id: ImageId,
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// The manifest's size in bytes and its media type.
-    pub descriptor: (u64, String),
-    /// Its names.
-    pub names: Vec<Reference>,
 }
 
 /// Why nothing was built.
@@ -152,6 +150,9 @@ pub enum Error {
         /// The places in the Dockerfile, ready to be shown.
         excerpts: Vec<String>,
     },
+    /// The result did not get where it should.
+    #[error("failed to solve")]
+    Output(#[from] OutputError),
     /// The user gave up.
     #[error("the build was interrupted")]
     Interrupted,
@@ -171,7 +172,8 @@ fn words(error: &io::Error) -> String {
     }
 }
 
-/// Build an image. `notice` is told what the user should know about the store: waits and fallbacks.
+/// Build an image for each platform and hand it out. `notice` is told what the user should know about the store: waits
+/// and fallbacks. What comes back is the image, when one was made.
 ///
 /// # Errors
 /// See [`Error`]; names stand for what they stood for before then.
@@ -181,25 +183,52 @@ pub fn build(
     progress: &dyn BuildProgress,
     report: &dyn Reporter,
     notice: impl Fn(&str) + Send + Sync + 'static,
-) -> Result<Built, Error> {
-    let full = prepare(cx, request)?;
+) -> Result<Option<BuiltImage>, Error> {
+    let mut full = prepare(cx, request)?;
+    let index = forced_index(&full)?;
     let store = super::store::write(cx, notice)?;
     store.settle()?;
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(Arc::clone(&interrupt))?;
     let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
-    let shop = Workshop { store: &store, bases: &bases, progress, report, interrupt: &interrupt };
-    let built = build::build(shop, &full);
-    if interrupt.asked() {
-        return Err(Error::Interrupted);
+    let board = Board::new(progress);
+    let shop = Workshop { store: &store, bases: &bases, board: &board, report, interrupt: &interrupt };
+    let mut made = Vec::new();
+    for platform in platforms(request) {
+        full.platform = platform;
+        let built = build::build(shop, &full);
+        if interrupt.asked() {
+            return Err(Error::Interrupted);
+        }
+        made.push(built.map_err(|failure| failed(failure, &full.dockerfile))?);
     }
-    let image = built.map_err(|failure| failed(failure, &full.dockerfile))?;
-    Ok(Built {
-        id: image.id,
-        descriptor: (image.raw.bytes.len() as u64, image.raw.media_type),
-        digest: image.raw.digest,
-        names: full.names,
-    })
+    output::Delivery { cx, store: &store, shop, request, index }.deliver(made)
+}
+
+fn platforms(request: &BuildRequest) -> Vec<Platform> {
+    if request.platforms.is_empty() { vec![Platform::host()] } else { request.platforms.clone() }
+}
+
+/// `BUILDKIT_MULTI_PLATFORM`: whether even one image is put into an index.
+fn forced_index(full: &Request) -> Result<bool, Error> {
+    let text = full.build_args.get("BUILDKIT_MULTI_PLATFORM").map_or("", String::as_str);
+    let asked = match text {
+        "" => None,
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        other => return Err(rule(format!("invalid boolean value for multi-platform: {other}"), full)),
+    };
+    if asked == Some(false) && full.several_platforms {
+        return Err(rule(
+            "conflicting config: returning multiple target platforms is not allowed".into(),
+            full,
+        ));
+    }
+    Ok(asked == Some(true))
+}
+
+fn rule(text: String, full: &Request) -> Error {
+    failed(Failure::from(build::Error::Rule(text)), &full.dockerfile)
 }
 
 /// A remark about a Dockerfile.
@@ -256,7 +285,6 @@ fn prepare(cx: &Context, request: &BuildRequest) -> Result<Request, Error> {
         dockerfile,
         ignore,
         named_contexts: named_contexts(cx, &request.named_contexts)?,
-        names: request.names.clone(),
         target: request.target.clone(),
         build_args: build_args(cx, &request.build_args),
         labels: request.labels.clone(),
@@ -265,8 +293,9 @@ fn prepare(cx: &Context, request: &BuildRequest) -> Result<Request, Error> {
         owns_context: directory.as_deref().is_some_and(is_ours),
         context: directory,
         network: request.network,
-        platform_given: request.platform.is_some(),
-        platform: request.platform.clone().unwrap_or_else(Platform::host),
+        platform_given: !request.platforms.is_empty(),
+        several_platforms: request.platforms.len() > 1,
+        platform: platforms(request).swap_remove(0),
         secrets: secrets(cx, &request.secrets)?,
         add_hosts: request.add_hosts.clone(),
         shm_size: request.shm_size,

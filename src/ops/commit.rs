@@ -91,7 +91,7 @@ fn changes_layer(store: &Store, dir: &ContainerDir, stack: &Stack) -> Result<Opt
 
 /// Whether a path (relative) is there only to be mounted on: the runtime made it, and it is still an empty file, or a
 /// directory of such.
-fn is_stub(upper: &Path, path: &Path, stubs: &BTreeSet<PathBuf>) -> bool {
+pub(super) fn is_stub(upper: &Path, path: &Path, stubs: &BTreeSet<PathBuf>) -> bool {
     if !stubs.contains(path) {
         return false;
     }
@@ -129,6 +129,8 @@ fn publish(
         base_layers: image.manifest.layers().clone(),
         new_layers: layer.into_iter().collect(),
         history: vec![history],
+        docker_types: false,
+        annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = request.name.iter().cloned().collect();
     Ok(store.publish_image(edit, &names)?.id)

@@ -146,11 +146,8 @@ impl Store {
     /// # Errors
     /// When a step fails; names are then unchanged.
     pub fn publish_image(&self, edit: Edit, names: &[Reference]) -> Result<Image, Error> {
-        let (_, config, manifest) = append(edit).map_err(Error::Edit)?;
-        self.put_bytes(media_type::OCI_CONFIG, &config)?;
-        let target = self.put_bytes(&manifest.media_type, &manifest.bytes)?;
-        let image = self.image(&manifest.digest)?;
-        let entry = Entry::new(&target, self.describe(&image));
+        let image = self.keep_image(edit)?;
+        let entry = Entry::new(&image.raw.descriptor(), self.describe(&image));
         self.edit_index(|index| {
             if names.is_empty() {
                 index.add_untagged(entry);
@@ -162,6 +159,18 @@ impl Store {
             Ok(())
         })?;
         Ok(image)
+    }
+
+    /// Keep the documents of an edited image without listing it: what no name or index comes to lead to is collected
+    /// once this process has ended.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep_image(&self, edit: Edit) -> Result<Image, Error> {
+        let (_, config, manifest) = append(edit).map_err(Error::Edit)?;
+        self.put_bytes(media_type::OCI_CONFIG, &config)?;
+        self.put_bytes(&manifest.media_type, &manifest.bytes)?;
+        self.image(&manifest.digest)
     }
 
     /// Give an image that is here another name.
@@ -190,6 +199,18 @@ impl Store {
         let name = name.digest().map_or_else(|| name.clone(), |digest| name.with_digest(digest.clone()));
         self.edit_index(|index| {
             index.set_name(&name, entry);
+            Ok(())
+        })
+    }
+
+    /// Keep an image that is here without a name, unless it has one.
+    ///
+    /// # Errors
+    /// When it cannot be described or the index not be written.
+    pub fn keep_untagged(&self, target: &Descriptor) -> Result<(), Error> {
+        let entry = Entry::new(target, self.describe_target(target)?);
+        self.edit_index(|index| {
+            index.add_untagged(entry);
             Ok(())
         })
     }

@@ -22,6 +22,8 @@ fn image_of(store: &Store, named: Option<&str>, platform: &str, content: &str) -
         base_layers: Vec::new(),
         new_layers: vec![NewLayer { descriptor: one.plan.descriptor.clone(), diff_id: one.diff_id() }],
         history: vec![History { comment: Some(content.into()), ..History::default() }],
+        docker_types: false,
+        annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = named.into_iter().map(name).collect();
     store.publish_image(edit, &names).unwrap()

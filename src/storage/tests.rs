@@ -109,6 +109,8 @@ pub(super) fn image(store: &Store, name: Option<&str>, layers: &[&TestLayer], co
             comment: Some(comment.into()),
             ..History::default()
         }],
+        docker_types: false,
+        annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = name.into_iter().map(|name| Reference::parse(name).unwrap()).collect();
     store.publish_image(edit, &names).unwrap()

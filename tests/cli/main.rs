@@ -10,13 +10,20 @@
 mod support;
 
 mod bad_input;
+mod build_output;
 mod cmd_build;
+mod cmd_copy;
+mod cmd_import;
+mod cmd_inspect_remote;
+mod cmd_load;
 mod cmd_login;
 mod cmd_manifest;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_rmi;
 mod cmd_run;
+mod cmd_save;
+mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod policy;

@@ -21,6 +21,8 @@ pub(super) const CAPABILITY: &str = "security.capability";
 
 pub(super) struct Scribe<'a, 'w> {
     pub(super) options: &'a DiffOptions<'a>,
+    /// Changes entries on their way out.
+    pub(super) edit: Option<&'a dyn Fn(&mut Entry)>,
     writer: Writer<'w>,
     /// Files with several names that were written, by device and inode number.
     links: HashMap<(u64, u64), PathBuf>,
@@ -29,7 +31,13 @@ pub(super) struct Scribe<'a, 'w> {
 
 impl<'a, 'w> Scribe<'a, 'w> {
     pub(super) fn new(out: &'w mut dyn Write, options: &'a DiffOptions<'a>) -> Self {
-        Self { options, writer: Writer::new(out), links: HashMap::new(), stats: DiffStats::default() }
+        Self {
+            options,
+            edit: None,
+            writer: Writer::new(out),
+            links: HashMap::new(),
+            stats: DiffStats::default(),
+        }
     }
 
     pub(super) fn finish(self) -> Result<DiffStats, Error> {
@@ -135,7 +143,14 @@ impl<'a, 'w> Scribe<'a, 'w> {
             )));
         }
         self.stats.entries += 1;
-        self.writer.append(entry, content)
+        match self.edit {
+            Some(edit) => {
+                let mut entry = entry.clone();
+                edit(&mut entry);
+                self.writer.append(&entry, content)
+            }
+            None => self.writer.append(entry, content),
+        }
     }
 }
 

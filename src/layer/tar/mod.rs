@@ -7,12 +7,14 @@
 //! References: POSIX.1-2017 pax(1), "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual, "Basic
 //! Tar Format" and "Storing Sparse Files".
 
+mod content;
 mod header;
 mod pax;
 mod reader;
 mod sparse;
 mod writer;
 
+pub use content::{Content, edit};
 pub use reader::Reader;
 pub use sparse::Extent;
 pub use writer::Writer;
