@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
+#[allow(unused_imports, unused_macros, reason = "the tests of the verbs need more of it")]
 #[path = "cli/support/mod.rs"]
 mod support;
 
@@ -34,6 +35,6 @@ macro_rules! chapters {
 }
 
 chapters!(
-    parser, words, expansion, scope, stages, metadata, copying, patterns, ignoring, running, history, triggers, mistakes,
-    checks, heredocs,
+    parser, words, expansion, scope, stages, metadata, copying, patterns, ignoring, running, history,
+    triggers, mistakes, checks, heredocs,
 );

@@ -17,7 +17,7 @@ use super::history;
 use super::metadata::join_workdir;
 use super::put::{Meta, Placer};
 use super::record::Key;
-use super::select::{Pick, picks};
+use super::select::{Pick, picks_but};
 use super::sources::{Origin, excluding};
 use super::state::StageState;
 use super::tree::{Filter, Tree};
@@ -244,8 +244,10 @@ impl<'a> Build<'a> {
 /// What all source arguments stand for, in order, each with the argument it comes from.
 fn every_pick<'c>(tree: &Tree, copy: &'c Copy) -> Result<Vec<(&'c str, Pick)>, Error> {
     let mut all = Vec::new();
+    let exclude = excluding(&copy.exclude)?;
     for source in &copy.sources {
-        all.extend(picks(tree, source, copy.parents)?.into_iter().map(|pick| (source.as_str(), pick)));
+        let picks = picks_but(tree, source, copy.parents, exclude.as_ref())?;
+        all.extend(picks.into_iter().map(|pick| (source.as_str(), pick)));
     }
     Ok(all)
 }

@@ -20,6 +20,8 @@ use crate::storage::{self, Image, Store};
 use crate::sys::signals::SignalReader;
 use crate::userns::Rung;
 
+pub use crate::build::ast::Span;
+pub use crate::build::outline::{Argument, Need, Outline, Target};
 pub use crate::build::progress::{Event as BuildEvent, Progress as BuildProgress, Stream};
 pub use crate::runtime::Network;
 pub use output::{BuiltImage, Format, Layers, NewCompression, Output, OutputError};
@@ -239,6 +241,8 @@ pub struct Remark {
     /// What is questionable.
     pub message: String,
     /// The lines it is about.
+    pub span: Span,
+    /// Those lines, ready to be shown.
     pub excerpt: String,
 }
 
@@ -252,9 +256,27 @@ pub fn check(cx: &Context, request: &BuildRequest) -> Result<Vec<Remark>, Error>
     let remark = |warning: build::ast::Warning| Remark {
         rule: warning.rule,
         message: warning.message,
+        span: warning.span,
         excerpt: excerpt::excerpt(&full.dockerfile, warning.span),
     };
     Ok(found.into_iter().map(remark).collect())
+}
+
+/// What the target takes: its arguments, secrets and sockets.
+///
+/// # Errors
+/// For mistakes that would fail any build.
+pub fn outline(cx: &Context, request: &BuildRequest) -> Result<Outline, Error> {
+    let full = prepare(cx, request)?;
+    build::outline(&full).map_err(|failure| failed(failure, &full.dockerfile))
+}
+
+/// The stages that can be built.
+///
+/// # Errors
+/// For mistakes in the Dockerfile.
+pub fn targets(cx: &Context, request: &BuildRequest) -> Result<Vec<Target>, Error> {
+    Ok(build::outline::targets(&prepare(cx, request)?.dockerfile))
 }
 
 /// With the lines of the Dockerfile that it is about.

@@ -82,8 +82,8 @@ fn row(title: &str, sections: &[(String, Vec<&str>)], columns: &[&str]) -> Case 
             "build" => case.arguments = listed(),
             base if base.starts_with("base ") => case.bases.push((base[5..].to_owned(), whole())),
             expected => {
-                let known =
-                    ["config", "history", "tree", "fails", "says", "warns", "prints", "code"].contains(&expected);
+                let known = ["config", "history", "tree", "fails", "says", "warns", "prints", "code"]
+                    .contains(&expected);
                 assert!(known, "{title}: unknown section {expected}");
                 case.expected.push((expected.to_owned(), listed()));
             }

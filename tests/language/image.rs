@@ -62,7 +62,8 @@ fn apply(archive: &mut tar::Archive<Box<dyn Read + '_>>, files: &mut BTreeMap<St
         let mut entry = entry.unwrap();
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
-        let (parent, name) = path.rsplit_once('/').map_or(("", path.as_str()), |(parent, name)| (parent, name));
+        let (parent, name) =
+            path.rsplit_once('/').map_or(("", path.as_str()), |(parent, name)| (parent, name));
         if name == ".wh..wh..opq" {
             let below = if parent.is_empty() { String::new() } else { format!("{parent}/") };
             lower.iter().filter(|known| known.starts_with(&below)).for_each(|known| {

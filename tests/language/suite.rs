@@ -33,7 +33,8 @@ pub fn run(chapter: &str, text: &str) {
         let differences = differences(&env, case, &format!("case-{index}"));
         if !differences.is_empty() {
             failed += 1;
-            let _ = writeln!(failures, "\n=== {}\n{}\n{}", case.title, case.dockerfile.trim_end(), differences);
+            let _ =
+                writeln!(failures, "\n=== {}\n{}\n{}", case.title, case.dockerfile.trim_end(), differences);
         }
     }
     assert!(failures.is_empty(), "{chapter}: {failed} of {total} cases differ{failures}");
@@ -69,10 +70,16 @@ fn make_users(env: &Env, cases: &[Case]) {
 /// What differs from what the case expects; empty when nothing does.
 fn differences(env: &Env, case: &Case, name: &str) -> String {
     for (base, dockerfile) in &case.bases {
+        let mut words = base.split_whitespace();
+        let base = words.next().unwrap_or_default();
         let directory = format!("{name}-{base}");
         tree::make(&env.work().join(&directory), &case.context);
         env.write(&format!("{directory}/Dockerfile"), dockerfile);
-        let built = env.run(["build", "-q", "-t", &format!("localhost/{base}"), &directory]);
+        let tag = format!("localhost/{base}");
+        let mut arguments = vec!["build", "-q", "-t", &tag];
+        arguments.extend(words);
+        arguments.push(&directory);
+        let built = env.run(&arguments);
         if built.code != 0 {
             return format!("base {base}: {built}");
         }
@@ -87,7 +94,8 @@ fn differences(env: &Env, case: &Case, name: &str) -> String {
     arguments.push(name);
     let output = env.run(&arguments);
     let mut found = said(case, &output);
-    let refused = case.expects("fails").is_some() || case.expects("prints").is_some() || case.expects("code").is_some();
+    let refused =
+        case.expects("fails").is_some() || case.expects("prints").is_some() || case.expects("code").is_some();
     if !refused && output.code == 0 {
         made(env, case, &tag, &mut found);
     }
@@ -102,7 +110,11 @@ fn said(case: &Case, output: &Output) -> String {
         None => i32::from(case.expects("fails").is_some()),
     };
     if output.code != code {
-        let _ = writeln!(found, "expected exit code {code}, got {}:\n{}{}", output.code, output.stdout, output.stderr);
+        let _ = writeln!(
+            found,
+            "expected exit code {code}, got {}:\n{}{}",
+            output.code, output.stdout, output.stderr
+        );
         return found;
     }
     for line in case.expects("fails").into_iter().chain(case.expects("says")).flatten() {
@@ -156,14 +168,20 @@ fn made(env: &Env, case: &Case, tag: &str, found: &mut String) {
     let layered = |entry: &&Value| entry["empty_layer"] != Value::from(true);
     let entries = image.config["history"].as_array().map_or(0, |all| all.iter().filter(layered).count());
     if entries != image.layers.len() {
-        let _ = writeln!(found, "{entries} entries of the history have layers, {} layers there are", image.layers.len());
+        let _ = writeln!(
+            found,
+            "{entries} entries of the history have layers, {} layers there are",
+            image.layers.len()
+        );
     }
 }
 
 fn config(expected: &[String], document: &Value, found: &mut String) {
     for line in expected {
         let (key, value) = match line.split_once(" = ") {
-            Some((key, value)) => (key.trim(), serde_json::from_str(value).unwrap_or_else(|e| panic!("{line}: {e}"))),
+            Some((key, value)) => {
+                (key.trim(), serde_json::from_str(value).unwrap_or_else(|e| panic!("{line}: {e}")))
+            }
             None => (line.strip_suffix(" absent").unwrap_or_else(|| panic!("{line}")).trim(), Value::Null),
         };
         let outer = key.starts_with(char::is_lowercase);
@@ -184,7 +202,8 @@ fn history(expected: &[String], document: &Value, found: &mut String) {
         })
         .collect();
     let own = &shown[shown.len().saturating_sub(expected.len())..];
-    let fits = own.len() == expected.len() && own.iter().zip(expected).all(|(got, wanted)| matches(got, wanted));
+    let fits =
+        own.len() == expected.len() && own.iter().zip(expected).all(|(got, wanted)| matches(got, wanted));
     if !fits {
         let _ = writeln!(found, "history: expected {expected:#?}, got {shown:#?}");
     }

@@ -71,7 +71,8 @@ pub fn make(root: &Path, lines: &[String]) {
         } else if line.path.ends_with('/') {
             std::fs::create_dir_all(&path).unwrap();
         } else {
-            std::fs::write(&path, unescape(line.what.strip_prefix('=').unwrap_or(line.what).trim_start())).unwrap();
+            std::fs::write(&path, unescape(line.what.strip_prefix('=').unwrap_or(line.what).trim_start()))
+                .unwrap();
         }
         if !line.path.ends_with('/') {
             let mode = line.mode.unwrap_or(0o644);
