@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::context::ContextError;
-use crate::image::BoxError;
+use crate::image::{BoxError, ConvertError};
 use crate::ui::ErrorReport;
 use crate::{archive, ops, registry, storage, userns};
 
@@ -140,8 +140,12 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         let error = inner(error);
-        let found: Vec<String> = match error.downcast_ref::<registry::Error>() {
-            Some(error) => error.hints(),
+        let own = None
+            .or_else(|| error.downcast_ref::<registry::Error>().map(registry::Error::hints))
+            .or_else(|| error.downcast_ref::<ConvertError>().map(ConvertError::hints))
+            .or_else(|| error.downcast_ref::<ops::push::Error>().map(ops::push::Error::hints));
+        let found: Vec<String> = match own {
+            Some(hints) => hints,
             None => None
                 .or_else(|| error.downcast_ref().and_then(storage_hint))
                 .or_else(|| error.downcast_ref().and_then(container_hint))
@@ -182,8 +186,13 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         prune: Store;
         pull: Storage, Registry;
         remote: Config;
+<<<<<<< HEAD
+        push: Storage, Registry, Transport;
+        save: Store;
+=======
         push: Storage, Registry;
         save: Store, Archive;
+>>>>>>> main
         tag: Store;
     }
     error

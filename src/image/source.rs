@@ -66,6 +66,35 @@ pub trait Source: Send + Sync {
     }
 }
 
+<<<<<<< HEAD
+impl<S: Source + ?Sized> Source for &S {
+    fn resolve(&self, reference: &Reference) -> Result<Descriptor, BoxError> {
+        (**self).resolve(reference)
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, BoxError> {
+        (**self).manifest(descriptor)
+    }
+
+    fn admit(&self, name: Option<&Reference>, documents: &[&RawManifest]) -> Result<(), BoxError> {
+        (**self).admit(name, documents)
+    }
+
+    fn raw_blob(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
+        (**self).raw_blob(descriptor, offset)
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
+        (**self).has(descriptor)
+    }
+
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        (**self).blob_failed(descriptor, how)
+=======
 /// How often, and after which pause, the stream of a blob is asked for again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -78,6 +107,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self { tries: 5, pause: None }
+>>>>>>> main
     }
 }
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use super::Error;
+use super::found::origins;
+use super::{Error, read};
 use crate::context::Context;
 use crate::image::{BoxError, IndexDraft, Member, Reporter, Source};
 use crate::oci::{Descriptor, Digest, Parsed, RawManifest, Reference, digest_of};
 use crate::ops::remote::RemoteOptions;
 use crate::registry::{Action, Client};
-use crate::storage::Store;
+use crate::storage::{ImageRecord, Store};
 
 /// An index and everything in it, as a source.
 pub struct Content<'a> {
@@ -50,18 +51,53 @@ impl<'a> Content<'a> {
     ) -> Result<Self, Error> {
         let mut content = Self::bare(root, store);
         for member in index.members() {
-            if store.is_some_and(|store| store.has_manifest(&member.descriptor())) {
-                continue;
-            }
-            let origin = origins.get(&member.digest).ok_or_else(|| Error::Lost {
-                image: content.root.digest.to_string(),
-                digest: member.digest.clone(),
-            })?;
-            let failed = |source: BoxError| Error::Read { image: origin.to_string(), source };
-            let client = content.client(cx, origin, remote, report).map_err(failed)?;
-            content.ask(client, member).map_err(failed)?;
+            content.find(cx, member, origins, remote, report)?;
         }
         Ok(content)
+    }
+
+    /// Find everything that an index of the store names, or the one image that is `wanted` of it.
+    ///
+    /// # Errors
+    /// As [`Content::open`].
+    pub fn of_record(
+        cx: &Context,
+        store: &'a Store,
+        record: &ImageRecord,
+        wanted: Option<&Descriptor>,
+        remote: &RemoteOptions,
+        report: &'a dyn Reporter,
+    ) -> Result<Self, Error> {
+        let index = read(store, record)?;
+        let origins = origins(store, record, &index);
+        let mut content = Self::bare(store.raw_document(record)?, Some(store));
+        let wanted = wanted.map(|wanted| wanted.digest().to_string());
+        for member in index.members() {
+            if wanted.as_ref().is_none_or(|wanted| wanted == member.digest.as_str()) {
+                content.find(cx, member, &origins, remote, report)?;
+            }
+        }
+        Ok(content)
+    }
+
+    fn find(
+        &mut self,
+        cx: &Context,
+        member: &Member,
+        origins: &BTreeMap<Digest, Reference>,
+        remote: &RemoteOptions,
+        report: &'a dyn Reporter,
+    ) -> Result<(), Error> {
+        if self.store.is_some_and(|store| store.has_manifest(&member.descriptor())) {
+            return Ok(());
+        }
+        let origin = origins.get(&member.digest).ok_or_else(|| Error::Lost {
+            image: self.root.digest.to_string(),
+            digest: member.digest.clone(),
+        })?;
+        let failed = |source: BoxError| Error::Read { image: origin.to_string(), source };
+        let client = self.client(cx, origin, remote, report).map_err(failed)?;
+        self.ask(client, member).map_err(failed)
     }
 
     /// The index.

@@ -176,7 +176,7 @@ impl<'a> Finder<'a> {
         let members = self.members(image, self.store, &target, pick)?;
         let mut origins = BTreeMap::new();
         for member in members.iter().filter(|member| !self.store.has_manifest(&member.descriptor())) {
-            let origin = origin(record, &member.digest);
+            let origin = origin(self.store, record, &member.digest);
             let lost = || Error::Lost { image: image.to_owned(), digest: member.digest.clone() };
             origins.insert(member.digest.clone(), origin.ok_or_else(lost)?);
         }
@@ -252,10 +252,15 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Where an image of an index can be had that is not here: where it was added from, else where the name is.
-fn origin(record: &ImageRecord, digest: &Digest) -> Option<Reference> {
+/// Where an image of an index can be had that is not here: where it was added from, else where it or the index was seen
+/// last, else where the name is.
+fn origin(store: &Store, record: &ImageRecord, digest: &Digest) -> Option<Reference> {
     let known = record.origins.get(digest).cloned();
-    known.or_else(|| Some(record.name.as_ref()?.with_digest(digest.clone())))
+    let seen = |blob: &Digest| store.places(blob).first().and_then(|place| place.manifest(digest));
+    known
+        .or_else(|| seen(digest))
+        .or_else(|| record.target_digest().ok().and_then(|index| seen(&index)))
+        .or_else(|| Some(record.name.as_ref()?.with_digest(digest.clone())))
 }
 
 /// Where everything of an index can be had that is not here.
@@ -265,7 +270,7 @@ pub(super) fn origins(
     index: &IndexDraft,
 ) -> BTreeMap<Digest, Reference> {
     let absent = index.members().iter().filter(|member| !store.has_manifest(&member.descriptor()));
-    absent.filter_map(|m| Some((m.digest.clone(), origin(record, &m.digest)?))).collect()
+    absent.filter_map(|m| Some((m.digest.clone(), origin(store, record, &m.digest)?))).collect()
 }
 
 /// The descriptor of a single image or artifact.
