@@ -186,13 +186,8 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         prune: Store;
         pull: Storage, Registry;
         remote: Config;
-<<<<<<< HEAD
         push: Storage, Registry, Transport;
-        save: Store;
-=======
-        push: Storage, Registry;
         save: Store, Archive;
->>>>>>> main
         tag: Store;
     }
     error

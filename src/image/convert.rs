@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::convert_layers::{Made, convert_layers};
 use super::{
-    BoxError, Event, Platforms, Reporter, Source, StreamFailure, is_container_image, select_platform,
+    BoxError, Event, Patience, Platforms, Reporter, Source, StreamFailure, is_container_image,
+    select_platform,
 };
 use crate::layer::Compression;
 use crate::oci::{
@@ -590,6 +591,10 @@ impl Source for ConvertedSource<'_> {
             return Ok(true);
         }
         self.from.has(descriptor)
+    }
+
+    fn patience(&self) -> Patience {
+        self.from.patience()
     }
 
     fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {

@@ -66,7 +66,6 @@ pub trait Source: Send + Sync {
     }
 }
 
-<<<<<<< HEAD
 impl<S: Source + ?Sized> Source for &S {
     fn resolve(&self, reference: &Reference) -> Result<Descriptor, BoxError> {
         (**self).resolve(reference)
@@ -94,7 +93,13 @@ impl<S: Source + ?Sized> Source for &S {
 
     fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
         (**self).blob_failed(descriptor, how)
-=======
+    }
+
+    fn patience(&self) -> Patience {
+        (**self).patience()
+    }
+}
+
 /// How often, and after which pause, the stream of a blob is asked for again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -107,7 +112,6 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self { tries: 5, pause: None }
->>>>>>> main
     }
 }
 

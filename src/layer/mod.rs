@@ -19,13 +19,8 @@ mod whiteout;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use complete::{Lower, complete};
-<<<<<<< HEAD
 pub use compress::{Compression, GzipWriter, LayerWriter, decompressor, gzip_writer, levels};
-pub use diff::{DiffOptions, DiffStats, write_changes, write_upper};
-=======
-pub use compress::{Compression, GzipWriter, decompressor, gzip_writer};
 pub use diff::{DiffOptions, DiffStats, write_changes, write_tree, write_upper};
->>>>>>> main
 pub use error::Error;
 pub use owners::{Owner, OwnerTable};
 pub use verify::{HashingReader, HashingWriter, VerifiedReader};

@@ -175,6 +175,15 @@ fn all_tags(store: &Store, text: &str) -> Result<Vec<Job>, Error> {
     Ok(found.into_iter().map(|(name, record)| Job { record, to: Location::Registry(name) }).collect())
 }
 
+/// Send an image to everywhere that a request names.
+///
+/// # Errors
+/// At the first place that fails; see [`Error`].
+pub fn push_all(cx: &Context, request: &PushRequest, report: &dyn Reporter) -> Result<Vec<Pushed>, Error> {
+    let mut done = Done::default();
+    plan(cx, request)?.iter().map(|job| push(cx, request, job, &mut done, report)).collect()
+}
+
 /// What was converted, by what it was: several destinations get the same without the work being done again.
 #[derive(Debug, Default)]
 pub struct Done(HashMap<Digest, Converted>);
