@@ -231,3 +231,22 @@ fn a_stream_that_breaks_goes_on_at_both_ends() {
     let sent: u64 = door.seen().iter().map(|seen| seen.sent).sum();
     assert!(sent < size as u64 * 3 / 2, "{sent} bytes were sent for {size}");
 }
+
+#[test]
+fn another_form_is_another_image_and_only_then() {
+    need!("skopeo");
+    let (env, source) = (Env::new(), two_platforms().serve());
+    let from = format!("docker://{}", source.image("x:both"));
+    env.run(["copy", "-a", "--preserve-digests", "--format", "v2s2", &from, "dir:no"]).code(1);
+    let kind = |place: &str| env.run(["inspect", "--raw", place]).success().json();
+    env.run(["copy", "-a", "--format", "v2s2", &from, "dir:docker"]).success();
+    let list = kind("dir:./docker");
+    assert_eq!(list["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    env.run(["copy", "--dest-compress-format", "zstd", &from, "oci:layout:zstd", "dir:zstd"]).success();
+    let image = kind("oci:./layout:zstd");
+    assert_eq!(image["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd", "{image}");
+    assert_eq!(kind("dir:./zstd"), image, "converted once, the same at each place");
+    must(env.program("skopeo").args(["inspect", "oci:layout:zstd"]));
+    env.run(["copy", "--dest-compress-format", "zstd", "--format", "v2s2", &from, "dir:no"]).code(1);
+    env.run(["copy", "--format", "v2s1", &from, "dir:no"]).code(1).stderr_has("schema 1");
+}
