@@ -26,6 +26,7 @@ mod error;
 mod files;
 mod layout;
 mod old;
+mod out_file;
 mod reader;
 mod tar_out;
 mod tarfile;
@@ -33,6 +34,7 @@ mod writer;
 
 pub use decompress::decompressed;
 pub use error::Error;
+pub use out_file::OutFile;
 pub use reader::{Gate, ImageEntry, Reader};
 pub use writer::{Member, Writer};
 

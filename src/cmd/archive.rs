@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use super::progress::ProgressArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
-use crate::oci::Platform;
-use crate::ops::{load as load_op, save as save_op};
+use crate::oci::{Platform, Reference};
+use crate::ops::{export as export_op, import as import_op, load as load_op, save as save_op};
 use crate::ui::Ui;
 use crate::ui::progress::{Direction, Progress};
 
@@ -151,4 +151,87 @@ fn input(cx: &Context, path: Option<PathBuf>) -> Result<PathBuf, CmdError> {
         }
         _ => Ok(Path::new("-").to_owned()),
     }
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The container: its name or id
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// Write to this file instead of standard output
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// `strate export`
+pub(super) fn export(cx: &mut Context, ui: &mut Ui, args: ExportArgs) -> CmdResult {
+    let output = output(cx, ui, args.output)?.unwrap_or_else(|| "-".into());
+    let request = export_op::Request { container: args.container, output };
+    export_op::export(cx, &request, &crate::image::Silent, super::image::notice)?;
+    Ok(0)
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// A tar of a file system, compressed or not: a file, `-` for standard input, or an http(s) address
+    #[arg(value_name = "FILE|URL|-")]
+    source: String,
+    /// The new image's name
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Change its config by a Dockerfile instruction, such as `CMD ["sh"]`
+    #[arg(long, short = 'c', value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// Say why, in the image's history
+    #[arg(long, short = 'm', value_name = "TEXT")]
+    message: Option<String>,
+    /// What it is for: OS[/ARCH[/VARIANT]]
+    #[arg(long, value_name = "PLATFORM", conflicts_with_all = ["os", "arch", "variant"])]
+    platform: Option<Platform>,
+    /// Its operating system
+    #[arg(long, value_name = "OS")]
+    os: Option<String>,
+    /// Its architecture
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
+    /// Its variant of the architecture
+    #[arg(long, value_name = "VARIANT")]
+    variant: Option<String>,
+    /// Accepted for podman's sake: only the id is printed anyway
+    #[arg(long, short = 'q', hide = true)]
+    quiet: bool,
+}
+
+/// `strate import`
+pub(super) fn import(cx: &mut Context, ui: &mut Ui, args: ImportArgs) -> CmdResult {
+    let _ = args.quiet;
+    if args.source == "-" && std::io::stdin().is_terminal() {
+        return Err(CmdError::usage("refusing to read an archive from a terminal")
+            .with_hint("name a file, or redirect the input"));
+    }
+    let host = Platform::host();
+    let platform = args.platform.unwrap_or_else(|| {
+        let architecture = args.arch.as_deref().unwrap_or(&host.architecture);
+        let variant =
+            args.variant.as_deref().or(if args.arch.is_none() { host.variant.as_deref() } else { None });
+        Platform::new(args.os.as_deref().unwrap_or(&host.os), architecture, variant)
+    });
+    let name = args.name.as_deref().map(Reference::parse).transpose()?;
+    if let Some(name) = name.as_ref().filter(|name| name.tag().is_none()) {
+        return Err(CmdError::usage(format!(
+            "`{}` has no tag: a digest is not for you to choose",
+            name.familiar()
+        )));
+    }
+    let request = import_op::Request {
+        source: args.source,
+        name,
+        changes: args.change,
+        message: args.message,
+        platform,
+    };
+    ui.line(import_op::import(cx, &request)?);
+    Ok(0)
 }

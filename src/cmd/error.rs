@@ -180,7 +180,9 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     look! {
         build: Store;
         container: Storage;
+        export: Store, Archive;
         images: Store;
+        import: Store, Change;
         load: Store, Archive;
         manifest: Store, Transport;
         prune: Store;

@@ -346,7 +346,7 @@ pub(super) fn tag(cx: &mut Context, _ui: &mut Ui, args: TagArgs) -> CmdResult {
 }
 
 /// What the store says while it works: waits for locks, fallbacks.
-fn notice(text: &str) {
+pub(super) fn notice(text: &str) {
     Ui::new().note(text);
 }
 

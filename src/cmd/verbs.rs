@@ -10,7 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, archive, build, container, copy, image, man, manifest, registry, remote, sync, system,
+    CmdResult, archive, build, container, copy, image, imagetools, man, manifest, registry, remote, sync,
+    system,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -107,8 +108,14 @@ verbs! {
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
+        /// Write a container's file system to a tar
+        Export(archive::ExportArgs) => archive::export, UserNamespace;
+
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
+
+        /// Make an image of a tar of a file system
+        Import(archive::ImportArgs) => archive::import, UserNamespace;
 
         /// Show everything about images and containers, as JSON
         Inspect(image::InspectArgs) => image::inspect, Nothing;
@@ -173,6 +180,9 @@ verbs! {
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
 
+        /// Make an image of a tar of a file system
+        Import(archive::ImportArgs) => archive::import, UserNamespace;
+
         /// Show everything about images, as JSON
         Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
 
@@ -215,6 +225,9 @@ verbs! {
 
         /// Run another program in a running container
         Exec(container::ExecArgs) => container::exec, Nothing, 125;
+
+        /// Write a container's file system to a tar
+        Export(archive::ExportArgs) => archive::export, UserNamespace;
 
         /// Show everything about containers, as JSON
         Inspect(container::InspectArgs) => container::inspect, Nothing;
@@ -345,6 +358,9 @@ verbs! {
         /// Build an image from a Dockerfile
         #[command(alias = "b")]
         Build(build::BuildArgs) => build::build, UserNamespace;
+
+        /// Work on images in registries
+        Imagetools(imagetools::ImagetoolsArgs) => imagetools::imagetools, Nothing;
     }
 }
 

@@ -13,6 +13,8 @@ mod bad_input;
 mod build_output;
 mod cmd_build;
 mod cmd_copy;
+mod cmd_imagetools;
+mod cmd_import;
 mod cmd_inspect_remote;
 mod cmd_load;
 mod cmd_login;
