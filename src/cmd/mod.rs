@@ -11,6 +11,7 @@ mod container;
 mod copy;
 mod error;
 mod image;
+mod imagetools;
 mod man;
 mod manifest;
 mod progress;

@@ -10,7 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, archive, build, container, copy, image, man, manifest, registry, remote, sync, system,
+    CmdResult, archive, build, container, copy, image, imagetools, man, manifest, registry, remote, sync,
+    system,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -357,6 +358,9 @@ verbs! {
         /// Build an image from a Dockerfile
         #[command(alias = "b")]
         Build(build::BuildArgs) => build::build, UserNamespace;
+
+        /// Work on images in registries
+        Imagetools(imagetools::ImagetoolsArgs) => imagetools::imagetools, Nothing;
     }
 }
 

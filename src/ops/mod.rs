@@ -15,6 +15,7 @@ pub mod export;
 pub mod history;
 pub mod host;
 pub mod images;
+pub mod imagetools;
 pub mod import;
 pub mod info;
 pub mod inspect;

@@ -14,7 +14,7 @@ use crate::oci::{
     Descriptor, Digest, ImageConfig, Manifest, Parsed, Platform, RawManifest, Reference, digest_of,
 };
 use crate::ops::pull::JOBS;
-use crate::ops::remote::{RemoteOptions, inner};
+use crate::ops::remote::{self, RemoteOptions, inner};
 use crate::ops::transport::Input;
 use crate::storage::{self, ImageRecord, Store};
 
@@ -145,6 +145,25 @@ impl<'a> Finder<'a> {
         Ok(digests)
     }
 
+    /// The descriptor that an index gets for a manifest, with the platform that its config says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn member(source: &dyn Source, raw: &RawManifest) -> Result<Member, BoxError> {
+        match raw.parse()? {
+            Parsed::Manifest(manifest) => one(source, raw, &manifest),
+            Parsed::Index(_) => Ok(Member::new(raw, None)),
+        }
+    }
+
+    /// The config of an image.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn config(source: &dyn Source, manifest: &Manifest) -> Result<serde_json::Value, BoxError> {
+        Ok(serde_json::from_slice(&small(source, manifest.config())?)?)
+    }
+
     fn locate(&self, image: &str) -> Result<At<'a>, Error> {
         let open = |location: &Location| Input::open(self.cx, location, self.remote, self.report);
         if Location::is_meant(image) {
@@ -158,7 +177,7 @@ impl<'a> Finder<'a> {
         match self.store.find_image(image) {
             Ok(record) => Ok(At::Store(Box::new(record))),
             Err(storage::Error::NoSuchImage(_)) => {
-                let reference = Reference::parse(image)?;
+                let reference = remote::told_name(self.cx, image, self.report)?;
                 let input = open(&Location::Registry(reference.clone()))?;
                 Ok(At::Registry(reference, input))
             }
