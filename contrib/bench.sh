@@ -5,13 +5,13 @@
 #   BENCH_RUNS=30      runs of the short commands
 #   BENCH_BIG_MB=330   compressed size of the big image, in MB
 #   BENCH_USER=NAME    the ordinary user when started by root
-#   BENCH_ONLY="run pull build list"
+#   BENCH_ONLY="run pull archive build list"
 set -euo pipefail
 
 strate=${1:?usage: bench.sh PATH-OF-STRATE}
 runs=${BENCH_RUNS:-30}
 big_mb=${BENCH_BIG_MB:-330}
-only=${BENCH_ONLY:-run pull build list}
+only=${BENCH_ONLY:-run pull archive build list}
 user=${BENCH_USER:-strate-test}
 
 say() { printf '%s\n' "$*"; }
@@ -223,6 +223,29 @@ case " $only " in *" pull "*)
     pull_case big ""
     pull_case files-50000 files
     pull_case layers-30 layers
+esac
+case " $only " in *" archive "*)
+    # The image of the pulls, or one made now.
+    if ! podman image exists "$host/big:1" || ! "$strate" --root "$work/cold" image inspect "$host/big:1" > /dev/null 2>&1; then
+        tool image "$work/big" big:1 "$(command -v busybox)" "$big_mb" > /dev/null
+        skopeo copy -q --dest-tls-verify=false "oci:$work/big:big:1" "docker://$host/big:1"
+        rm -rf "$work/big"
+        "$strate" --root "$work/cold" pull -q "$host/big:1" > /dev/null
+        podman pull -q "$host/big:1" > /dev/null
+    fi
+    sync
+    ours=$(tool once "$strate" --root "$work/cold" save -q -o "$work/ours.tar" "$host/big:1")
+    sync
+    theirs=$(tool once podman save -q -o "$work/theirs.tar" "$host/big:1")
+    verdict "save the same image" 0.5 "${ours% *}" "${theirs% *}"
+    podman rmi -f "$host/big:1" > /dev/null
+    sync
+    ours=$(tool once "$strate" --root "$work/loaded" load -q -i "$work/ours.tar")
+    sync
+    theirs=$(tool once podman load -q -i "$work/theirs.tar")
+    verdict "load it into an empty store" 0.5 "${ours% *}" "${theirs% *}"
+    limit "peak memory of that load" 64 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
+    rm -f "$work/ours.tar" "$work/theirs.tar"
 esac
 case " $only " in *" build "*)
     mkdir -p "$work/context"
