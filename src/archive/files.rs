@@ -17,6 +17,9 @@ pub(super) trait Files: Send + Sync {
     /// Open a file; `None` when there is none of that name.
     fn open(&self, path: &str, offset: u64) -> Result<Option<Opened>, Error>;
 
+    /// Whether a file is known to be there, without waiting for one that may still come.
+    fn seen(&self, path: &str) -> bool;
+
     /// Wait until all of the archive has been read, where it is read as it comes.
     fn finish(&self) -> Result<(), Error> {
         Ok(())
@@ -73,6 +76,10 @@ pub(super) struct DirFiles {
 }
 
 impl Files for DirFiles {
+    fn seen(&self, path: &str) -> bool {
+        self.root.join(path).is_file()
+    }
+
     fn open(&self, path: &str, offset: u64) -> Result<Option<Opened>, Error> {
         let full = self.root.join(path);
         let failed = |source| Error::Read { path: full.clone(), source };

@@ -12,10 +12,11 @@
 //! indexed by offset and never unpacked to disk (`tarfile.rs`).
 //!
 //! **The old docker form** (docker before 25, podman, skopeo, kaniko) has no manifests: a table names a config and the
-//! tars of its layers, mostly not compressed. Its images get a manifest here, of docker's types as every other tool
-//! gives them, and layers that are plain tars are compressed once, by the deterministic encoder that builds use too
-//! (`old.rs`). To keep them plain would be less work now, but then the store would hold, and every push send, three
-//! times the bytes. Loading the same archive twice gives the same digests twice.
+//! tars of its layers, mostly not compressed. Its images get a manifest here, and layers that are plain tars are
+//! compressed once, by the deterministic encoder that builds use too (`old.rs`). To keep them plain would be less work
+//! now, but then the store would hold, and every push send, three times the bytes. The manifests are of OCI's types:
+//! those go into every registry and every form, which docker's do not, and can name zstd. Loading the same archive
+//! twice gives the same digests twice.
 
 mod blob;
 mod contents;
@@ -25,6 +26,7 @@ mod error;
 mod files;
 mod layout;
 mod old;
+mod out_file;
 mod reader;
 mod tar_out;
 mod tarfile;
@@ -32,6 +34,7 @@ mod writer;
 
 pub use decompress::decompressed;
 pub use error::Error;
+pub use out_file::OutFile;
 pub use reader::{Gate, ImageEntry, Reader};
 pub use writer::{Member, Writer};
 

@@ -206,7 +206,7 @@ impl Old {
         made.blobs.insert(digest.clone(), Blob::File { name: name.to_owned() });
         let media_type = match kind {
             Ok(Compression::Zstd) => media_type::OCI_LAYER_ZSTD,
-            _ => media_type::DOCKER_LAYER_GZIP,
+            _ => media_type::OCI_LAYER_GZIP,
         };
         Ok((descriptor(media_type, &digest, size), diff_id))
     }
@@ -240,7 +240,7 @@ impl Old {
         let kept = Blob::Kept { file: Arc::clone(&file), offset: start, size };
         made.kept = Some((file, start + size));
         made.blobs.insert(digest.clone(), kept);
-        Ok((descriptor(media_type::DOCKER_LAYER_GZIP, &digest, size), DiffId(tar.finish().0)))
+        Ok((descriptor(media_type::OCI_LAYER_GZIP, &digest, size), DiffId(tar.finish().0)))
     }
 
     /// A path that the table names.
@@ -277,24 +277,12 @@ fn shorten(text: &str) -> String {
 
 impl Made {
     fn finish(&mut self, config: &[u8], layers: Vec<Descriptor>) -> Result<Descriptor, Error> {
-        // Docker's types have no zstd: an image with such a layer is an OCI one whole.
-        let oci = layers.iter().any(|layer| layer.media_type().to_string() == media_type::OCI_LAYER_ZSTD);
-        let (manifest_type, config_type) = match oci {
-            true => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
-            false => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
-        };
-        let as_oci = |mut layer: Descriptor| {
-            if oci && layer.media_type().to_string() == media_type::DOCKER_LAYER_GZIP {
-                layer.set_media_type(media_type::OCI_LAYER_GZIP.into());
-            }
-            layer
-        };
         let id = Digest::sha256(config);
         let manifest = ImageManifestBuilder::default()
             .schema_version(2_u32)
-            .media_type(manifest_type)
-            .config(descriptor(config_type, &id, config.len() as u64))
-            .layers(layers.into_iter().map(as_oci).collect::<Vec<_>>())
+            .media_type(media_type::OCI_MANIFEST)
+            .config(descriptor(media_type::OCI_CONFIG, &id, config.len() as u64))
+            .layers(layers)
             .build()
             .map_err(|error| Error::Source {
                 what: "a manifest that was made".into(),

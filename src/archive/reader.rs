@@ -42,6 +42,7 @@ pub struct Reader {
     form: Form,
     images: Vec<ImageEntry>,
     gate: Option<Gate>,
+    is_dir: bool,
 }
 
 /// Asks the user's policy about an image, as [`Source::admit`] does.
@@ -117,10 +118,13 @@ impl Reader {
         Self::of_tar(path, TarFiles(tar), form, scratch)
     }
 
+    fn new(path: &Path, files: Box<dyn Files>, is_dir: bool) -> Self {
+        Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new(), gate: None, is_dir }
+    }
+
     fn of_tar(path: &Path, files: TarFiles, form: Option<Format>, scratch: &Path) -> Result<Self, Error> {
         let files: Box<dyn Files> = Box::new(files);
-        let mut reader =
-            Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new(), gate: None };
+        let mut reader = Self::new(path, files, false);
         if let Some(index) = reader.table("index.json")? {
             reader.images = layout::images(path, &index)?;
             return Ok(reader);
@@ -147,8 +151,7 @@ impl Reader {
             return Err(Error::NotAnArchive { path: path.to_owned(), what });
         }
         let files: Box<dyn Files> = Box::new(DirFiles { root: path.to_owned() });
-        let mut reader =
-            Self { path: path.to_owned(), files, form: Form::Layout, images: Vec::new(), gate: None };
+        let mut reader = Self::new(path, files, true);
         if form != Some(Format::Dir)
             && let Some(index) = reader.table("index.json")?
         {
@@ -179,6 +182,18 @@ impl Reader {
     pub fn with_gate(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
         self
+    }
+
+    /// The form it was found to have.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        match self.form {
+            Form::Dir => Format::Dir,
+            Form::Old(_) => Format::DockerArchive,
+            Form::Layout if self.is_dir => Format::OciDir,
+            Form::Layout if self.files.seen("manifest.json") => Format::DockerArchive,
+            Form::Layout => Format::OciArchive,
+        }
     }
 
     /// Every image, in the archive's order: one for each descriptor of an OCI layout's index, one for each line of

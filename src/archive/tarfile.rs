@@ -286,6 +286,10 @@ impl Files for TarFiles {
         Ok(Some((size, Box::new(Part { tar: Arc::clone(&self.0), at, end: start + size }))))
     }
 
+    fn seen(&self, path: &str) -> bool {
+        self.0.state().entries.contains_key(path)
+    }
+
     fn finish(&self) -> Result<(), Error> {
         let mut state = self.0.state();
         while !state.ended {

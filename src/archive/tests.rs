@@ -248,7 +248,7 @@ fn old_docker_archives_get_manifests_that_never_vary() {
         assert_eq!(reader.images()[0].labels.len(), 3);
         let found = reader.target(reader.find(Some("app")).unwrap()).unwrap();
         assert_eq!(found, reader.target(reader.find(Some("@1")).unwrap()).unwrap());
-        assert_eq!(found.media_type().to_string(), media_type::DOCKER_MANIFEST);
+        assert_eq!(found.media_type().to_string(), media_type::OCI_MANIFEST);
         let blobs = everything(&reader, &found);
         assert!(blobs.contains_key(id.hex()), "the config stays as it is");
         assert_eq!(blobs.len(), 3);

@@ -3,9 +3,9 @@
 use std::error::Error;
 
 use crate::context::ContextError;
-use crate::image::BoxError;
+use crate::image::{BoxError, ConvertError};
 use crate::ui::ErrorReport;
-use crate::{ops, registry, storage, userns};
+use crate::{archive, ops, registry, storage, userns};
 
 /// An error on its way to the terminal. Any error becomes one by `?`.
 #[derive(Debug)]
@@ -140,11 +140,16 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         let error = inner(error);
-        let found: Vec<String> = match error.downcast_ref::<registry::Error>() {
-            Some(error) => error.hints(),
+        let own = None
+            .or_else(|| error.downcast_ref::<registry::Error>().map(registry::Error::hints))
+            .or_else(|| error.downcast_ref::<ConvertError>().map(ConvertError::hints))
+            .or_else(|| error.downcast_ref::<ops::push::Error>().map(ops::push::Error::hints));
+        let found: Vec<String> = match own {
+            Some(hints) => hints,
             None => None
                 .or_else(|| error.downcast_ref().and_then(storage_hint))
                 .or_else(|| error.downcast_ref().and_then(container_hint))
+                .or_else(|| error.downcast_ref().and_then(archive_hint))
                 .or_else(|| error.downcast_ref().and_then(manifest_hint))
                 .or_else(|| error.downcast_ref().map(userns_hint))
                 .or_else(|| error.downcast_ref().map(context_hint))
@@ -175,13 +180,16 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     look! {
         build: Store;
         container: Storage;
+        export: Store, Archive;
         images: Store;
+        import: Store, Change;
+        load: Store, Archive;
         manifest: Store, Transport;
         prune: Store;
         pull: Storage, Registry;
         remote: Config;
-        push: Storage, Registry;
-        save: Store;
+        push: Storage, Registry, Transport;
+        save: Store, Archive;
         tag: Store;
     }
     error
@@ -227,6 +235,21 @@ fn container_hint(error: &ops::container::Error) -> Option<String> {
             format!("`mkdir -p {}` makes it a directory, as `-v` would", source_path.display())
         }
         E::NotATerminal => "leave out -t, or run it on a terminal".to_owned(),
+        _ => return None,
+    })
+}
+
+fn archive_hint(error: &archive::Error) -> Option<String> {
+    use archive::Error as E;
+    Some(match error {
+        E::NotAnArchive { what, .. } if what.contains("neither") => {
+            "if it holds a file system, `strate import` makes an image of it".to_owned()
+        }
+        E::TooOld(_) => "load it with docker 1.10 to 24 and save it again".to_owned(),
+        E::Spool { .. } => "use another disk with --root".to_owned(),
+        E::NotOurs { .. } => "name a directory that is empty or not there yet".to_owned(),
+        E::OneImageOnly => "save to oci-dir, or one image at a time".to_owned(),
+        E::Shared(error) => return archive_hint(error),
         _ => return None,
     })
 }

@@ -1,6 +1,5 @@
 //! Verbs of the image group.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -13,7 +12,7 @@ use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::inspect::{Inspected, Kind, Look};
 use crate::ops::{history as history_op, images as images_op, inspect as inspect_op};
-use crate::ops::{prune as prune_op, remove_image, save as save_op, tag as tag_op};
+use crate::ops::{prune as prune_op, remove_image, tag as tag_op};
 use crate::ui::format::{Column, Listing, Template};
 use crate::ui::{Ui, words};
 
@@ -347,7 +346,7 @@ pub(super) fn tag(cx: &mut Context, _ui: &mut Ui, args: TagArgs) -> CmdResult {
 }
 
 /// What the store says while it works: waits for locks, fallbacks.
-fn notice(text: &str) {
+pub(super) fn notice(text: &str) {
     Ui::new().note(text);
 }
 
@@ -438,57 +437,5 @@ pub(super) fn image_prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> Cmd
         ui.line("");
     }
     ui.line(format_args!("Total reclaimed space: {}", words::size(collected.bytes)));
-    Ok(0)
-}
-
-/// Arguments of `save`.
-#[derive(Debug, Args)]
-pub(super) struct SaveArgs {
-    /// Names or ids
-    #[arg(value_name = "IMAGE", required = true)]
-    images: Vec<String>,
-    /// Write to this file instead of standard output
-    #[arg(long, short = 'o', value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// The form
-    #[arg(long, value_name = "FORMAT", default_value = "docker-archive")]
-    format: SaveFormat,
-    /// Accepted for podman's sake: several images always go into one archive
-    #[arg(long, short = 'm', hide = true)]
-    multi_image_archive: bool,
-    /// Accepted for podman's sake: nothing is printed anyway
-    #[arg(long, short = 'q', hide = true)]
-    quiet: bool,
-}
-
-/// `save --format`
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SaveFormat {
-    /// What `docker load` reads
-    DockerArchive,
-    /// An OCI image layout as a tar
-    OciArchive,
-    /// An OCI image layout as a directory
-    OciDir,
-}
-
-/// `strate save`
-pub(super) fn save(cx: &mut Context, ui: &mut Ui, args: SaveArgs) -> CmdResult {
-    let _ = (args.multi_image_archive, args.quiet);
-    let target = match args.output {
-        Some(path) if path.as_os_str() != "-" => save_op::Target::Path(cx.cwd.join(path)),
-        _ if ui.stdout_is_terminal() => {
-            return Err(CmdError::usage("refusing to write an archive to a terminal")
-                .with_hint("name a file with --output, or redirect the output"));
-        }
-        _ => save_op::Target::Stdout,
-    };
-    let format = match args.format {
-        SaveFormat::DockerArchive => save_op::Format::DockerArchive,
-        SaveFormat::OciArchive => save_op::Format::OciArchive,
-        SaveFormat::OciDir => save_op::Format::OciDir,
-    };
-    let request = save_op::Request { images: args.images, format, target, platforms: Vec::new() };
-    save_op::save(cx, &request, &crate::image::Silent)?;
     Ok(0)
 }

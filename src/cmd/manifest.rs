@@ -21,7 +21,7 @@ use crate::ui::progress::{Direction, Progress};
 
 /// Options about registries that have docker's `--insecure` too.
 #[derive(Debug, Clone, Default, Args)]
-struct RegistryArgs {
+pub(super) struct RegistryArgs {
     /// Accept any certificate, and plain http
     #[arg(long, conflicts_with = "tls_verify")]
     insecure: bool,
@@ -32,7 +32,7 @@ struct RegistryArgs {
 }
 
 impl RegistryArgs {
-    fn options(&self) -> Result<RemoteOptions, CmdError> {
+    pub(super) fn options(&self) -> Result<RemoteOptions, CmdError> {
         let mut options = self.remote.options(&self.retry)?;
         if self.insecure {
             options.tls_verify = Some(false);

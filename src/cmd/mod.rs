@@ -4,12 +4,14 @@
 //! `fn verb(cx: &mut Context, ui: &mut Ui, args: VerbArgs) -> CmdResult`; the tables in `verbs.rs` name them all and
 //! say what each needs. A function returns its exit code, or any error by `?`: [`CmdError`] takes them all.
 
+mod archive;
 mod build;
 mod complete;
 mod container;
 mod copy;
 mod error;
 mod image;
+mod imagetools;
 mod man;
 mod manifest;
 mod progress;

@@ -57,7 +57,13 @@ pub(super) struct SyncArgs {
     #[arg(long)]
     scoped: bool,
     /// Goes behind each tag at the destination
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     append_suffix: String,
     /// Say what would be copied
     #[arg(long)]

@@ -9,7 +9,10 @@
 use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
-use super::{CmdResult, build, container, copy, image, man, manifest, registry, remote, sync, system};
+use super::{
+    CmdResult, archive, build, container, copy, image, imagetools, man, manifest, registry, remote, sync,
+    system,
+};
 use crate::context::Context;
 use crate::ui::Ui;
 
@@ -105,14 +108,23 @@ verbs! {
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
+        /// Write a container's file system to a tar
+        Export(archive::ExportArgs) => archive::export, UserNamespace;
+
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
+
+        /// Make an image of a tar of a file system
+        Import(archive::ImportArgs) => archive::import, UserNamespace;
 
         /// Show everything about images and containers, as JSON
         Inspect(image::InspectArgs) => image::inspect, Nothing;
 
         /// Send a signal to running containers
         Kill(container::KillArgs) => container::kill, Nothing;
+
+        /// Read images from an archive
+        Load(archive::LoadArgs) => archive::load, UserNamespace;
 
         /// List the tags of a repository
         ListTags(remote::ListTagsArgs) => remote::list_tags, Nothing;
@@ -140,7 +152,7 @@ verbs! {
         Rmi(image::RmiArgs) => image::rmi, UserNamespace;
 
         /// Write images to a tar archive
-        Save(image::SaveArgs) => image::save, Nothing;
+        Save(archive::SaveArgs) => archive::save, Nothing;
 
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
@@ -168,8 +180,14 @@ verbs! {
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
 
+        /// Make an image of a tar of a file system
+        Import(archive::ImportArgs) => archive::import, UserNamespace;
+
         /// Show everything about images, as JSON
         Inspect(image::ImageInspectArgs) => image::image_inspect, Nothing;
+
+        /// Read images from an archive
+        Load(archive::LoadArgs) => archive::load, UserNamespace;
 
         /// List images
         #[command(visible_alias = "list")]
@@ -189,7 +207,7 @@ verbs! {
         Rm(image::RmiArgs) => image::rmi, UserNamespace;
 
         /// Write images to a tar archive
-        Save(image::SaveArgs) => image::save, Nothing;
+        Save(archive::SaveArgs) => archive::save, Nothing;
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;
@@ -207,6 +225,9 @@ verbs! {
 
         /// Run another program in a running container
         Exec(container::ExecArgs) => container::exec, Nothing, 125;
+
+        /// Write a container's file system to a tar
+        Export(archive::ExportArgs) => archive::export, UserNamespace;
 
         /// Show everything about containers, as JSON
         Inspect(container::InspectArgs) => container::inspect, Nothing;
@@ -337,6 +358,9 @@ verbs! {
         /// Build an image from a Dockerfile
         #[command(alias = "b")]
         Build(build::BuildArgs) => build::build, UserNamespace;
+
+        /// Work on images in registries
+        Imagetools(imagetools::ImagetoolsArgs) => imagetools::imagetools, Nothing;
     }
 }
 

@@ -13,8 +13,6 @@ use crate::layer;
 use crate::oci::media_type::is_foreign_layer;
 use crate::oci::{Digest, digest_of};
 
-/// How often a layer is tried without getting further.
-const TRIES: u32 = 5;
 /// Bytes by which a try must get further than all before it to count: a connection that is cut again and again still
 /// brings the layer over, in at most so many pieces.
 const PROGRESS: u64 = 16 << 10;
@@ -163,7 +161,7 @@ impl Work<'_> {
                 return Err(error);
             }
             self.report.event(Event::Retry { digest: digest.clone(), why: error.to_string() });
-            self.pause(tries.pause());
+            self.pause(self.from.patience().pause.unwrap_or_else(|| tries.pause()));
         }
     }
 
@@ -201,7 +199,7 @@ impl Work<'_> {
             // What lay here from an earlier try may have been the wrong part: once more from the start.
             None => self.to.may_pass(error) || (offset > 0 && tries.in_all == 1),
         };
-        may_pass && tries.in_vain < TRIES
+        may_pass && tries.in_vain < self.from.patience().tries
     }
 
     /// Wait, but not when another layer has failed meanwhile.

@@ -229,6 +229,16 @@ impl IndexDraft {
         Ok(())
     }
 
+    /// Set an annotation on the images for a platform, or on all.
+    pub fn annotate_where(&mut self, platform: Option<&Platform>, key: &str, value: &str) {
+        for member in &mut self.manifests {
+            let own = member.platform.as_ref().map(Platform::from);
+            if platform.is_none() || platform == own.as_ref() {
+                member.annotations.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+
     /// The document.
     ///
     /// # Errors

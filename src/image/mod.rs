@@ -2,6 +2,8 @@
 //!
 //! Pull, push, save, load and copy are one [`copy()`] from a [`Source`] to a [`Sink`].
 
+mod convert;
+mod convert_layers;
 mod copy;
 mod copy_layers;
 mod draft;
@@ -12,6 +14,7 @@ mod select;
 mod sink;
 mod source;
 
+pub use convert::{Conversion, ConvertError, Converted, Format, Recompression, Which, Workshop, convert};
 pub use copy::{
     Copied, CopyError, INDEX_DIGEST_ANNOTATION, Platforms, Selection, What, copy, is_container_image,
 };
@@ -23,7 +26,7 @@ pub use mutate::{Edit, NewLayer, append};
 pub use report::{Event, Reporter, Silent};
 pub use select::{SelectError, select_platform};
 pub use sink::{Claim, LayerPlace, LayerPlan, LayerState, Sink};
-pub use source::{Source, StreamFailure};
+pub use source::{Patience, Source, StreamFailure};
 
 /// The error of a place: boxed, because `copy` works between any two. `cmd::error` downcasts it again.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

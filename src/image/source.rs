@@ -1,6 +1,7 @@
 //! Where an image comes from.
 
 use std::io::Read;
+use std::time::Duration;
 
 use super::BoxError;
 use crate::oci::{Descriptor, RawManifest, Reference};
@@ -52,11 +53,65 @@ pub trait Source: Send + Sync {
         Ok(true)
     }
 
+    /// How patient to be with blobs of this place.
+    fn patience(&self) -> Patience {
+        Patience::default()
+    }
+
     /// Learn that a blob's stream failed. Whether the next try is served by other means (another place, another kind of
     /// request) comes back: then it starts with a clean slate.
     fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
         let _ = (descriptor, how);
         false
+    }
+}
+
+impl<S: Source + ?Sized> Source for &S {
+    fn resolve(&self, reference: &Reference) -> Result<Descriptor, BoxError> {
+        (**self).resolve(reference)
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, BoxError> {
+        (**self).manifest(descriptor)
+    }
+
+    fn admit(&self, name: Option<&Reference>, documents: &[&RawManifest]) -> Result<(), BoxError> {
+        (**self).admit(name, documents)
+    }
+
+    fn raw_blob(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
+        (**self).raw_blob(descriptor, offset)
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
+        (**self).has(descriptor)
+    }
+
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        (**self).blob_failed(descriptor, how)
+    }
+
+    fn patience(&self) -> Patience {
+        (**self).patience()
+    }
+}
+
+/// How often, and after which pause, the stream of a blob is asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Tries that get no further, the first one included.
+    pub tries: u32,
+    /// The pause before each further try; without one, pauses grow.
+    pub pause: Option<Duration>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: 5, pause: None }
     }
 }
 

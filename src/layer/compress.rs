@@ -146,8 +146,14 @@ impl<R: BufRead> Read for GzipReader<R> {
 ///
 /// The bytes may change with the version of the compressor: keys are made of diff ids, never of compressed digests.
 pub fn gzip_writer<W: Write + Send>(out: W, threads: usize) -> GzipWriter<W> {
+    gzip_writer_at(out, threads, LEVEL)
+}
+
+/// The same at a level from 1 to 12.
+fn gzip_writer_at<W: Write + Send>(out: W, threads: usize, level: i32) -> GzipWriter<W> {
     GzipWriter {
         out,
+        level,
         member: Vec::new(),
         threads,
         any: false,
@@ -158,9 +164,89 @@ pub fn gzip_writer<W: Write + Send>(out: W, threads: usize) -> GzipWriter<W> {
     }
 }
 
+/// A compressor of a kind, whose output depends on its input and level alone. Call `finish` on it to end the stream.
+pub enum LayerWriter<W: Write + Send> {
+    /// Bytes as they come.
+    None(W),
+    /// See [`gzip_writer`].
+    Gzip(GzipWriter<W>),
+    /// One frame with a checksum.
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+/// Levels that a kind of compression takes; `None` where there are none.
+#[must_use]
+pub fn levels(kind: Compression) -> Option<std::ops::RangeInclusive<i32>> {
+    match kind {
+        Compression::None => None,
+        Compression::Gzip => Some(1..=12),
+        Compression::Zstd => Some(1..=22),
+    }
+}
+
+impl<W: Write + Send> LayerWriter<W> {
+    /// Compress to `out`; without a level at the one that layers are made with. `threads` help with gzip.
+    ///
+    /// # Errors
+    /// When the compressor cannot be made.
+    pub fn new(out: W, kind: Compression, level: Option<i32>, threads: usize) -> io::Result<Self> {
+        Ok(match kind {
+            Compression::None => Self::None(out),
+            Compression::Gzip => Self::Gzip(gzip_writer_at(out, threads, level.unwrap_or(LEVEL))),
+            Compression::Zstd => {
+                let mut encoder =
+                    zstd::stream::write::Encoder::new(out, level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL))?;
+                encoder.include_checksum(true)?;
+                Self::Zstd(encoder)
+            }
+        })
+    }
+
+    /// Write what remains and give back the writer below.
+    ///
+    /// # Errors
+    /// When the writer below fails.
+    pub fn finish(self) -> io::Result<W> {
+        match self {
+            Self::None(out) => Ok(out),
+            Self::Gzip(writer) => writer.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write + Send> fmt::Debug for LayerWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None(_) => "LayerWriter::None",
+            Self::Gzip(_) => "LayerWriter::Gzip",
+            Self::Zstd(_) => "LayerWriter::Zstd",
+        })
+    }
+}
+
+impl<W: Write + Send> Write for LayerWriter<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::None(out) => out.write(data),
+            Self::Gzip(writer) => writer.write(data),
+            Self::Zstd(encoder) => encoder.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::None(out) => out.flush(),
+            Self::Gzip(writer) => writer.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
 /// See [`gzip_writer`].
 pub struct GzipWriter<W: Write + Send> {
     out: W,
+    level: i32,
     /// What the next member will hold.
     member: Vec<u8>,
     threads: usize,
@@ -220,7 +306,7 @@ impl<W: Write + Send> GzipWriter<W> {
         }
         if self.workers.is_empty() {
             for _ in 0..self.threads {
-                self.workers.push(Worker::spawn()?);
+                self.workers.push(Worker::spawn(self.level)?);
             }
         }
         self.submit(member)
@@ -245,7 +331,7 @@ impl<W: Write + Send> GzipWriter<W> {
     }
 
     fn compress_here(&mut self, member: &[u8]) -> io::Result<()> {
-        let compressor = self.inline.get_or_insert_with(compressor);
+        let compressor = self.inline.get_or_insert_with(|| compressor(self.level));
         let compressed = compress(compressor, member)?;
         self.out.write_all(&compressed)
     }
@@ -267,11 +353,11 @@ impl<W: Write + Send> Write for GzipWriter<W> {
 }
 
 impl Worker {
-    fn spawn() -> io::Result<Self> {
+    fn spawn(level: i32) -> io::Result<Self> {
         let (work, todo) = sync_channel::<Vec<u8>>(QUEUE);
         let (finished, done) = sync_channel(QUEUE);
         let run = move || {
-            let mut compressor = compressor();
+            let mut compressor = compressor(level);
             while let Ok(member) = todo.recv() {
                 if finished.send(compress(&mut compressor, &member)).is_err() {
                     return;
@@ -298,9 +384,9 @@ fn lost() -> io::Error {
     io::Error::other("a compression thread ended early")
 }
 
-fn compressor() -> Compressor {
+fn compressor(level: i32) -> Compressor {
     // The level is in range; the fallback is another valid one.
-    Compressor::new(CompressionLvl::new(LEVEL).unwrap_or_default())
+    Compressor::new(CompressionLvl::new(level).unwrap_or_default())
 }
 
 fn compress(compressor: &mut Compressor, member: &[u8]) -> io::Result<Vec<u8>> {
@@ -347,6 +433,32 @@ mod tests {
                 assert!(pack(&data, threads) == one, "{length} bytes on {threads} threads");
             }
             assert!(unpack(&one).unwrap() == (Compression::Gzip, data));
+        }
+    }
+
+    #[test]
+    fn every_kind_and_level_comes_back_and_is_the_same_twice() {
+        let data = sample(2 * MEMBER + 9);
+        for (kind, level) in [
+            (Compression::None, None),
+            (Compression::Gzip, None),
+            (Compression::Gzip, Some(1)),
+            (Compression::Gzip, Some(9)),
+            (Compression::Zstd, None),
+            (Compression::Zstd, Some(1)),
+            (Compression::Zstd, Some(12)),
+        ] {
+            let make = |threads| {
+                let mut writer = LayerWriter::new(Vec::new(), kind, level, threads).unwrap();
+                writer.write_all(&data).unwrap();
+                writer.finish().unwrap()
+            };
+            let made = make(1);
+            assert!(made == make(3), "{kind:?} {level:?}");
+            assert!(unpack(&made).unwrap() == (kind, data.clone()), "{kind:?} {level:?}");
+            if kind == Compression::Gzip && level != Some(9) {
+                assert!(made == pack(&data, 2), "a layer is made the same by a build and by a conversion");
+            }
         }
     }
 

@@ -19,7 +19,7 @@ mod whiteout;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use complete::{Lower, complete};
-pub use compress::{Compression, GzipWriter, decompressor, gzip_writer};
+pub use compress::{Compression, GzipWriter, LayerWriter, decompressor, gzip_writer, levels};
 pub use diff::{DiffOptions, DiffStats, write_changes, write_tree, write_upper};
 pub use error::Error;
 pub use owners::{Owner, OwnerTable};

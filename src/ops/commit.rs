@@ -91,7 +91,7 @@ fn changes_layer(store: &Store, dir: &ContainerDir, stack: &Stack) -> Result<Opt
 
 /// Whether a path (relative) is there only to be mounted on: the runtime made it, and it is still an empty file, or a
 /// directory of such.
-fn is_stub(upper: &Path, path: &Path, stubs: &BTreeSet<PathBuf>) -> bool {
+pub(super) fn is_stub(upper: &Path, path: &Path, stubs: &BTreeSet<PathBuf>) -> bool {
     if !stubs.contains(path) {
         return false;
     }

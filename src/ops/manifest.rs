@@ -23,6 +23,7 @@ use crate::image::{
     annotate as set_annotations,
 };
 use crate::oci::{Digest, Reference, ReferenceError};
+use crate::registry::NameError;
 use crate::storage::{self, ImageRecord, NewIndex, Removed, Store};
 
 /// Why an index could not be made, changed or sent. It is as it was.
@@ -108,6 +109,9 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// A name that means nothing at registries.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// A place is unusable.
     #[error(transparent)]
     Transport(#[from] transport::Error),

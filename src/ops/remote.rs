@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::archive::Gate;
 use crate::context::Context;
-use crate::image::{BoxError, Copied, CopyError, Location};
+use crate::image::{BoxError, Copied, CopyError, Event, Location, Reporter};
 use crate::oci::{Digest, Reference, digest_of};
 use crate::registry::{self, Login, Secret, Settings};
 use crate::storage::{Place, Store};
@@ -68,6 +68,22 @@ impl RemoteOptions {
 /// When it is no reference, or the configuration cannot be used.
 pub fn name(cx: &Context, typed: &str) -> Result<Named, Error> {
     registry::resolve_name(&RemoteOptions::default().settings(cx), typed)
+}
+
+/// As [`name`], with what the user should know of it told to `report`.
+///
+/// # Errors
+/// As [`name`].
+pub fn told_name(cx: &Context, typed: &str, report: &dyn Reporter) -> Result<Reference, Error> {
+    let named = name(cx, typed)?;
+    if let Some(path) = &named.alias {
+        let said = format!("Resolved \"{typed}\" as an alias ({}): {}", path.display(), named.reference);
+        report.event(Event::Note(said));
+    }
+    if let Some(note) = named.note {
+        report.event(Event::Note(note));
+    }
+    Ok(named.reference)
 }
 
 /// What a name means to a verb that takes an image from here, and from a registry where it is not here: an image that

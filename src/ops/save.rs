@@ -7,8 +7,10 @@ use super::store;
 pub use crate::archive::Format;
 use crate::archive::{self, Member, Writer};
 use crate::context::Context;
-use crate::image::{CopyError, Platforms, Reporter, Selection, What, copy};
-use crate::oci::{Platform, Reference};
+use crate::image::{
+    CopyError, Event, Platforms, Reporter, Selection, Source, What, copy, is_container_image,
+};
+use crate::oci::{Parsed, Platform, Reference, digest_of, media_type};
 use crate::storage;
 
 /// Where the archive goes.
@@ -51,6 +53,14 @@ pub enum Error {
         #[source]
         source: CopyError,
     },
+    /// The image is for another platform than those asked for.
+    #[error("`{image}` is for {found}, not for what was asked for")]
+    Platform {
+        /// As the user called it.
+        image: String,
+        /// What it is for.
+        found: Platform,
+    },
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] storage::Error),
@@ -75,6 +85,14 @@ pub fn save(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<()
     if request.format == Format::Dir && members.len() > 1 {
         return Err(archive::Error::OneImageOnly.into());
     }
+    if matches!(request.format, Format::OciArchive | Format::OciDir) {
+        say_docker_types(&store, &members, report);
+    }
+    if !request.platforms.is_empty() {
+        for (image, member) in &members {
+            check_platform(&store, member, &request.platforms, image)?;
+        }
+    }
     let writer = Writer::create(path, request.format)?;
     writer.announce(&store, &members.iter().map(|(_, m)| m.clone()).collect::<Vec<_>>(), &platforms)?;
     for (image, member) in members {
@@ -87,6 +105,38 @@ pub fn save(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<()
         copy(&store, &writer, &selection, report).map_err(|source| Error::Copy { image, source })?;
     }
     Ok(writer.finish()?)
+}
+
+/// A single image is only taken when it is for one of the platforms; an index is looked at by the copy.
+fn check_platform(
+    store: &storage::Store,
+    member: &Member,
+    wanted: &[Platform],
+    image: &str,
+) -> Result<(), Error> {
+    let digest = digest_of(&member.target).map_err(archive::Error::from)?;
+    let raw = Source::manifest(store, &member.target);
+    if !raw.is_ok_and(|raw| matches!(raw.parse(), Ok(Parsed::Manifest(m)) if is_container_image(&m))) {
+        return Ok(());
+    }
+    let found = store.image(&digest)?.config.platform();
+    if wanted.iter().any(|wanted| found.fit(wanted).is_some()) {
+        return Ok(());
+    }
+    Err(Error::Platform { image: image.to_owned(), found })
+}
+
+/// An image keeps its bytes, and so docker's types: a few readers of OCI layouts do not look at such.
+fn say_docker_types(store: &storage::Store, members: &[(String, Member)], report: &dyn Reporter) {
+    for (image, member) in members {
+        let Ok(raw) = Source::manifest(store, &member.target) else { continue };
+        if [media_type::DOCKER_MANIFEST, media_type::DOCKER_INDEX].contains(&raw.media_type.as_str()) {
+            report.event(Event::Note(format!(
+                "`{image}` has a manifest of docker's types, which skopeo and podman do not find in an OCI layout: \
+                 for these, save it as docker-archive or docker-dir"
+            )));
+        }
+    }
 }
 
 /// Every image once, with the names it was asked for by.

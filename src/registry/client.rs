@@ -14,7 +14,7 @@ use super::ranges::{self, Parallel, RangeReader};
 use super::retry::with_retries_told;
 use super::session::Uploads;
 use super::{Error, Settings, limits};
-use crate::image::{BoxError, Event, Reporter, Source, StreamFailure};
+use crate::image::{BoxError, Event, Patience, Reporter, Source, StreamFailure};
 use crate::oci::{Descriptor, Digest, RawManifest, Reference, descriptor, digest_of, media_type};
 
 /// What a client is going to do: it decides which rights are asked for and whether mirrors serve.
@@ -293,6 +293,12 @@ impl Source for Client<'_> {
         let digest = digest_of(descriptor)?;
         let (size, offset) = (descriptor.size(), offset.min(descriptor.size()));
         Ok(self.ask(|endpoint| self.open_blob(endpoint, &digest, size, offset))?)
+    }
+
+    fn patience(&self) -> Patience {
+        let tries =
+            self.settings.retries.map_or(Patience::default().tries, |retries| retries.saturating_add(1));
+        Patience { tries, pause: self.settings.retry_delay }
     }
 
     fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {

@@ -1,93 +1,34 @@
-//! Plain files by their address, with the same connections, proxies and certificates as registries.
+//! A file from a plain http address, for verbs that take one in the place of a path.
 
 use std::io::Read;
 
-use jiff::Timestamp;
 use ureq::http::Method;
 
 use super::http::{Call, Http, Payload};
-use super::retry::with_retries;
-use super::{Error, Secret, Settings, limits};
+use super::{Error, Settings, limits, origin};
 
-/// What is known of a file from before: the server may say that it has not changed.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    /// The `ETag` it came with.
-    pub etag: Option<String>,
-    /// The `Last-Modified` it came with.
-    pub last_modified: Option<String>,
-}
-
-/// What a server said.
-pub struct Fetched {
-    /// The HTTP status; 304 when what is known has not changed.
-    pub status: u16,
-    /// `ETag`
-    pub etag: Option<String>,
-    /// `Last-Modified`, as it was sent.
-    pub last_modified: Option<String>,
-    /// The content; decompressed when it was sent with `Content-Encoding: gzip`.
-    pub content: Box<dyn Read + Send>,
-}
-
-impl std::fmt::Debug for Fetched {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fetched").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-/// A time as HTTP writes it, in seconds since 1970.
-#[must_use]
-pub fn http_time(text: &str) -> Option<i64> {
-    jiff::fmt::rfc2822::parse(text).ok().map(|time| time.timestamp()).map(Timestamp::as_second)
-}
-
-/// Ask for a file. `authorization` is the value of that header; it is sent to no other host that the server may name.
+/// Fetch `url`, without any credentials, by the same rules for certificates, proxies and redirects as registries. What
+/// comes is read as it comes; a cut stream ends in an error where the server has told a length.
 ///
 /// # Errors
-/// When the server cannot be reached or redirects where it must not.
-pub fn fetch(
-    settings: &Settings,
-    url: &str,
-    known: &Known,
-    authorization: Option<&Secret>,
-) -> Result<Fetched, Error> {
-    let http = Http::new(settings);
-    let mut headers = vec![("accept-encoding", "gzip".to_owned())];
-    headers.extend(known.etag.clone().map(|etag| ("if-none-match", etag)));
-    headers.extend(known.last_modified.clone().map(|time| ("if-modified-since", time)));
-    let response = with_retries(settings, || {
-        http.send(Call {
-            method: Method::GET,
-            url: url.to_owned(),
-            headers: headers.clone(),
-            authorization: authorization.cloned(),
-            payload: Payload::Empty,
-            confidential: false,
-            response_timeout: limits::RESPONSE_TIMEOUT,
-            streaming: true,
-        })
+/// When the host cannot be reached or answers anything but 200.
+pub fn fetch(settings: &Settings, url: &str) -> Result<Box<dyn Read + Send>, Error> {
+    let response = Http::new(settings).send(Call {
+        method: Method::GET,
+        url: url.to_owned(),
+        headers: Vec::new(),
+        authorization: None,
+        payload: Payload::Empty,
+        confidential: false,
+        response_timeout: limits::RESPONSE_TIMEOUT,
+        streaming: true,
     })?;
-    let text = |name: &str| response.header(name).map(str::to_owned);
-    let (etag, last_modified, encoding) = (text("etag"), text("last-modified"), text("content-encoding"));
-    let status = response.status;
-    let plain = response.reader();
-    let content: Box<dyn Read + Send> = match encoding.as_deref() {
-        Some(encoding) if encoding.eq_ignore_ascii_case("gzip") => {
-            Box::new(flate2::read::MultiGzDecoder::new(plain))
-        }
-        _ => plain,
-    };
-    Ok(Fetched { status, etag, last_modified, content })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_http() {
-        assert_eq!(http_time("Tue, 14 Nov 2023 22:13:20 GMT"), Some(1_700_000_000));
-        assert_eq!(http_time("yesterday"), None);
+    if response.status == 200 {
+        return Ok(response.reader());
     }
+    Err(Error::Protocol {
+        registry: response.origin.host_port(),
+        request: format!("GET {}", origin::without_query(url)),
+        what: format!("it answered {}", response.status),
+    })
 }

@@ -66,7 +66,9 @@ pub(super) fn retry_after(header: Option<&str>) -> Option<Duration> {
         // More digits than fit are for ever.
         return (!header.is_empty()).then(|| Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
     }
-    let date = jiff::fmt::rfc2822::parse(header).ok()?.timestamp();
+    // Which day of the week a server takes it for does not matter.
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let date = parser.parse_timestamp(header).ok()?;
     Some(Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
 }
 

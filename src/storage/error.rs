@@ -165,6 +165,9 @@ pub enum Error {
         "the layers are not unpacked, and unpacking needs a user namespace, which this host does not give"
     )]
     CannotUnpack,
+    /// A tar could not become a layer.
+    #[error("the file system's archive cannot be taken in")]
+    Import(#[source] crate::layer::Error),
     /// An image contradicts itself.
     #[error("image is inconsistent: {0}")]
     Inconsistent(String),

@@ -203,6 +203,18 @@ impl Store {
         })
     }
 
+    /// Keep an image that is here without a name, unless it has one.
+    ///
+    /// # Errors
+    /// When it cannot be described or the index not be written.
+    pub fn keep_untagged(&self, target: &Descriptor) -> Result<(), Error> {
+        let entry = Entry::new(target, self.describe_target(target)?);
+        self.edit_index(|index| {
+            index.add_untagged(entry);
+            Ok(())
+        })
+    }
+
     /// What a listing needs of what a name stands for. An index of which no image is here needs nothing.
     pub(super) fn describe_target(&self, target: &Descriptor) -> Result<BTreeMap<String, String>, Error> {
         let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;

@@ -13,6 +13,7 @@ mod facts;
 mod format;
 mod gc;
 mod images;
+mod import;
 mod index;
 mod indexes;
 mod layering;

@@ -131,7 +131,7 @@ impl Remote for Fetcher<'_> {
             .map(|record| Known { etag: record.etag.clone(), last_modified: record.last_modified.clone() });
         let settings = RemoteOptions::default().settings(self.cx);
         let authorization = self.authorization(url);
-        let fetched = registry::fetch(&settings, url, &known.unwrap_or_default(), authorization.as_ref())?;
+        let fetched = registry::download(&settings, url, &known.unwrap_or_default(), authorization.as_ref())?;
         if let (304, Some(record)) = (fetched.status, &before) {
             return Ok(record.download());
         }

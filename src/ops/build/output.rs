@@ -11,10 +11,9 @@ use super::{BuildRequest, Error};
 use crate::archive::{self, Member, Writer};
 use crate::build::{self, LocalExport, Made, Rewriting, Workshop};
 use crate::context::Context;
-use crate::image::{BoxError, Platforms, Selection, Sink as _, What, copy};
+use crate::image::{BoxError, Location, Platforms, Selection, Sink as _, What, copy};
 use crate::oci::{Descriptor, Digest, ImageId, Platform, RawManifest, Reference, media_type};
 use crate::ops::push::{self, PushRequest};
-use crate::ops::remote::RemoteOptions;
 use crate::storage::{Image, Store};
 
 pub use crate::archive::Format;
@@ -256,10 +255,10 @@ impl Delivery<'_> {
             work.note(format!("pushing {name}"));
             let request = PushRequest {
                 image: name.to_string(),
-                destination: Some(name.clone()),
-                remote: RemoteOptions::default(),
+                destinations: vec![Location::Registry(name.clone())],
+                ..PushRequest::default()
             };
-            push::push(self.cx, &request, &work.parts())?;
+            push::push_all(self.cx, &request, &work.parts())?;
         }
         Ok(())
     }

@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use super::Error;
+use super::found::origins;
+use super::{Error, read};
 use crate::context::Context;
-use crate::image::{BoxError, IndexDraft, Member, Reporter, Source};
+use crate::image::{
+    BoxError, Copied, IndexDraft, Member, Patience, Platforms, Reporter, Selection, Sink, Source,
+    StreamFailure, What, copy,
+};
 use crate::oci::{Descriptor, Digest, Parsed, RawManifest, Reference, digest_of};
-use crate::ops::remote::RemoteOptions;
+use crate::ops::pull::JOBS;
+use crate::ops::remote::{RemoteOptions, inner};
 use crate::registry::{Action, Client};
-use crate::storage::Store;
+use crate::storage::{ImageRecord, Store};
 
 /// An index and everything in it, as a source.
 pub struct Content<'a> {
@@ -21,6 +26,8 @@ pub struct Content<'a> {
     manifests: HashMap<Digest, RawManifest>,
     /// Which client has which blob.
     blobs: HashMap<Digest, usize>,
+    /// The images to send before the index: those that the destination's own repository does not have already.
+    to_send: Vec<Descriptor>,
 }
 
 impl std::fmt::Debug for Content<'_> {
@@ -33,10 +40,18 @@ impl<'a> Content<'a> {
     /// An index alone.
     #[must_use]
     pub fn bare(root: RawManifest, store: Option<&'a Store>) -> Self {
-        Self { root, store, clients: Vec::new(), manifests: HashMap::new(), blobs: HashMap::new() }
+        Self {
+            root,
+            store,
+            clients: Vec::new(),
+            manifests: HashMap::new(),
+            blobs: HashMap::new(),
+            to_send: Vec::new(),
+        }
     }
 
-    /// Find everything that an index names: in the store, else where `origins` says.
+    /// Find everything that an index names: in the store, else where `origins` says. What is in the repository that it
+    /// is meant for already, `to`, need not be found.
     ///
     /// # Errors
     /// [`Error::Lost`] when an image is in neither; when a registry cannot be asked.
@@ -44,30 +59,77 @@ impl<'a> Content<'a> {
         cx: &Context,
         (root, index): (RawManifest, &IndexDraft),
         store: Option<&'a Store>,
-        origins: &BTreeMap<Digest, Reference>,
+        (origins, to): (&BTreeMap<Digest, Reference>, Option<&Reference>),
         remote: &RemoteOptions,
         report: &'a dyn Reporter,
     ) -> Result<Self, Error> {
         let mut content = Self::bare(root, store);
         for member in index.members() {
-            if store.is_some_and(|store| store.has_manifest(&member.descriptor())) {
+            let origin = origins.get(&member.digest);
+            let there = origin.is_some_and(|origin| to.is_some_and(|to| same_repository(origin, to)));
+            if there && member.digest != content.root.digest {
                 continue;
             }
-            let origin = origins.get(&member.digest).ok_or_else(|| Error::Lost {
-                image: content.root.digest.to_string(),
-                digest: member.digest.clone(),
-            })?;
-            let failed = |source: BoxError| Error::Read { image: origin.to_string(), source };
-            let client = content.client(cx, origin, remote, report).map_err(failed)?;
-            content.ask(client, member).map_err(failed)?;
+            content.to_send.push(member.descriptor());
+            content.find(cx, member, origins, remote, report)?;
         }
         Ok(content)
+    }
+
+    /// Find everything that an index of the store names, or the one image that is `wanted` of it.
+    ///
+    /// # Errors
+    /// As [`Content::open`].
+    pub fn of_record(
+        cx: &Context,
+        store: &'a Store,
+        record: &ImageRecord,
+        wanted: Option<&Descriptor>,
+        remote: &RemoteOptions,
+        report: &'a dyn Reporter,
+    ) -> Result<Self, Error> {
+        let index = read(store, record)?;
+        let origins = origins(store, record, &index);
+        let mut content = Self::bare(store.raw_document(record)?, Some(store));
+        let wanted = wanted.map(|wanted| wanted.digest().to_string());
+        for member in index.members() {
+            if wanted.as_ref().is_none_or(|wanted| wanted == member.digest.as_str()) {
+                content.find(cx, member, &origins, remote, report)?;
+            }
+        }
+        Ok(content)
+    }
+
+    fn find(
+        &mut self,
+        cx: &Context,
+        member: &Member,
+        origins: &BTreeMap<Digest, Reference>,
+        remote: &RemoteOptions,
+        report: &'a dyn Reporter,
+    ) -> Result<(), Error> {
+        if self.store.is_some_and(|store| store.has_manifest(&member.descriptor())) {
+            return Ok(());
+        }
+        let origin = origins.get(&member.digest).ok_or_else(|| Error::Lost {
+            image: self.root.digest.to_string(),
+            digest: member.digest.clone(),
+        })?;
+        let failed = |source: BoxError| Error::Read { image: origin.to_string(), source };
+        let client = self.client(cx, origin, remote, report).map_err(failed)?;
+        self.ask(client, member).map_err(failed)
     }
 
     /// The index.
     #[must_use]
     pub fn target(&self) -> Descriptor {
         self.root.descriptor()
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn root(&self) -> &RawManifest {
+        &self.root
     }
 
     /// The client of a repository.
@@ -78,10 +140,7 @@ impl<'a> Content<'a> {
         remote: &RemoteOptions,
         report: &'a dyn Reporter,
     ) -> Result<usize, BoxError> {
-        let same = |known: &Reference| {
-            (known.registry(), known.repository()) == (origin.registry(), origin.repository())
-        };
-        if let Some(known) = self.clients.iter().position(|(known, _)| same(known)) {
+        if let Some(known) = self.clients.iter().position(|(known, _)| same_repository(known, origin)) {
             return Ok(known);
         }
         let client = Client::new(&remote.settings(cx), origin, Action::Pull, report)?;
@@ -112,6 +171,38 @@ impl<'a> Content<'a> {
         };
         self.blobs.iter().filter_map(of).collect()
     }
+
+    /// Send the images, then the index, and give it a name when all is there.
+    ///
+    /// # Errors
+    /// When a place fails; the name is then as it was.
+    pub fn send(
+        &self,
+        to: &dyn Sink,
+        (label, name): (&str, Option<&Reference>),
+        report: &dyn Reporter,
+    ) -> Result<Copied, BoxError> {
+        let root = [(self.root.descriptor(), Platforms::IndexOnly)];
+        let images = self.to_send.iter().map(|image| (image.clone(), Platforms::All));
+        let mut sent: Option<Copied> = None;
+        for (target, platforms) in images.chain(root) {
+            let name = name.filter(|_| platforms == Platforms::IndexOnly).cloned();
+            let from = What::Found { label: label.to_owned(), target };
+            let selection = Selection { from, to: name, platforms, jobs: JOBS };
+            let copied = copy(self, to, &selection, report).map_err(inner)?;
+            let before = sent.take();
+            let sent = sent.insert(copied);
+            if let Some(before) = before {
+                sent.moved.extend(before.moved);
+                sent.reused.extend(before.reused);
+            }
+        }
+        sent.ok_or_else(|| "nothing was sent".into())
+    }
+}
+
+fn same_repository(one: &Reference, other: &Reference) -> bool {
+    (one.registry(), one.repository()) == (other.registry(), other.repository())
 }
 
 impl Source for Content<'_> {
@@ -151,5 +242,20 @@ impl Source for Content<'_> {
             (None, Some(store)) => store.raw_blob(descriptor, offset),
             (None, None) => Err(format!("blob {digest} is not known").into()),
         }
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
+        let digest = digest_of(descriptor)?;
+        let known = digest == self.root.digest || self.manifests.contains_key(&digest);
+        Ok(known || self.store.is_some_and(|store| store.has_manifest(descriptor)))
+    }
+
+    fn patience(&self) -> Patience {
+        self.clients.first().map_or_else(Patience::default, |(_, client)| client.patience())
+    }
+
+    fn blob_failed(&self, descriptor: &Descriptor, how: StreamFailure) -> bool {
+        let client = digest_of(descriptor).ok().and_then(|digest| self.blobs.get(&digest).copied());
+        client.is_some_and(|client| self.clients[client].1.blob_failed(descriptor, how))
     }
 }

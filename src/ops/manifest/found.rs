@@ -14,7 +14,7 @@ use crate::oci::{
     Descriptor, Digest, ImageConfig, Manifest, Parsed, Platform, RawManifest, Reference, digest_of,
 };
 use crate::ops::pull::JOBS;
-use crate::ops::remote::{RemoteOptions, inner};
+use crate::ops::remote::{self, RemoteOptions, inner};
 use crate::ops::transport::Input;
 use crate::storage::{self, ImageRecord, Store};
 
@@ -145,6 +145,25 @@ impl<'a> Finder<'a> {
         Ok(digests)
     }
 
+    /// The descriptor that an index gets for a manifest, with the platform that its config says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn member(source: &dyn Source, raw: &RawManifest) -> Result<Member, BoxError> {
+        match raw.parse()? {
+            Parsed::Manifest(manifest) => one(source, raw, &manifest),
+            Parsed::Index(_) => Ok(Member::new(raw, None)),
+        }
+    }
+
+    /// The config of an image.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn config(source: &dyn Source, manifest: &Manifest) -> Result<serde_json::Value, BoxError> {
+        Ok(serde_json::from_slice(&small(source, manifest.config())?)?)
+    }
+
     fn locate(&self, image: &str) -> Result<At<'a>, Error> {
         let open = |location: &Location| Input::open(self.cx, location, self.remote, self.report);
         if Location::is_meant(image) {
@@ -158,7 +177,7 @@ impl<'a> Finder<'a> {
         match self.store.find_image(image) {
             Ok(record) => Ok(At::Store(Box::new(record))),
             Err(storage::Error::NoSuchImage(_)) => {
-                let reference = Reference::parse(image)?;
+                let reference = remote::told_name(self.cx, image, self.report)?;
                 let input = open(&Location::Registry(reference.clone()))?;
                 Ok(At::Registry(reference, input))
             }
@@ -176,7 +195,7 @@ impl<'a> Finder<'a> {
         let members = self.members(image, self.store, &target, pick)?;
         let mut origins = BTreeMap::new();
         for member in members.iter().filter(|member| !self.store.has_manifest(&member.descriptor())) {
-            let origin = origin(record, &member.digest);
+            let origin = origin(self.store, record, &member.digest);
             let lost = || Error::Lost { image: image.to_owned(), digest: member.digest.clone() };
             origins.insert(member.digest.clone(), origin.ok_or_else(lost)?);
         }
@@ -252,10 +271,15 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Where an image of an index can be had that is not here: where it was added from, else where the name is.
-fn origin(record: &ImageRecord, digest: &Digest) -> Option<Reference> {
+/// Where an image of an index can be had that is not here: where it was added from, else where it or the index was seen
+/// last, else where the name is.
+fn origin(store: &Store, record: &ImageRecord, digest: &Digest) -> Option<Reference> {
     let known = record.origins.get(digest).cloned();
-    known.or_else(|| Some(record.name.as_ref()?.with_digest(digest.clone())))
+    let seen = |blob: &Digest| store.places(blob).first().and_then(|place| place.manifest(digest));
+    known
+        .or_else(|| seen(digest))
+        .or_else(|| record.target_digest().ok().and_then(|index| seen(&index)))
+        .or_else(|| Some(record.name.as_ref()?.with_digest(digest.clone())))
 }
 
 /// Where everything of an index can be had that is not here.
@@ -265,7 +289,7 @@ pub(super) fn origins(
     index: &IndexDraft,
 ) -> BTreeMap<Digest, Reference> {
     let absent = index.members().iter().filter(|member| !store.has_manifest(&member.descriptor()));
-    absent.filter_map(|m| Some((m.digest.clone(), origin(record, &m.digest)?))).collect()
+    absent.filter_map(|m| Some((m.digest.clone(), origin(store, record, &m.digest)?))).collect()
 }
 
 /// The descriptor of a single image or artifact.

@@ -4,7 +4,7 @@ use super::{Error, Finder, found};
 use crate::context::Context;
 use crate::image::{BoxError, IndexDraft, Location, Member, Reporter, is_container_image};
 use crate::oci::{Parsed, RawManifest, Reference};
-use crate::ops::remote::RemoteOptions;
+use crate::ops::remote::{self, RemoteOptions};
 use crate::ops::store;
 use crate::ops::transport::Input;
 use crate::storage;
@@ -93,6 +93,10 @@ fn open<'a>(
         Err(storage::Error::NoSuchImage(_)) => false,
         Err(error) => return Err(error.into()),
     };
-    let location = if here { Location::Store(name.to_owned()) } else { Location::Registry(reference?) };
+    let location = if here {
+        Location::Store(name.to_owned())
+    } else {
+        Location::Registry(remote::told_name(cx, name, report)?)
+    };
     Ok(Input::open(cx, &location, remote, report)?)
 }

@@ -2,14 +2,13 @@
 
 use super::{Content, Error, Out, find, found, name_of, read};
 use crate::context::Context;
-use crate::image::{BoxError, Location, Platforms, Selection, What, copy};
+use crate::image::{BoxError, Location};
 use crate::oci::{Digest, Reference, digest_of};
-use crate::ops::pull::JOBS;
-use crate::ops::remote::{RemoteOptions, inner};
+use crate::ops::remote::{RemoteOptions, mount_sources, remember};
 use crate::ops::store;
 use crate::ops::transport::{Input, Output};
 use crate::registry::{Action, Client};
-use crate::storage::Removed;
+use crate::storage::{Removed, Store};
 
 /// The type of the list that is sent. The images in it stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +73,15 @@ pub fn push(cx: &Context, request: &PushRequest, out: &Out<'_>) -> Result<Pushed
     let elsewhere = RemoteOptions { creds: None, registry_token: None, ..request.remote.clone() };
     let content = if request.all {
         let origins = found::origins(&store, &record, &index);
-        Content::open(cx, (raw.clone(), &index), Some(&store), &origins, &elsewhere, out.report)?
+        let to = match &location {
+            Location::Registry(name) => Some(name),
+            _ => None,
+        };
+        Content::open(cx, (raw.clone(), &index), Some(&store), (&origins, to), &elsewhere, out.report)?
     } else {
         Content::bare(raw.clone(), Some(&store))
     };
-    let sending = Sending { cx, request, label: &label, out };
+    let sending = Sending { cx, store: &store, request, label: &label, out };
     let digest = sending.send(content, &location)?;
     drop(store);
     let removed = match request.purge {
@@ -90,6 +93,7 @@ pub fn push(cx: &Context, request: &PushRequest, out: &Out<'_>) -> Result<Pushed
 
 struct Sending<'a> {
     cx: &'a Context,
+    store: &'a Store,
     request: &'a PushRequest,
     label: &'a str,
     out: &'a Out<'a>,
@@ -99,26 +103,27 @@ impl Sending<'_> {
     fn send(&self, content: Content<'_>, location: &Location) -> Result<Digest, Error> {
         let (cx, remote, report) = (self.cx, &self.request.remote, self.out.report);
         let target = content.target();
-        let from = What::Found { label: self.label.to_owned(), target: target.clone() };
-        let platforms = if self.request.all { Platforms::All } else { Platforms::IndexOnly };
-        let selection = Selection { from, to: None, platforms, jobs: JOBS };
         let copied = if let Location::Registry(name) = location {
             let client = Client::new(&remote.settings(cx), name, Action::Push, report);
             let client = client.map_err(|error| self.failed(error.into()))?;
             let mounts = content.mounts(name);
-            let client = client.with_mounts(move |digest| mounts.get(digest).cloned().into_iter().collect());
-            let selection = Selection { to: Some(name.clone()), ..selection };
-            copy(&content, &client, &selection, report).map_err(|error| self.failed(inner(error)))?
+            let known = mount_sources(self.store, name);
+            let client = client.with_mounts(move |digest| match mounts.get(digest) {
+                Some(repository) => vec![repository.clone()],
+                None => known(digest),
+            });
+            let copied = content.send(&client, (self.label, Some(name)), report);
+            let copied = copied.map_err(|error| self.failed(error))?;
+            remember(self.store, name, &copied);
+            copied
         } else {
-            let input = Input {
-                place: self.label.to_owned(),
-                source: std::sync::Arc::new(content),
-                target,
-                reference: None,
-            };
+            let place = self.label.to_owned();
+            let nothing = Content::bare(content.root().clone(), None);
+            let input = Input { place, source: std::sync::Arc::new(nothing), target, reference: None };
             let output = Output::open(cx, location, &input, remote, report)?;
-            let copied = copy(input.source.as_ref(), output.sink(), &selection, report)
-                .map_err(|error| self.failed(inner(error)))?;
+            let copied = content
+                .send(output.sink(), (self.label, None), report)
+                .map_err(|error| self.failed(error))?;
             output.finish(&copied.target, &[]).map_err(|error| self.failed(error))?;
             copied
         };

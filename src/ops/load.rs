@@ -1,0 +1,223 @@
+//! `load`: the images of an archive come into the store, byte for byte.
+
+use std::path::{Path, PathBuf};
+
+use super::store::Store;
+use crate::archive::{self, Format, ImageEntry, Reader};
+use crate::context::Context;
+use crate::image::{BoxError, CopyError, Location, Platforms, Reporter, Selection, Sink, Source, What, copy};
+use crate::oci::{Descriptor, ImageConfig, Parsed, Platform, Reference};
+use crate::storage;
+
+/// What to load.
+#[derive(Debug)]
+pub struct Request {
+    /// An archive or directory; `-` is standard input.
+    pub input: PathBuf,
+    /// Which images of an index; none means all that are there.
+    pub platforms: Vec<Platform>,
+}
+
+/// One image that is here now.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Its names, as docker shows them.
+    pub names: Vec<String>,
+    /// The digest of its config; of an index, the digest of that.
+    pub id: String,
+    /// Names that stood for another image before, with that image's id.
+    pub moved: Vec<(String, String)>,
+    /// What the archive calls it beyond that, which is no name of an image.
+    pub unused: Vec<String>,
+}
+
+/// Why a load ended early. Images that were reported before are here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive is unusable.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// An image of it could not be brought over.
+    #[error("cannot load `{image}`")]
+    Copy {
+        /// What the archive calls it.
+        image: String,
+        /// Why.
+        #[source]
+        source: CopyError,
+    },
+    /// The image is for another platform than those asked for.
+    #[error("`{image}` is for {found}, not for what was asked for")]
+    Platform {
+        /// What the archive calls it.
+        image: String,
+        /// What it is for.
+        found: Platform,
+    },
+    /// A name could not be given.
+    #[error("cannot name an image `{name}`")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The archive holds no images.
+    #[error("`{}` holds no images", .0.display())]
+    Empty(PathBuf),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] storage::Error),
+}
+
+/// Load every image of an archive. Each is told to `done` as soon as it is here under its names.
+///
+/// # Errors
+/// See [`Error`].
+pub fn load(
+    cx: &Context,
+    request: &Request,
+    report: &dyn Reporter,
+    done: &mut dyn FnMut(Loaded),
+) -> Result<(), Error> {
+    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let scratch = store.scratch_dir()?;
+    let reader = Reader::open(&request.input, None, scratch.path())?;
+    let gate = super::remote::gate(cx, &location(&reader, &request.input));
+    let reader = reader.with_gate(gate);
+    let images = images(&reader)?;
+    if images.is_empty() {
+        return Err(Error::Empty(reader.path().to_owned()));
+    }
+    for image in images {
+        done(load_one(&store, &reader, image, &request.platforms, report)?);
+    }
+    // Whoever writes into our pipe has ended too, or has said that it broke.
+    reader.finish()?;
+    store.settle()?;
+    Ok(())
+}
+
+/// The place that the user's policy is asked about.
+fn location(reader: &Reader, path: &Path) -> Location {
+    let path = path.to_owned();
+    match reader.format() {
+        Format::DockerArchive => Location::DockerArchive { path, name: None },
+        Format::OciArchive => Location::OciArchive { path, name: None },
+        Format::OciDir => Location::OciDir { path, name: None },
+        Format::Dir => Location::Dir(path),
+    }
+}
+
+/// One image of an archive with all of its names.
+struct Image {
+    target: Descriptor,
+    names: Vec<Reference>,
+    unused: Vec<String>,
+}
+
+impl Image {
+    fn label(&self) -> String {
+        let name = self.names.first().map(Reference::familiar);
+        name.or_else(|| self.unused.first().cloned()).unwrap_or_else(|| self.target.digest().to_string())
+    }
+}
+
+/// Each image once: an archive lists one once for each name.
+fn images(reader: &Reader) -> Result<Vec<Image>, Error> {
+    let mut images: Vec<Image> = Vec::new();
+    for entry in reader.images() {
+        let target = reader.target(entry)?;
+        let at = match images.iter().position(|image| image.target.digest() == target.digest()) {
+            Some(at) => at,
+            None => {
+                images.push(Image { target, names: Vec::new(), unused: Vec::new() });
+                images.len() - 1
+            }
+        };
+        let image = &mut images[at];
+        for name in &entry.names {
+            if !image.names.contains(name) {
+                image.names.push(name.clone());
+            }
+        }
+        image.unused.extend(unused(entry));
+    }
+    Ok(images)
+}
+
+/// Labels that name nothing: a bare tag beside a full name is part of that.
+fn unused(entry: &ImageEntry) -> Vec<String> {
+    let used = |label: &str| {
+        Reference::parse(label).is_ok_and(|name| entry.names.contains(&name))
+            || entry.names.iter().any(|name| name.tag() == Some(label))
+    };
+    entry.labels.iter().filter(|label| !used(label)).cloned().collect()
+}
+
+fn load_one(
+    store: &Store,
+    reader: &Reader,
+    image: Image,
+    platforms: &[Platform],
+    report: &dyn Reporter,
+) -> Result<Loaded, Error> {
+    let label = image.label();
+    let failed = |source| Error::Copy { image: label.clone(), source };
+    if !platforms.is_empty() {
+        check_platform(reader, &image.target, platforms, &label)?;
+    }
+    let selection = Selection {
+        from: What::Found { label: label.clone(), target: image.target.clone() },
+        to: None,
+        platforms: match platforms {
+            [] => Platforms::Present,
+            wanted => Platforms::Only(wanted.to_vec()),
+        },
+        jobs: super::pull::JOBS,
+    };
+    let copied = copy(reader, store, &selection, report).map_err(failed)?;
+    let id = copied.id.as_ref().map_or_else(|| copied.target.digest().to_string(), ToString::to_string);
+    let mut moved = Vec::new();
+    for name in &image.names {
+        let before = store.find_image(&name.to_string()).ok();
+        let before = before.filter(|old| old.name.as_ref() == Some(name));
+        store
+            .set_name(name, &copied.target)
+            .map_err(|source| Error::Name { name: name.familiar(), source })?;
+        if let Some(before) = before.filter(|before| before.target.digest() != copied.target.digest()) {
+            moved.push((name.familiar(), before.id.to_string()));
+        }
+    }
+    if image.names.is_empty() {
+        store.keep_untagged(&copied.target)?;
+    }
+    let names = image.names.iter().map(Reference::familiar).collect();
+    Ok(Loaded { names, id, moved, unused: image.unused })
+}
+
+/// A single image is only taken when it is for one of the platforms; an index is looked at by the copy.
+pub(super) fn check_platform(
+    source: &dyn Source,
+    target: &Descriptor,
+    wanted: &[Platform],
+    label: &str,
+) -> Result<(), Error> {
+    let failed = |source| Error::Copy {
+        image: label.to_owned(),
+        source: CopyError::Source { reference: label.to_owned(), source },
+    };
+    let raw = source.manifest(target).map_err(failed)?;
+    let Ok(Parsed::Manifest(manifest)) = raw.parse() else { return Ok(()) };
+    let (_, stream) = source.raw_blob(manifest.config(), 0).map_err(failed)?;
+    // The copy reads it again, verified, and says what is wrong with it.
+    let Ok(config) = serde_json::from_reader::<_, ImageConfig>(std::io::Read::take(stream, 4 << 20)) else {
+        return Ok(());
+    };
+    let found = config.platform();
+    if config.os.is_empty() || wanted.iter().any(|wanted| found.fit(wanted).is_some()) {
+        return Ok(());
+    }
+    Err(Error::Platform { image: label.to_owned(), found })
+}
