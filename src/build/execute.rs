@@ -340,7 +340,9 @@ impl<'a> Build<'a> {
                 self.run_step(stage, state, run, name)
             }
             Instruction::Copy(copy) | Instruction::Add(copy) => {
-                let name = step_name(position, trigger, &state.scope.expand_for_display(&line.text));
+                let text = state.scope.expand_for_display(&line.text);
+                let words: Vec<String> = text.split(' ').map(super::git_ref::redacted).collect();
+                let name = step_name(position, trigger, &words.join(" "));
                 let is_add = matches!(line.value, Instruction::Add(_));
                 self.copy_step(stage, state, copy, is_add, name)
             }

@@ -101,6 +101,12 @@ pub(super) struct BuildArgs {
     /// A resource limit of RUN (name=soft[:hard])
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
+    /// Another ignore file than .dockerignore
+    #[arg(long, value_name = "FILE")]
+    ignorefile: Option<PathBuf>,
+    /// List what of the context the build may use, with sizes in bytes, and build nothing
+    #[arg(long)]
+    print_context: bool,
     /// Look the Dockerfile over and build nothing
     #[arg(long)]
     check: bool,
@@ -186,8 +192,6 @@ struct Refused {
     #[arg(long, hide = true)]
     from: Option<String>,
     #[arg(long, hide = true)]
-    ignorefile: Option<String>,
-    #[arg(long, hide = true)]
     timestamp: Option<String>,
     #[arg(long, hide = true)]
     rewrite_timestamp: bool,
@@ -229,7 +233,6 @@ impl Refused {
             ("--security-opt", !self.security_opt.is_empty()),
             ("--manifest", self.manifest.is_some()),
             ("--from", self.from.is_some()),
-            ("--ignorefile", self.ignorefile.is_some()),
             ("--timestamp", self.timestamp.is_some()),
             ("--rewrite-timestamp", self.rewrite_timestamp),
         ];
@@ -255,6 +258,9 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
     if args.check || args.refused.call.as_deref().is_some_and(|call| call != "build") {
         return check(cx, ui, &request);
     }
+    if args.print_context {
+        return print_context(cx, ui, &request);
+    }
     let mode = mode(cx, ui, &args)?;
     let display = BuildDisplay::new(mode);
     let result = op::build(cx, &request, &display, &Silent, display.notice());
@@ -277,6 +283,19 @@ fn failed(ui: &mut Ui, error: Error, tail: Option<&str>) -> CmdError {
     }
     ui.note(format_args!("ERROR: {}", failure.text()));
     CmdError::silent(1)
+}
+
+/// `--print-context`
+fn print_context(cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult {
+    let entries = op::context_entries(cx, request).map_err(|error| failed(ui, error, None))?;
+    for entry in &entries {
+        let slash = if entry.is_dir { "/" } else { "" };
+        ui.line(format_args!("{:>12}  {}{slash}", entry.size, entry.path.display()));
+    }
+    let files = entries.iter().filter(|entry| !entry.is_dir).count();
+    let bytes = entries.iter().map(|entry| entry.size).sum();
+    ui.note(format_args!("{files} files, {}", crate::ui::words::size(bytes)));
+    Ok(0)
 }
 
 /// `--check`
@@ -380,6 +399,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
     Ok(BuildRequest {
         context: context(&args.context)?,
         files: args.files.clone(),
+        ignore_file: args.ignorefile.clone(),
         names: args.tags.iter().map(parse_name).collect::<Result<_, _>>()?,
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,

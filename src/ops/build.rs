@@ -21,12 +21,13 @@ use crate::build::{self, Bases, Board, ContextDir, Failure, Interrupt, Request, 
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
 use crate::oci::{Platform, Reference};
+use crate::registry;
 use crate::storage::{self, Image, Store};
 use crate::sys::signals::SignalReader;
 use crate::userns::Rung;
 
-pub use crate::build::NamedContext;
 pub use crate::build::progress::{Event as BuildEvent, Progress as BuildProgress, Stream};
+pub use crate::build::{ContextEntry, NamedContext};
 pub use crate::runtime::Network;
 pub use inputs::{ContextSource, named_context};
 pub use output::{BuiltImage, Format, Layers, NewCompression, Output, OutputError};
@@ -43,6 +44,8 @@ pub struct BuildRequest {
     pub files: Vec<String>,
     /// `--tag`.
     pub names: Vec<Reference>,
+    /// `--ignorefile`: in the place of those beside the Dockerfile and in the context.
+    pub ignore_file: Option<PathBuf>,
     /// `--target`.
     pub target: Option<String>,
     /// `--build-arg`: name and, unless it is to be taken from the environment, value.
@@ -235,6 +238,19 @@ fn forced_index(full: &Request) -> Result<bool, Error> {
 
 fn rule(text: String, full: &Request) -> Error {
     failed(Failure::from(build::Error::Rule(text)), &full.dockerfile)
+}
+
+/// What the build would see of its context.
+///
+/// # Errors
+/// When the context or its ignore file cannot be read.
+pub fn context_entries(cx: &Context, request: &BuildRequest) -> Result<Vec<ContextEntry>, Error> {
+    let store = super::store::write(cx, |_| ())?;
+    let secrets = secrets(cx, &request.secrets)?;
+    let full = prepare(cx, request, &store, &secrets)?;
+    let Some(context) = &full.context else { return Ok(Vec::new()) };
+    let entries = build::context_entries(context, full.ignore.as_deref());
+    entries.map_err(|error| failed(Failure::from(error), &full.dockerfile))
 }
 
 /// A remark about a Dockerfile.
@@ -457,9 +473,29 @@ impl Bases for BaseImages<'_> {
             policy,
             remote: RemoteOptions::default(),
         };
-        let pulled = pull::pull(self.cx, &request, report)?;
+        let pulled = pull::pull(self.cx, &request, report).map_err(base_error)?;
         Ok(self.store.image(&pulled.manifest)?)
     }
+}
+
+/// A base image that no registry has, in the words that people search for.
+#[derive(Debug, thiserror::Error)]
+#[error("not found")]
+struct NoBase(#[source] BoxError);
+
+fn base_error(error: pull::Error) -> BoxError {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        let unknown = matches!(
+            cause.downcast_ref(),
+            Some(registry::Error::UnknownManifest { .. } | registry::Error::UnknownRepository { .. })
+        );
+        if unknown {
+            return NoBase(error.into()).into();
+        }
+        next = cause.source();
+    }
+    error.into()
 }
 
 impl BaseImages<'_> {

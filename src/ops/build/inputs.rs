@@ -133,9 +133,14 @@ impl Reading<'_> {
         };
         let (name, dockerfile, beside) = self.dockerfile(&dir)?;
         // As in the reference, what was fetched or unpacked is taken as it is.
-        let ignore = match dir.held {
-            Some(_) => None,
-            None => ignore_file(&dir.path, beside.as_deref())?,
+        let ignore = match (&self.request.ignore_file, &dir.held) {
+            (Some(path), _) => {
+                let path = self.cx.cwd.join(path);
+                let read = File::open(&path).and_then(read_limited);
+                Some(read.map_err(|source| Error::Ignore { path, source })?)
+            }
+            (None, Some(_)) => None,
+            (None, None) => ignore_file(&dir.path, beside.as_deref())?,
         };
         Ok(Inputs { name, dockerfile, context: Some(dir), context_time: time, ignore })
     }
