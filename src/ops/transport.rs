@@ -365,7 +365,7 @@ fn full_name(format: Format, name: &str) -> Result<String, Error> {
 }
 
 /// Where archives are kept that cannot be read where they are: no store is needed for that.
-fn scratch(cx: &Context) -> PathBuf {
+pub(super) fn scratch(cx: &Context) -> PathBuf {
     match cx.var("TMPDIR") {
         Some(dir) => cx.cwd.join(dir),
         None if Path::new("/var/tmp").is_dir() => PathBuf::from("/var/tmp"),
