@@ -1,6 +1,8 @@
 //! Logins, and the registries that want one.
 
-use crate::support::{CertificateFault, Env, Registry, Tls, busybox_image, need};
+use std::time::Duration;
+
+use crate::support::{CertificateFault, Env, Registry, Tls, busybox_image, eventually, need};
 
 /// The private authority is told of by certs.d, or by `--cert-dir`; the client's certificate lies beside it.
 #[test]
@@ -41,8 +43,34 @@ fn r8_bad_certificates_are_refused_and_named() {
         let image = registry.image("a:1");
         let said = env.run(["pull", &image]).code(1);
         assert!(said.stderr.to_lowercase().contains(word), "{fault:?}: {said}");
+        said.stderr_has("CN=").stderr_has("--tls-verify=false");
         env.run(["pull", "--tls-verify=false", &image]).code(1).stderr_has("not known");
     }
+}
+
+/// R8: a server of old TLS is told from one that speaks none, and nothing is sent to it in the clear.
+#[test]
+fn r8_old_versions_of_tls_are_refused_by_name() {
+    need!("docker-registry", "openssl");
+    let registry = Registry::start_tls(Tls::default());
+    let certs = registry.cert_dir().with_file_name("certs");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = std::process::Command::new("openssl")
+        .current_dir(certs)
+        .args(["s_server", "-quiet", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-cert", "server.cert"])
+        .args(["-key", "server.key", "-accept", &format!("127.0.0.1:{port}")])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the start of the server", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let said = Env::new().run(["pull", "--retry", "0", &format!("127.0.0.1:{port}/a")]);
+    let _ = server.kill();
+    let _ = server.wait();
+    said.code(1).stderr_has("no longer safe");
 }
 
 fn config_json(env: &Env) -> std::path::PathBuf {
