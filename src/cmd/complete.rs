@@ -220,8 +220,8 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
         "SOURCE" | "DESTINATION" if command.get_name() == "copy" => {
             TRANSPORTS.iter().map(|(start, help)| Candidate::new(*start, *help)).collect()
         }
-        "SOURCE" | "DESTINATION" => Vec::new(), // of `sync`: directories, files, registries
-        "IMAGE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
+        "SOURCE" if command.get_name() == "sync" => Vec::new(), // directories, files, registries
+        "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
         "CONTAINER" => containers().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
         _ => Vec::new(),
