@@ -27,6 +27,7 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod interop;
 mod policy;
 mod registries_conf;
 mod registry_faults;

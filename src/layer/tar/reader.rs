@@ -76,7 +76,11 @@ impl<'r> Reader<'r> {
         self.skip(self.left)?;
         self.left = 0;
         let padding = std::mem::take(&mut self.padding);
-        self.skip(padding)?;
+        if !self.skip_some(padding)? {
+            // umoci's `insert` ends an archive with the last byte of content, and Go's reader lets it.
+            self.finished = true;
+            return Ok(None);
+        }
         let mut extended = Extended::default();
         for _ in 0..=MAX_EXTENDED_RUN {
             let Some(block) = self.header_block()? else {
@@ -193,19 +197,24 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn skip(&mut self, mut length: u64) -> Result<(), Error> {
+    fn skip(&mut self, length: u64) -> Result<(), Error> {
+        if self.skip_some(length)? { Ok(()) } else { Err(self.bad("unexpected end of archive")) }
+    }
+
+    /// Pass over bytes; false when the stream ends before.
+    fn skip_some(&mut self, mut length: u64) -> Result<bool, Error> {
         while length > 0 {
             if self.start == self.end {
                 self.fill()?;
             }
             let step = usize::try_from(length).unwrap_or(usize::MAX).min(self.end - self.start);
             if step == 0 {
-                return Err(self.bad("unexpected end of archive"));
+                return Ok(false);
             }
             self.advance(step);
             length -= step as u64;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Take in a header that only describes the next one; false when it is an entry itself.

@@ -144,6 +144,18 @@ impl Registry {
         }
     }
 
+    /// The same, where there is something to trust.
+    pub fn trust_if_tls(&self, env: &Env) {
+        if self.tls.is_some() {
+            self.trust(env);
+        }
+    }
+
+    /// Whether it wants a login.
+    pub fn wants_login(&self) -> bool {
+        self.login.is_some()
+    }
+
     /// skopeo's options to reach this registry, each with a prefix (`""`, `"dest-"`, `"src-"`).
     pub fn skopeo_options(&self, prefix: &str) -> Vec<String> {
         let mut options = match &self.tls {
@@ -179,6 +191,13 @@ impl Registry {
             .args(extra)
             .arg(format!("docker://{}", self.image(name)));
         serde_json::from_slice(&must(&mut command)).unwrap()
+    }
+
+    /// A manifest or index here, byte for byte.
+    pub fn inspect_raw(&self, name: &str) -> Vec<u8> {
+        let mut command = Command::new("skopeo");
+        command.args(["inspect", "--raw"]).args(self.skopeo_options(""));
+        must(command.arg(format!("docker://{}", self.image(name))))
     }
 
     /// The file of a blob (`sha256:…`) on the server, for damage on purpose.
