@@ -102,6 +102,7 @@ run 'unit tests' cargo test --locked --lib
 run 'rules of the code' cargo test --locked --test layering
 run 'the binary itself' cargo test --locked --test static_binary
 run 'completion scripts' cargo test --locked --test completions
+run 'hostile input, shortly' cargo test --locked --test fuzz
 
 cli=$(test_binary cli)
 language=$(test_binary language)
