@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, Command};
 
 use crate::context::{Context, GlobalOptions};
-use crate::ops::complete::{Which, container_names, image_names};
+use crate::ops::complete::{Which, container_names, image_names, index_names};
 use crate::ui::sanitise;
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
@@ -208,6 +208,7 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
     let name = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     match name {
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
+        "INDEX" => index_names(root).into_iter().map(|name| Candidate::new(name, "index")).collect(),
         "CONTAINER" => containers().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
         _ => Vec::new(),
