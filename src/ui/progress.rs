@@ -10,8 +10,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 
+use self::bar::Bar;
 use self::heart::{BEAT, Heart};
 use self::json::{Line, Status};
 pub use self::words::Direction;
@@ -86,7 +87,7 @@ struct Layer {
     bytes: u64,
     /// When JSON last mentioned it.
     told: Option<Instant>,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +141,7 @@ impl Progress {
         let state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         for digest in &state.order {
             if let Some(bar) = state.layers.get(digest).and_then(|layer| layer.bar.as_ref()) {
-                bar.abandon();
+                bar.shown().abandon();
             }
         }
         if inner.display == Display::Live && state.shown && !state.order.is_empty() {
@@ -222,7 +223,10 @@ impl Inner {
                 _ => (self.direction.first(), Status::Pending),
             };
             if self.display == Display::Live {
-                layer.bar = Some(self.bars.add(bar::new(digest.short(), layer.size, words)));
+                let bar = Bar::new(digest.short(), layer.size, words);
+                self.bars.add(bar.shown().clone());
+                bar.shown().tick();
+                layer.bar = Some(bar);
             } else {
                 self.say(digest, layer.size, words, status, None);
             }
@@ -258,7 +262,7 @@ impl Inner {
             return;
         }
         match &layer.bar {
-            Some(bar) => bar::say(bar, told.words),
+            Some(bar) => bar.say(told.words),
             None => self.say(digest, layer.size, told.words, told.status, told.message),
         }
     }
@@ -291,7 +295,7 @@ impl Inner {
         match (self.display, &layer.bar) {
             (Display::Live, Some(bar)) => {
                 let bytes = bytes.min(layer.size);
-                if new { bar::begin(bar, words, bytes) } else { bar.set_position(bytes) }
+                if new { bar.begin(words, bytes) } else { bar.advance(bytes) }
             }
             (Display::Json, _) if layer.told.is_none_or(|told| new || told.elapsed() >= JSON_EVERY) => {
                 layer.told = Some(Instant::now());
