@@ -16,6 +16,7 @@ use self::bar::Bar;
 use self::heart::{BEAT, Heart};
 use self::json::{Line, Status};
 pub use self::words::Direction;
+use super::term::{self, Stream};
 use super::{sanitise, words as sizes};
 use crate::image::{Event, Reporter};
 use crate::oci::Digest;
@@ -96,6 +97,8 @@ struct State {
     layers: HashMap<Digest, Layer>,
     /// Whether anything has been shown: an image that is all here shows nothing.
     shown: bool,
+    /// Whether there are more layers than lines of the terminal.
+    tall: bool,
     /// Bytes that this process moved, in all, and at the last sign of life.
     moved: (u64, u64),
 }
@@ -215,6 +218,8 @@ impl Inner {
 
     /// Show the layers from a place in the list on as they are now.
     fn show(&self, state: &mut State, begin: usize) {
+        let rows = term::size(Stream::Stderr).map_or(usize::MAX, |(rows, _)| usize::from(rows));
+        state.tall = state.order.len() >= rows;
         for digest in &state.order[begin..] {
             let Some(layer) = state.layers.get_mut(digest) else { continue };
             let (words, status) = match layer.step {
@@ -262,6 +267,12 @@ impl Inner {
             return;
         }
         match &layer.bar {
+            // What does not fit on the terminal is not drawn: a layer that is through makes room for the next.
+            Some(bar) if step == Step::Finished && state.tall => {
+                self.bars.remove(bar.shown());
+                layer.bar = None;
+                self.note(&format!("{}: {}", digest.short(), told.words));
+            }
             Some(bar) => bar.say(told.words),
             None => self.say(digest, layer.size, told.words, told.status, told.message),
         }
