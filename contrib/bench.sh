@@ -5,19 +5,19 @@
 #   BENCH_RUNS=30      runs of the short commands
 #   BENCH_BIG_MB=330   compressed size of the big image, in MB
 #   BENCH_USER=NAME    the ordinary user when started by root
-#   BENCH_ONLY="run pull push build list"
+#   BENCH_ONLY="run pull push archive build list"
 set -euo pipefail
 
 strate=${1:?usage: bench.sh PATH-OF-STRATE}
 runs=${BENCH_RUNS:-30}
 big_mb=${BENCH_BIG_MB:-330}
-only=${BENCH_ONLY:-run pull push build list}
+only=${BENCH_ONLY:-run pull push archive build list}
 user=${BENCH_USER:-strate-test}
 
 say() { printf '%s\n' "$*"; }
 die() { say "bench: $*" >&2; exit 1; }
-for tool in podman bwrap docker-registry skopeo python3 busybox; do
-    command -v "$tool" > /dev/null || die "$tool is missing: apt-get install podman bubblewrap docker-registry skopeo python3 busybox-static runc uidmap"
+for tool in podman bwrap docker-registry skopeo python3 busybox curl; do
+    command -v "$tool" > /dev/null || die "$tool is missing: apt-get install podman bubblewrap docker-registry skopeo curl python3 busybox-static runc uidmap"
 done
 
 # As root: hand over to the ordinary user, with a copy of the binary that it can reach.
@@ -65,10 +65,10 @@ trap cleanup EXIT
 cd "$work"
 
 cat > "$work/tool.py" <<'PY'
-"""image OUT TAG BUSYBOX BIG_MB | time RUNS CMD... | once CMD... (seconds and peak KiB of the whole process tree's largest)"""
+"""image OUT TAG BUSYBOX BIG_MB [files|layers] | time RUNS CMD... | once CMD... (seconds and peak KiB of the whole process tree's largest)"""
 import gzip, hashlib, io, json, os, resource, statistics, subprocess, sys, tarfile, time
 
-def image(out, tag, busybox, big_mb):
+def image(out, tag, busybox, big_mb, kind=""):
     os.makedirs(out + "/blobs/sha256", exist_ok=True)
     def put(data):
         name = hashlib.sha256(data).hexdigest()
@@ -104,7 +104,22 @@ def image(out, tag, busybox, big_mb):
     layer(base)
     # Like a language runtime: many small files and some large ones, half of the bytes compressible, in five layers.
     per_layer = big_mb * 1000 * 1000 // 5
-    for n in range(5 if big_mb else 0):
+    if kind == "files":
+        # As many small files as a large node_modules, in one layer.
+        def fill(tar):
+            for i in range(50_000):
+                if i % 50 == 0:
+                    entry(tar, f"opt{i // 50}")
+                entry(tar, f"opt{i // 50}/f{i}", os.urandom(700) + b"strate bench line\n" * 40, 0o644)
+        layer(fill)
+    if kind == "layers":
+        for n in range(30):
+            def fill(tar, n=n):
+                entry(tar, f"opt{n}")
+                for i in range(40):
+                    entry(tar, f"opt{n}/f{i}", os.urandom(150_000) + b"strate bench line\n" * 5000, 0o644)
+            layer(fill)
+    for n in range(5 if big_mb and not kind else 0):
         def fill(tar, n=n):
             entry(tar, f"opt{n}")
             written, i = 0, 0
@@ -136,7 +151,7 @@ def run(command):
     return seconds
 
 if sys.argv[1] == "image":
-    image(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
+    image(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]), *sys.argv[6:])
 elif sys.argv[1] == "time":
     count, command = int(sys.argv[2]), sys.argv[3:]
     run(command)
@@ -185,17 +200,52 @@ case " $only " in *" run "*)
     version=$(tool time "$runs" "$strate" --version)
     limit "strate --version, median" 3 "$(median "$version")" ms
 esac
+# name, kind: an image is pulled into an empty store and run once, by both, and unpacked by the plainest tools there are.
+pull_case() {
+    local name=$1 kind=$2 size layer ours theirs
+    size=$(tool image "$work/image" "$name:1" "$(command -v busybox)" "$big_mb" $kind)
+    skopeo copy -q --dest-tls-verify=false "oci:$work/image:$name:1" "docker://$host/$name:1"
+    rm -rf "$work/image"
+    sync
+    ours=$(tool once sh -c "'$strate' --root '$work/cold-$name' pull -q '$host/$name:1' && '$strate' --root '$work/cold-$name' run --rm --network host '$host/$name:1' true")
+    sync
+    theirs=$(tool once sh -c "podman pull -q '$host/$name:1' && podman run --rm --network host '$host/$name:1' true")
+    sync
+    { say 'set -e'; for layer in $(skopeo inspect --tls-verify=false --format '{{range .Layers}}{{.}} {{end}}' "docker://$host/$name:1"); do
+        say "mkdir -p '$work/floor-$name/$layer'; curl -s 'http://$host/v2/$name/blobs/$layer' | gzip -d | tar -x -C '$work/floor-$name/$layer'"
+    done; } > "$work/floor.sh"
+    floor=$(tool once sh "$work/floor.sh")
+    verdict "pull and run: $name, $size MB" 0.5 "${ours% *}" "${theirs% *}"
+    limit "  peak memory" 64 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
+    verdict "  against curl | gzip -d | tar -x of each layer" 1 "${ours% *}" "${floor% *}"
+}
 case " $only " in *" pull "*)
-    size=$(tool image "$work/big" big:1 "$(command -v busybox)" "$big_mb")
-    skopeo copy -q --dest-tls-verify=false "oci:$work/big:big:1" "docker://$host/big:1"
-    rm -rf "$work/big"
+    pull_case big ""
+    pull_case files-50000 files
+    pull_case layers-30 layers
+esac
+case " $only " in *" archive "*)
+    # The image of the pulls, or one made now.
+    if ! podman image exists "$host/big:1" || ! "$strate" --root "$work/cold" image inspect "$host/big:1" > /dev/null 2>&1; then
+        tool image "$work/big" big:1 "$(command -v busybox)" "$big_mb" > /dev/null
+        skopeo copy -q --dest-tls-verify=false "oci:$work/big:big:1" "docker://$host/big:1"
+        rm -rf "$work/big"
+        "$strate" --root "$work/cold" pull -q "$host/big:1" > /dev/null
+        podman pull -q "$host/big:1" > /dev/null
+    fi
     sync
-    "$strate" --root "$work/warm" pull -q "$small" > /dev/null 2>&1
-    ours=$(tool once sh -c "'$strate' --root '$work/cold' pull -q '$host/big:1' && '$strate' --root '$work/cold' run --rm --network host '$host/big:1' true")
+    ours=$(tool once "$strate" --root "$work/cold" save -q -o "$work/ours.tar" "$host/big:1")
     sync
-    theirs=$(tool once sh -c "podman pull -q '$host/big:1' && podman run --rm --network host '$host/big:1' true")
-    verdict "pull and run an image of $size MB" 0.6667 "${ours% *}" "${theirs% *}"
-    limit "peak memory of that pull" 100 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
+    theirs=$(tool once podman save -q -o "$work/theirs.tar" "$host/big:1")
+    verdict "save the same image" 0.5 "${ours% *}" "${theirs% *}"
+    podman rmi -f "$host/big:1" > /dev/null
+    sync
+    ours=$(tool once "$strate" --root "$work/loaded" load -q -i "$work/ours.tar")
+    sync
+    theirs=$(tool once podman load -q -i "$work/theirs.tar")
+    verdict "load it into an empty store" 0.5 "${ours% *}" "${theirs% *}"
+    limit "peak memory of that load" 64 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
+    rm -f "$work/ours.tar" "$work/theirs.tar"
 esac
 case " $only " in *" push "*)
     mkdir -p "$work/fresh"

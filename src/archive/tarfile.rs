@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::decompress::decompressed;
 use super::files::{Files, Opened, normal};
-use super::{Error, TABLES};
+use super::{Error, MAX_TABLE, TABLES};
 use crate::layer;
 use crate::layer::tar::{self, Kind};
 
@@ -118,6 +118,12 @@ impl Tar {
         Ok(tar)
     }
 
+    /// Blocks of 512 bytes that the file takes.
+    #[cfg(test)]
+    pub(super) fn kept_blocks(&self) -> u64 {
+        std::os::unix::fs::MetadataExt::blocks(&self.file.metadata().unwrap())
+    }
+
     fn new(path: &Path, file: File) -> Self {
         Self { path: path.to_owned(), file, state: Mutex::default(), changed: Condvar::new() }
     }
@@ -181,6 +187,14 @@ impl Tar {
             }
             _ => return Ok(()),
         };
+        // Said at once: a table of any length would otherwise be kept before it is refused.
+        if let Entry::File { size, .. } = found
+            && size > MAX_TABLE
+            && TABLES.contains(&name.as_str())
+        {
+            let what = format!("`{name}` is {size} bytes long: at most {MAX_TABLE} are read");
+            return Err(Error::Limit { path: self.path.clone(), what });
+        }
         let mut state = self.state();
         if state.entries.len() >= MAX_FILES {
             let tables = TABLES.iter().any(|table| state.entries.contains_key(*table));

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::progress::ProgressArgs;
+use super::registry::FormArgs;
 use super::sides::SidesArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
-use crate::image::{Location, Platforms};
+use crate::image::{Conversion, Location, Platforms};
 use crate::oci::Platform;
 use crate::ops::copy::{self as copy_op, How, Request};
 use crate::ops::{enter, pull::JOBS};
@@ -51,6 +52,8 @@ pub(super) struct CopyArgs {
     /// How many layers move at once
     #[arg(long, value_name = "N", default_value_t = JOBS, hide_default_value = true)]
     image_parallel_copies: usize,
+    #[command(flatten)]
+    form: FormArgs,
     #[command(flatten)]
     progress: ProgressArgs,
     #[command(flatten)]
@@ -161,6 +164,8 @@ pub(super) struct SkopeoArgs {
     src_daemon_host: Option<String>,
     #[arg(long, value_name = "HOST", hide = true)]
     dest_daemon_host: Option<String>,
+    #[arg(long, hide = true)]
+    dest_decompress: bool,
     #[arg(long, value_name = "DIR", hide = true)]
     src_shared_blob_dir: Option<String>,
     #[arg(long, value_name = "DIR", hide = true)]
@@ -170,7 +175,8 @@ pub(super) struct SkopeoArgs {
 impl SkopeoArgs {
     /// Refuse what would change the result and is not done here.
     pub(super) fn check(&self) -> Result<(), CmdError> {
-        let refusals: [(bool, &str); 9] = [
+        let refusals: [(bool, &str); 10] = [
+            (self.dest_decompress, "--dest-decompress is not supported: layers stay compressed"),
             (
                 self.sign_by.is_some(),
                 "--sign-by: strate does not sign; `skopeo standalone-sign` and cosign do",
@@ -212,6 +218,7 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
             platforms: platforms(cx, &args)?,
             additional_tags: args.additional_tag.clone(),
             jobs: args.image_parallel_copies.max(1),
+            conversion: conversion(&args.form, args.preserve_digests)?,
             destination,
         },
     };
@@ -248,6 +255,17 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
         write_digest(cx, path, copied.digest.as_str())?;
     }
     Ok(0)
+}
+
+/// The form that is wanted, unless digests are to stay as they are.
+pub(super) fn conversion(form: &FormArgs, preserve_digests: bool) -> Result<Conversion, CmdError> {
+    let conversion = form.conversion()?;
+    if preserve_digests && conversion != Conversion::default() {
+        return Err(CmdError::usage(
+            "--preserve-digests: another form or compression would change the digest",
+        ));
+    }
+    Ok(conversion)
 }
 
 /// Whether the rest of a location is standard input or output.

@@ -15,7 +15,7 @@ use crate::ui::Ui;
 
 pub(super) use login::{LoginArgs, LogoutArgs, login, logout};
 pub(super) use pull::{PolicyArg, PullArgs, platform, pull, pull_for};
-pub(super) use push::{PushArgs, push};
+pub(super) use push::{FormArgs, PushArgs, push};
 
 /// Options of every verb that talks to a registry.
 #[derive(Debug, Clone, Default, Args)]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::copy::{MultiArch, OverrideArgs, SkopeoArgs, which, write_digest};
+use super::copy::{MultiArch, OverrideArgs, SkopeoArgs, conversion, which, write_digest};
 use super::progress::ProgressArgs;
+use super::registry::FormArgs;
 use super::sides::SidesArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
@@ -84,6 +85,8 @@ pub(super) struct SyncArgs {
     #[arg(long, value_name = "N", default_value_t = JOBS, hide_default_value = true)]
     image_parallel_copies: usize,
     #[command(flatten)]
+    form: FormArgs,
+    #[command(flatten)]
     progress: ProgressArgs,
     #[command(flatten)]
     sides: SidesArgs,
@@ -116,8 +119,6 @@ enum DestinationKind {
 /// `strate sync`
 pub(super) fn sync(cx: &mut Context, ui: &mut Ui, args: SyncArgs) -> CmdResult {
     args.skopeo.check()?;
-    // Digests are never changed here.
-    let _ = args.preserve_digests;
     let (source, destination) = args.sides.options()?;
     let request = Request {
         from: from(cx, args.src, &args.source)?,
@@ -134,6 +135,7 @@ pub(super) fn sync(cx: &mut Context, ui: &mut Ui, args: SyncArgs) -> CmdResult {
         dry_run: args.dry_run,
         keep_going: args.keep_going,
         jobs: args.image_parallel_copies.max(1),
+        conversion: conversion(&args.form, args.preserve_digests)?,
         source,
         destination,
     };

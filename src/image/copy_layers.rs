@@ -147,14 +147,17 @@ impl Work<'_> {
                 LayerState::Missing { partial } => partial,
             };
             let (offset, stream) = self.open(plan, partial)?;
-            let mut watched = Watched { inner: stream, stop: &self.stop, bytes: 0, failure: None };
+            let mut watched = Watched::new(self, digest, plan, offset, stream);
             let result = self.to.put_layer(plan, offset, &mut watched, self.report);
-            let (bytes, failure) = (watched.bytes, watched.failure);
+            let (bytes, failure, hopeless) = (watched.bytes, watched.failure, watched.hopeless);
             let Err(error) = result else {
                 self.report.event(Event::Done(digest.clone()));
                 return Ok(true);
             };
             tries.ended(offset, bytes);
+            if hopeless {
+                tries.in_vain = u32::MAX;
+            }
             let again = self.again(plan, &mut tries, offset, failure.as_ref(), &error);
             let error = failure.map_or(error, unwrap);
             if !again || self.stop.load(Ordering::Relaxed) {
@@ -278,28 +281,98 @@ pub(super) fn unwrap(error: io::Error) -> BoxError {
 }
 
 /// A source's stream that remembers whether it was the one that failed, and ends when another layer has failed.
+///
+/// For a sink that would have to begin again it goes on where it broke, as far as the source can start in the middle:
+/// a registry that is written to need not be sent everything again because another one hung up.
 struct Watched<'a> {
+    work: &'a Work<'a>,
+    digest: &'a Digest,
+    plan: &'a LayerPlan,
     inner: Box<dyn Read + Send>,
-    stop: &'a AtomicBool,
+    /// The offset of the sink's first byte.
+    start: u64,
     bytes: u64,
+    /// The offset that `inner` began at.
+    opened: u64,
+    tries: Tries,
+    /// It broke so often that there is no sense in beginning again.
+    hopeless: bool,
     failure: Option<io::Error>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(
+        work: &'a Work<'a>,
+        digest: &'a Digest,
+        plan: &'a LayerPlan,
+        start: u64,
+        inner: Box<dyn Read + Send>,
+    ) -> Self {
+        let tries = Tries::default();
+        Self {
+            work,
+            digest,
+            plan,
+            inner,
+            start,
+            bytes: 0,
+            opened: start,
+            tries,
+            hopeless: false,
+            failure: None,
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.work.stop.load(Ordering::Relaxed)
+    }
+
+    /// Open the stream again where it broke. False when that is not to be, or does not work.
+    fn mend(&mut self, why: &io::Error) -> bool {
+        if self.work.to.takes_up() || why.kind() == io::ErrorKind::InvalidData || self.is_stopped() {
+            return false;
+        }
+        let (from, descriptor) = (self.work.from, &self.plan.descriptor);
+        let at = self.start + self.bytes;
+        self.tries.ended(self.opened, at - self.opened);
+        if from.blob_failed(descriptor, StreamFailure::Broken) {
+            self.tries = Tries::default();
+        } else if self.tries.in_vain >= from.patience().tries {
+            self.hopeless = true;
+            return false;
+        }
+        let why = why.get_ref().map_or_else(|| why.to_string(), ToString::to_string);
+        self.work.report.event(Event::Retry { digest: self.digest.clone(), why });
+        self.work.pause(from.patience().pause.unwrap_or_else(|| self.tries.pause()));
+        match self.work.open(self.plan, at) {
+            Ok((opened, stream)) if opened == at => {
+                (self.inner, self.opened) = (stream, at);
+                true
+            }
+            // A source that starts from the beginning has nothing to go on with.
+            _ => false,
+        }
+    }
 }
 
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(io::Error::other("stopped, as another layer failed"));
-        }
-        match self.inner.read(buffer) {
-            Ok(n) => {
-                self.bytes += n as u64;
-                Ok(n)
+        loop {
+            if self.is_stopped() {
+                return Err(io::Error::other("stopped, as another layer failed"));
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                let told = io::Error::new(error.kind(), "the source's stream broke");
-                self.failure = Some(error);
-                Err(told)
+            match self.inner.read(buffer) {
+                Ok(n) => {
+                    self.bytes += n as u64;
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                Err(error) if self.mend(&error) => {}
+                Err(error) => {
+                    let told = io::Error::new(error.kind(), "the source's stream broke");
+                    self.failure = Some(error);
+                    return Err(told);
+                }
             }
         }
     }

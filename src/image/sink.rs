@@ -118,6 +118,12 @@ pub trait Sink: Send + Sync {
         Ok(None)
     }
 
+    /// Whether a layer whose stream broke is taken up where it broke by the next [`Sink::put_layer`], at no cost. Where it
+    /// is not, the stream is opened again while the sink waits for it.
+    fn takes_up(&self) -> bool {
+        false
+    }
+
     /// Whether an error of this sink may pass, so that another try of the same layer makes sense.
     fn may_pass(&self, error: &BoxError) -> bool {
         let _ = error;

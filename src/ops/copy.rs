@@ -1,10 +1,16 @@
 //! `copy`: an image from one place to another, byte for byte, without a store between them.
 
+use std::sync::Arc;
+
 use super::remote::{RemoteOptions, inner};
 use super::transport::{self, Input, Output};
 use crate::context::Context;
-use crate::image::{BoxError, Location, Platforms, Reporter, Selection, copy as copy_image};
+use crate::image::{
+    BoxError, Conversion, ConvertError, Location, Platforms, Reporter, Selection, Workshop, convert,
+    copy as copy_image,
+};
 use crate::oci::{Descriptor, Digest, digest_of};
+use crate::sys::unnamed::UnnamedFile;
 
 /// What to copy where.
 #[derive(Debug, Clone)]
@@ -28,6 +34,8 @@ pub struct How {
     pub additional_tags: Vec<String>,
     /// How many layers move at once.
     pub jobs: usize,
+    /// The form at the destination; without one, as it is.
+    pub conversion: Conversion,
     /// Registry options of the destinations.
     pub destination: RemoteOptions,
 }
@@ -64,6 +72,15 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// The image cannot be given the form that is wanted.
+    #[error("cannot convert `{from}`")]
+    Convert {
+        /// The source.
+        from: String,
+        /// Why.
+        #[source]
+        source: ConvertError,
+    },
     /// The destination names another digest than the image has.
     #[error("`{to}` demands another digest than the image has, which is {found}")]
     OtherDigest {
@@ -85,17 +102,56 @@ pub fn copy(
     done: &mut dyn FnMut(Copied),
 ) -> Result<(), Error> {
     let input = Input::open(cx, &request.from, &request.source, report)?;
-    for location in &request.to {
-        done(copy_to(cx, &request.how, &input, location, report)?);
+    copy_input(cx, &request.how, &input, &request.to, report, done)
+}
+
+/// Copy an image that was found to each destination, converted where that is wanted: once for all of them.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) fn copy_input(
+    cx: &Context,
+    how: &How,
+    input: &Input<'_>,
+    to: &[Location],
+    report: &dyn Reporter,
+    done: &mut dyn FnMut(Copied),
+) -> Result<(), Error> {
+    if how.conversion == Conversion::default() {
+        for location in to {
+            done(copy_to(cx, how, input, location, report)?);
+        }
+        return Ok(());
+    }
+    let directory = transport::scratch(cx);
+    let workshop = Workshop {
+        scratch: &|| UnnamedFile::create_in(&directory).map_err(|error| error.source)?.file().try_clone(),
+        jobs: how.jobs,
+        report,
+    };
+    let source = input.source.as_ref();
+    let name = input.reference.as_ref();
+    let converted = convert(source, name, &input.target, &how.platforms, &how.conversion, &workshop)
+        .map_err(|source| Error::Convert { from: input.place.clone(), source })?;
+    let made = Input {
+        place: input.place.clone(),
+        source: Arc::new(converted.source(source)),
+        target: converted.target.clone(),
+        reference: input.reference.clone(),
+    };
+    // The one image of an index is chosen already.
+    let platforms = match &how.platforms {
+        Platforms::Best(_) => Platforms::All,
+        other => other.clone(),
+    };
+    let how = How { platforms, ..how.clone() };
+    for location in to {
+        done(copy_to(cx, &how, &made, location, report)?);
     }
     Ok(())
 }
 
-/// Copy an image that was found to one destination.
-///
-/// # Errors
-/// See [`Error`].
-pub(super) fn copy_to(
+fn copy_to(
     cx: &Context,
     how: &How,
     input: &Input<'_>,

@@ -15,7 +15,7 @@ use super::copy::{self, How};
 use super::remote::RemoteOptions;
 use super::transport::{self, Input};
 use crate::context::Context;
-use crate::image::{Location, Platforms, Reporter, Source, select_platform};
+use crate::image::{Conversion, Location, Platforms, Reporter, Source, select_platform};
 use crate::oci::{Descriptor, Digest, Parsed, Reference, digest_of, media_type};
 use crate::registry::{self, Action, Client};
 
@@ -68,6 +68,8 @@ pub struct Request {
     pub keep_going: bool,
     /// How many layers of an image move at once.
     pub jobs: usize,
+    /// The form at the destination; without one, as it is. What is converted is copied each time.
+    pub conversion: Conversion,
     /// Registry options of the source.
     pub source: RemoteOptions,
     /// Registry options of the destination.
@@ -360,10 +362,13 @@ fn one<'r>(
         platforms: request.platforms.clone(),
         additional_tags: Vec::new(),
         jobs: request.jobs,
+        conversion: request.conversion,
         destination: request.destination.clone(),
     };
-    let copied = copy::copy_to(cx, &how, &input, &job.to, report)?;
-    Ok(Outcome::Copied(copied.digest))
+    let mut done = digest;
+    let to = std::slice::from_ref(&job.to);
+    copy::copy_input(cx, &how, &input, to, report, &mut |copied| done = copied.digest)?;
+    Ok(Outcome::Copied(done))
 }
 
 /// What will be named at the destination: the index, or the one image that is taken of it.

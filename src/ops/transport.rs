@@ -344,7 +344,7 @@ pub fn labels(cx: &Context, location: &Location) -> Result<Vec<String>, Error> {
 }
 
 /// The path, form and name of a location that is a file or directory.
-fn parts(location: &Location) -> (&Path, Format, Option<&str>) {
+pub(super) fn parts(location: &Location) -> (&Path, Format, Option<&str>) {
     match location {
         Location::OciDir { path, name } => (path, Format::OciDir, name.as_deref()),
         Location::OciArchive { path, name } => (path, Format::OciArchive, name.as_deref()),
@@ -365,7 +365,7 @@ fn full_name(format: Format, name: &str) -> Result<String, Error> {
 }
 
 /// Where archives are kept that cannot be read where they are: no store is needed for that.
-fn scratch(cx: &Context) -> PathBuf {
+pub(super) fn scratch(cx: &Context) -> PathBuf {
     match cx.var("TMPDIR") {
         Some(dir) => cx.cwd.join(dir),
         None if Path::new("/var/tmp").is_dir() => PathBuf::from("/var/tmp"),

@@ -131,6 +131,11 @@ impl Auth {
         Ok(false)
     }
 
+    /// Whether the registry has asked for tokens, which are for a scope.
+    pub fn wants_tokens(&self) -> bool {
+        matches!(&*self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Bearer(_))
+    }
+
     /// Forget tokens: the registry no longer takes one that seemed good.
     pub fn forget(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

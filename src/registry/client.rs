@@ -10,7 +10,7 @@ use super::blob::{BlobReader, Watch};
 use super::conf::Registries;
 use super::endpoint::{About, ApiRequest, Endpoint};
 use super::http::Response;
-use super::ranges::{self, Parallel, RangeReader};
+use super::ranges::{self, FirstPart, Parallel, RangeReader};
 use super::retry::with_retries_told;
 use super::session::Uploads;
 use super::{Error, Settings, limits};
@@ -224,14 +224,43 @@ impl<'r> Client<'r> {
             }
             _ => return Err(endpoint.error(response, &Method::GET, &path, About::Blob(digest))),
         };
+        let watch = Watch::new(&endpoint.registry, &self.settings);
         if let (Some(part), 206) = (part, response.status) {
-            let parallel = Arc::clone(&self.parallel);
-            let endpoint = Arc::clone(endpoint);
-            let reader = RangeReader::start(endpoint, &self.settings, parallel, digest, size, part, response);
+            let first = FirstPart::read(response, part, watch, digest);
+            if first.suffices() {
+                return Ok((start, first.then(|behind| self.rest_of_blob(endpoint, digest, size, behind))));
+            }
+            let (endpoint, parallel) = (Arc::clone(endpoint), Arc::clone(&self.parallel));
+            let reader = RangeReader::start(endpoint, &self.settings, parallel, digest, size, first);
             return Ok((start, Box::new(reader)));
         }
-        let watch = Watch::new(&endpoint.registry, &self.settings);
         Ok((start, Box::new(BlobReader::new(response.reader(), watch, digest, start, size))))
+    }
+
+    /// A blob from `offset` on, as one stream.
+    fn rest_of_blob(
+        &self,
+        endpoint: &Endpoint,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let path = endpoint.path(&format!("blobs/{digest}"));
+        let mut request = ApiRequest::new(Method::GET, path.as_str());
+        request = request.header("range", format!("bytes={offset}-"));
+        request.streaming = true;
+        let response = endpoint.send(request)?;
+        match response.status {
+            206 if ranges::is_part(&response, offset, None, size) => {
+                let watch = Watch::new(&endpoint.registry, &self.settings);
+                Ok(Box::new(BlobReader::new(response.reader(), watch, digest, offset, size)))
+            }
+            200 | 206 | 416 => {
+                self.parallel.give_up(digest);
+                Err(Error::NoParts { registry: endpoint.registry.clone() })
+            }
+            _ => Err(endpoint.error(response, &Method::GET, &path, About::Blob(digest))),
+        }
     }
 }
 

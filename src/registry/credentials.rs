@@ -2,19 +2,23 @@
 //! containers-auth.json(5) order, with credential helpers.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use super::conf::Registries;
+use super::helper::ask;
 use super::settings::{Settings, read_file};
-use super::{Error, Secret, limits, process};
+use super::{Error, Secret};
 use crate::oci::DEFAULT_REGISTRY;
 
 /// The name that helpers and docker give an identity token instead of a user.
 const TOKEN_USER: &str = "<token>";
+/// What stands for the auth files among the `credential-helpers` of registries.conf.
+const AUTH_FILES: &str = "containers-auth.json";
 /// The key under which docker keeps the login to Docker Hub.
 pub(super) const HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -68,23 +72,30 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub(super) struct Search {
     pub found: Option<Found>,
-    /// The places that were looked at.
+    /// The places that were looked at in vain, and what was wrong with each.
     pub searched: Vec<String>,
     /// What the user should know: a helper that is missing.
     pub notes: Vec<String>,
+    /// `--no-creds`
+    forbidden: bool,
 }
 
 impl Search {
-    /// What was tried, for an error message.
+    /// What was tried, for an error message: which login from where, or where there was none.
     pub fn tried(&self) -> String {
         match &self.found {
             Some(Found { login, origin }) => match login.user() {
                 Some(user) => format!("tried as `{}` with the login from {origin}", user.escape_debug()),
                 None => format!("tried with the token from {origin}"),
             },
+            None if self.forbidden => "tried without a login, as --no-creds says".into(),
             None if self.searched.is_empty() => "tried without a login".into(),
-            None => format!("tried without a login, as none was found in {}", self.searched.join(", ")),
+            None => format!("tried without a login, as there is none in {}", self.searched.join(", ")),
         }
+    }
+
+    fn nothing_in(&mut self, place: impl std::fmt::Display, why: &str) {
+        self.searched.push(format!("{place} ({why})"));
     }
 }
 
@@ -120,12 +131,13 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// Look for a login.
+/// Look for a login: `--creds`, `DOCKER_AUTH_CONFIG`, the helpers that registries.conf names for every registry, and
+/// auth files in the order of containers-auth.json(5).
 ///
 /// # Errors
 /// When a file or a helper that is named for this very registry cannot be used.
 pub(super) fn find(settings: &Settings, registry: &str, repository: &str) -> Result<Search, Error> {
-    let mut search = Search::default();
+    let mut search = Search { forbidden: settings.anonymous, ..Search::default() };
     if let Some(login) = &settings.creds {
         let origin = if matches!(login, Login::Bearer(_)) { "--registry-token" } else { "--creds" };
         search.found = Some(Found { login: login.clone(), origin: origin.into() });
@@ -134,25 +146,39 @@ pub(super) fn find(settings: &Settings, registry: &str, repository: &str) -> Res
     if settings.anonymous {
         return Ok(search);
     }
-    if settings.authfile.is_none()
-        && let Some(text) = settings.var("DOCKER_AUTH_CONFIG")
-    {
+    let wanted = Wanted { settings, registry, keys: keys(registry, repository) };
+    if settings.authfile.is_some() {
+        wanted.in_files(&mut search)?;
+        return Ok(search);
+    }
+    if let Some(text) = settings.var("DOCKER_AUTH_CONFIG") {
         let path = Path::new("DOCKER_AUTH_CONFIG");
-        search.searched.push(path.display().to_string());
-        let file = parse(text, path)?;
-        if look_in(settings, &file, path, registry, repository, &mut search)? {
+        if wanted.look_in(&parse(text, path)?, path, &mut search)? {
             return Ok(search);
         }
     }
-    for path in auth_files(settings) {
-        let Some(text) = read_file(&path)? else { continue };
-        search.searched.push(format!("`{}`", path.display()));
-        let file = parse(&text, &path)?;
-        if look_in(settings, &file, &path, registry, repository, &mut search)? {
+    let Some((helpers, conf)) = Registries::load(settings)?.helpers else {
+        wanted.in_files(&mut search)?;
+        return Ok(search);
+    };
+    for helper in &helpers {
+        let found = if helper == AUTH_FILES {
+            wanted.in_files(&mut search)?
+        } else {
+            wanted.ask_for_all(helper, &conf, &mut search)
+        };
+        if found {
             break;
         }
     }
     Ok(search)
+}
+
+/// Whose login is looked for.
+struct Wanted<'a> {
+    settings: &'a Settings,
+    registry: &'a str,
+    keys: Vec<String>,
 }
 
 /// The auth files in the order of their precedence; `--authfile` or `REGISTRY_AUTH_FILE` alone when given.
@@ -162,19 +188,24 @@ pub(super) fn auth_files(settings: &Settings) -> Vec<PathBuf> {
         return vec![path];
     }
     let runtime = settings.var("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_absolute());
-    [
-        runtime.map(|d| d.join("containers/auth.json")),
-        settings.config_home().map(|d| d.join("containers/auth.json")),
-        settings.docker_config(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    // Who has no such directory has another at podman.
+    let runtime = match (runtime, settings.uid) {
+        (Some(directory), _) => Some(directory.join("containers/auth.json")),
+        (None, uid) => uid.map(|uid| PathBuf::from(format!("/run/containers/{uid}/auth.json"))),
+    };
+    [runtime, settings.config_home().map(|d| d.join("containers/auth.json")), settings.docker_config()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 pub(super) fn parse(text: &str, path: &Path) -> Result<AuthFile, Error> {
+    parse_as(text, path)
+}
+
+fn parse_as<T: Default + serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, Error> {
     if text.trim().is_empty() {
-        return Ok(AuthFile::default());
+        return Ok(T::default());
     }
     serde_json::from_str(text).map_err(|error| Error::Config {
         path: path.to_owned(),
@@ -184,40 +215,78 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<AuthFile, Error> {
     })
 }
 
-/// Look in one file: the helper of the most specific key, the default helper, then the file's own entries.
-fn look_in(
-    settings: &Settings,
-    file: &AuthFile,
-    path: &Path,
-    registry: &str,
-    repository: &str,
-    search: &mut Search,
-) -> Result<bool, Error> {
-    let keys = keys(registry, repository);
-    if let Some((key, helper)) = helper_for(file, &keys) {
-        let login = ask(settings, helper, path, &server_name(key))?;
-        search.found = login.map(|login| found(login, format!("docker-credential-{helper}")));
-        return Ok(search.found.is_some());
-    }
-    if let Some(helper) = file.creds_store.as_deref().filter(|h| !h.is_empty()) {
-        match ask(settings, helper, path, &server_name(registry)) {
-            Ok(Some(login)) => {
-                search.found = Some(found(login, format!("docker-credential-{helper}")));
+impl Wanted<'_> {
+    fn in_files(&self, search: &mut Search) -> Result<bool, Error> {
+        for path in auth_files(self.settings) {
+            let Some(text) = read_file(&path)? else {
+                search.nothing_in(format_args!("`{}`", path.display()), "not there");
+                continue;
+            };
+            if self.look_in(&parse(&text, &path)?, &path, search)? {
                 return Ok(true);
             }
-            Ok(None) => {}
-            // The file may come from a desktop that has the helper; anonymous pulls must work without it.
-            Err(error) => search.notes.push(error.to_string()),
+        }
+        let named = self.settings.authfile.is_some() || self.settings.var("REGISTRY_AUTH_FILE").is_some();
+        let old = self.settings.home.as_ref().map(|home| home.join(".dockercfg")).filter(|_| !named);
+        match old.as_deref().map(read_file).transpose()?.flatten().zip(old) {
+            Some((text, path)) => {
+                let file = AuthFile { auths: parse_as(&text, &path)?, ..AuthFile::default() };
+                self.look_in(&file, &path, search)
+            }
+            None => Ok(false),
         }
     }
-    let Some(login) = keys.iter().find_map(|key| entry_for(&file.auths, key)) else { return Ok(false) };
-    let login = login.login(path)?;
-    search.found = login.map(|login| found(login, format!("`{}`", path.display())));
-    Ok(search.found.is_some())
+
+    /// Look in one file: the helper of the most specific key, the default helper, then the file's own entries.
+    fn look_in(&self, file: &AuthFile, path: &Path, search: &mut Search) -> Result<bool, Error> {
+        let own = helper_for(file, &self.keys);
+        // An empty name takes a registry out of the default helper's hands.
+        if let Some((key, helper)) = own.filter(|(_, helper)| !helper.is_empty()) {
+            let origin = format!("docker-credential-{helper}, which `{}` names for `{key}`", path.display());
+            match ask(self.settings, helper, path, &server_name(key))? {
+                Some(login) => search.found = Some(Found { login, origin }),
+                None => search.nothing_in(origin, "it knows none"),
+            }
+            return Ok(search.found.is_some());
+        }
+        if let Some(helper) = file.creds_store.as_deref().filter(|h| !h.is_empty() && own.is_none())
+            && self.ask_for_all(helper, path, search)
+        {
+            return Ok(true);
+        }
+        for key in &self.keys {
+            let Some(entry) = entry_for(&file.auths, key) else { continue };
+            if let Some(login) = entry.login(path)? {
+                search.notes.extend(readable_by_others(path));
+                search.found = Some(Found { login, origin: format!("`{}`, key `{key}`", path.display()) });
+                return Ok(true);
+            }
+        }
+        search.nothing_in(format_args!("`{}`", path.display()), "no entry");
+        Ok(false)
+    }
+
+    /// Ask a helper that is named for every registry. The file may come from a machine that has it: pulls that need no
+    /// login must work without it, so what is wrong with it is noted, and told again when a login turns out to be needed.
+    fn ask_for_all(&self, helper: &str, path: &Path, search: &mut Search) -> bool {
+        let origin = format!("docker-credential-{helper}, which `{}` names", path.display());
+        match ask(self.settings, helper, path, &server_name(self.registry)) {
+            Ok(Some(login)) => search.found = Some(Found { login, origin }),
+            Ok(None) => search.nothing_in(origin, "it knows none"),
+            Err(error) => {
+                search.notes.push(error.to_string());
+                search.nothing_in(origin, "it failed");
+            }
+        }
+        search.found.is_some()
+    }
 }
 
-fn found(login: Login, origin: String) -> Found {
-    Found { login, origin }
+/// A word about a file with a login that others can read.
+fn readable_by_others(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o044 != 0)
+        .then(|| format!("`{0}` holds a login and can be read by others: chmod 600 {0}", path.display()))
 }
 
 /// The keys a login may stand under, most specific first: `host/ns/repo`, `host/ns`, `host`.
@@ -254,7 +323,7 @@ fn host_of(key: &str) -> Option<&str> {
     })
 }
 
-fn helper_for<'a>(file: &'a AuthFile, keys: &'a [String]) -> Option<(&'a str, &'a str)> {
+fn helper_for<'f, 'k>(file: &'f AuthFile, keys: &'k [String]) -> Option<(&'k str, &'f str)> {
     let chosen = |key: &str| {
         file.cred_helpers.iter().find(|(other, _)| {
             other.as_str() == key
@@ -276,8 +345,9 @@ pub(super) fn server_name(key: &str) -> String {
 /// The helper that keeps the logins of a registry, when the file names one.
 pub(super) fn keeper<'a>(file: &'a AuthFile, registry: &str) -> Option<&'a str> {
     let keys = [registry.to_owned()];
-    let own = file.cred_helpers.iter().find(|(k, _)| k.as_str() == keys[0] || host_of(k) == Some(registry));
-    own.map(|(_, helper)| helper.as_str()).or(file.creds_store.as_deref()).filter(|helper| !helper.is_empty())
+    let own = helper_for(file, &keys).map(|(_, helper)| helper);
+    // An empty name takes a registry out of the default helper's hands.
+    own.or(file.creds_store.as_deref()).filter(|helper| !helper.is_empty())
 }
 
 impl Entry {
@@ -305,69 +375,6 @@ impl Entry {
             _ => None,
         })
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HelperAnswer {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    secret: String,
-}
-
-/// Ask a helper for a login (docker-credential-helpers protocol). `None` when it knows none.
-fn ask(settings: &Settings, helper: &str, path: &Path, server: &str) -> Result<Option<Login>, Error> {
-    let output = match call_helper(settings, helper, path, "get", server.as_bytes())? {
-        Ok(output) => output,
-        Err(said) if said.contains("credentials not found") => return Ok(None),
-        Err(said) => return Err(helper_error(helper, path, "get", said)),
-    };
-    let answer: HelperAnswer = serde_json::from_slice(&output)
-        .map_err(|_| helper_error(helper, path, "get", "its answer is not the expected JSON".into()))?;
-    if answer.secret.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Login::password(answer.username, answer.secret)))
-}
-
-/// Run `docker-credential-HELPER OPERATION`. The inner error is what the helper said.
-pub(super) fn call_helper(
-    settings: &Settings,
-    helper: &str,
-    path: &Path,
-    operation: &'static str,
-    input: &[u8],
-) -> Result<Result<Vec<u8>, String>, Error> {
-    let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    if helper.is_empty() || !helper.bytes().all(good) {
-        let shown = super::error::sanitise(helper, 60);
-        return Err(helper_error(&shown, path, operation, "its name is not allowed".into()));
-    }
-    let program = format!("docker-credential-{helper}");
-    let Some(program) = on_path(settings, &program) else {
-        return Err(helper_error(helper, path, operation, "it is not installed".into()));
-    };
-    let mut command = Command::new(program);
-    command.arg(operation).env_clear().envs(&settings.env);
-    let output = process::run(command, input, limits::HELPER_TIMEOUT, limits::HELPER_BYTES)
-        .map_err(|error| helper_error(helper, path, operation, error.to_string()))?;
-    if output.status.success() {
-        return Ok(Ok(output.stdout));
-    }
-    // Helpers speak of failures on stdout; an answer with a secret comes with success only.
-    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    Ok(Err(super::error::sanitise(&String::from_utf8_lossy(&said), 300)))
-}
-
-pub(super) fn helper_error(helper: &str, path: &Path, operation: &'static str, what: String) -> Error {
-    Error::Helper { helper: helper.into(), path: path.to_owned(), operation, what }
-}
-
-/// A program on the `PATH` of the settings.
-pub(super) fn on_path(settings: &Settings, program: &str) -> Option<PathBuf> {
-    let path = settings.var("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin");
-    path.split(':').filter(|d| d.starts_with('/')).map(|d| Path::new(d).join(program)).find(|p| p.is_file())
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ impl Endpoint {
         let host = if place.registry == DEFAULT_REGISTRY { HUB_HOST } else { &place.registry };
         let origin = Origin::of_registry(Scheme::Https, host);
         let http = Http::new(settings);
+        http.belongs_to(&origin);
         if place.insecure {
             http.trust_blindly(&origin);
         }
@@ -341,7 +342,13 @@ impl Endpoint {
     }
 
     fn tried(&self) -> String {
-        self.search.get().map_or_else(|| "tried without a login".into(), Search::tried)
+        let tried = self.search.get().map_or_else(|| "tried without a login".into(), Search::tried);
+        match self.scopes() {
+            scopes if self.auth.wants_tokens() && !scopes.is_empty() => {
+                format!("{tried}, for the scope `{}`", sanitise(&scopes.join(" "), 300))
+            }
+            _ => tried,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
@@ -16,7 +16,7 @@ use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 use super::origin::{self, Origin, Scheme};
 use super::resolver::{LookupError, SystemResolver};
-use super::tls::{self, HandshakeError, TlsConnector};
+use super::tls::{self, HandshakeError, TlsConnector, Trust};
 use super::{Error, Secret, Settings, limits, proxy};
 
 /// What a request carries.
@@ -92,6 +92,8 @@ impl Response {
 /// Sends requests; shared by all threads of a transfer.
 pub(super) struct Http {
     settings: Settings,
+    /// The registry that this is for; others are hosts it leads to.
+    registry: OnceLock<Origin>,
     /// Host and port of registries whose certificates need not be right.
     unverified: Mutex<HashSet<(String, u16)>>,
     agents: Mutex<HashMap<Origin, Agent>>,
@@ -119,11 +121,17 @@ impl Http {
     pub fn new(settings: &Settings) -> Self {
         Self {
             settings: settings.clone(),
+            registry: OnceLock::new(),
             unverified: Mutex::default(),
             agents: Mutex::default(),
             answered: Mutex::default(),
             resolver: Arc::default(),
         }
+    }
+
+    /// Say which registry this is for.
+    pub fn belongs_to(&self, registry: &Origin) {
+        let _ = self.registry.set(registry.clone());
     }
 
     /// Accept any certificate of a registry.
@@ -226,14 +234,23 @@ impl Http {
     }
 
     fn tls(&self, origin: &Origin) -> Result<Arc<rustls::ClientConfig>, Error> {
-        let directories = match &self.settings.cert_dir {
+        let directories = |origin: &Origin| match &self.settings.cert_dir {
             Some(directory) => vec![directory.clone()],
             None => tls::directories(self.settings.config_home().as_deref(), origin),
+        };
+        let registry = self.registry.get().filter(|r| (&r.host, r.port) != (&origin.host, origin.port));
+        let trust = match registry {
+            None => Trust { own: directories(origin), registry: Vec::new() },
+            // What --cert-dir names is for the registry.
+            Some(registry) => Trust {
+                own: if self.settings.cert_dir.is_some() { Vec::new() } else { directories(origin) },
+                registry: directories(registry),
+            },
         };
         let unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
         let blindly = self.settings.tls_verify == Some(false)
             || unverified.contains(&(origin.host.clone(), origin.port));
-        tls::client_config(&directories, !blindly)
+        tls::client_config(&self.settings, &trust, !blindly)
     }
 
     /// What a failure of the transport means.
@@ -243,7 +260,7 @@ impl Http {
         let unreachable = |source: crate::image::BoxError| Error::Unreachable {
             host: host.clone(),
             temporary: answered,
-            source,
+            source: proxy::blame(&self.settings.env, origin, source),
         };
         match error {
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
@@ -259,7 +276,7 @@ impl Http {
             }
             ureq::Error::Other(error) => match error.downcast::<HandshakeError>() {
                 Ok(error) if error.is_not_tls() => Error::PlainHttp { host, source: error },
-                Ok(error) => Error::Tls { host, source: error.0.into() },
+                Ok(error) => Error::Tls { host, source: error.cause() },
                 Err(error) => match error.downcast::<LookupError>() {
                     Ok(error) => Error::UnknownHost { host: error.host, source: error.source },
                     Err(error) => unreachable(error),

@@ -40,6 +40,9 @@ pub(super) const PACE_BYTES: u64 = 30 << 10;
 pub(super) const RANGE_FROM: u64 = if cfg!(test) { 1 << 20 } else { 32 << 20 };
 /// The part of a blob that one such request asks for, in bytes.
 pub(super) const RANGE_CHUNK: u64 = if cfg!(test) { 128 << 10 } else { 4 << 20 };
+/// A first part that comes in this time needs no others beside it: 200 MB/s, about what one thread unpacks.
+pub(super) const RANGE_FAST: Duration =
+    if cfg!(test) { Duration::ZERO } else { Duration::from_millis(RANGE_CHUNK / 200_000) };
 /// How many such requests of one blob run at once.
 pub(super) const RANGE_REQUESTS: usize = 4;
 /// How many parts lie in memory, those of all blobs together: 32 MiB.

@@ -9,8 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::credentials::{self, HUB_KEY, call_helper, helper_error, server_name};
+use super::credentials::{self, HUB_KEY, server_name};
 use super::endpoint::Endpoint;
+use super::helper::{call_helper, helper_error};
 use super::settings::{Settings, read_file};
 use super::{Error, Found, Login};
 use crate::oci::DEFAULT_REGISTRY;
@@ -33,54 +34,70 @@ pub struct LoggedOut {
     pub removed_from: Vec<String>,
 }
 
-/// Check a login with the registry, then keep it.
+/// Check a login with the registry, then keep it for `key`: the registry, or `registry/path` for the repositories below
+/// that path alone.
 ///
 /// # Errors
 /// [`Error::WrongPassword`] when the registry does not accept it, and everything that asking it or writing the file
 /// can give.
-pub fn log_in(settings: &Settings, registry: &str, login: &Login) -> Result<LoggedIn, Error> {
-    let asking = Settings { creds: Some(login.clone()), ..settings.clone() };
-    Endpoint::for_login(&asking, registry)?.check_login()?;
+pub fn log_in(settings: &Settings, key: &str, login: &Login) -> Result<LoggedIn, Error> {
+    let (registry, below) = key.split_once('/').unwrap_or((key, ""));
+    check(settings, registry, login)?;
     let path = file_to_write(settings)?;
     let text = read_file(&path)?.unwrap_or_default();
     let file = credentials::parse(&text, &path)?;
     let kept = match credentials::keeper(&file, registry) {
+        Some(helper) if !below.is_empty() => {
+            let what = format!("it keeps logins of whole registries only, not of `{key}`");
+            return Err(helper_error(helper, &path, "store", what));
+        }
         Some(helper) => {
             store(settings, helper, &path, registry, login)?;
             set_entry(&path, &text, registry, Some(json!({})))?;
             LoggedIn { kept_in: format!("docker-credential-{helper}"), plain: false, shadowed_by: None }
         }
         None => {
-            set_entry(&path, &text, registry, Some(entry(login)))?;
+            set_entry(&path, &text, key, Some(entry(login)))?;
             LoggedIn { kept_in: path.display().to_string(), plain: true, shadowed_by: None }
         }
     };
-    let first = credentials::find(settings, registry, "")?.found;
+    let first = credentials::find(settings, registry, below)?.found;
     let shadowed_by = first.filter(|found| found.login != *login).map(|found| found.origin);
     Ok(LoggedIn { shadowed_by, ..kept })
+}
+
+/// Whether a registry accepts a login.
+///
+/// # Errors
+/// [`Error::WrongPassword`] when it does not, and everything that asking it can give.
+pub fn check(settings: &Settings, registry: &str, login: &Login) -> Result<(), Error> {
+    let asking = Settings { creds: Some(login.clone()), ..settings.clone() };
+    Endpoint::for_login(&asking, registry)?.check_login()
 }
 
 /// The login that would be used for a registry.
 ///
 /// # Errors
 /// [`Error::NotLoggedIn`] when there is none.
-pub fn logged_in(settings: &Settings, registry: &str) -> Result<Found, Error> {
-    credentials::find(settings, registry, "")?
-        .found
-        .ok_or_else(|| Error::NotLoggedIn { registry: registry.to_owned() })
+pub fn logged_in(settings: &Settings, key: &str) -> Result<Found, Error> {
+    let (registry, below) = key.split_once('/').unwrap_or((key, ""));
+    let found = credentials::find(settings, registry, below)?.found;
+    found.ok_or_else(|| Error::NotLoggedIn { registry: key.to_owned() })
 }
 
-/// Forget the login to a registry, wherever a login for it would be found.
+/// Forget the login for a key as [`log_in`] takes it, wherever a login for it would be found.
 ///
 /// # Errors
 /// When a file cannot be written or a helper fails.
-pub fn log_out(settings: &Settings, registry: &str) -> Result<LoggedOut, Error> {
+pub fn log_out(settings: &Settings, key: &str) -> Result<LoggedOut, Error> {
     let mut removed_from = Vec::new();
     for path in credentials::auth_files(settings) {
         let Some(text) = read_file(&path)? else { continue };
         let file = credentials::parse(&text, &path)?;
-        if let Some(helper) = credentials::keeper(&file, registry) {
-            let server = server_name(registry);
+        if !key.contains('/')
+            && let Some(helper) = credentials::keeper(&file, key)
+        {
+            let server = server_name(key);
             match call_helper(settings, helper, &path, "erase", server.as_bytes()) {
                 Ok(Ok(_)) => removed_from.push(format!("docker-credential-{helper}")),
                 Ok(Err(said)) if said.contains("not found") => {}
@@ -89,7 +106,7 @@ pub fn log_out(settings: &Settings, registry: &str) -> Result<LoggedOut, Error> 
                 Err(_) => {}
             }
         }
-        if set_entry(&path, &text, registry, None)? {
+        if set_entry(&path, &text, key, None)? {
             removed_from.push(path.display().to_string());
         }
     }

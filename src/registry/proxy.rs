@@ -6,25 +6,51 @@ use std::net::IpAddr;
 
 use super::Error;
 use super::origin::{Origin, Scheme};
+use crate::image::BoxError;
 
 /// The proxy for an origin, if one is set for it.
 ///
 /// # Errors
 /// [`Error::Proxy`] when the setting cannot be parsed.
 pub(super) fn choose(env: &BTreeMap<String, String>, origin: &Origin) -> Result<Option<ureq::Proxy>, Error> {
-    let own = match origin.scheme {
-        Scheme::Https => "HTTPS_PROXY",
-        Scheme::Http => "HTTP_PROXY",
-    };
-    let Some((variable, value)) = get(env, own).or_else(|| get(env, "ALL_PROXY")) else { return Ok(None) };
-    let exceptions = get(env, "NO_PROXY").map_or("", |(_, value)| value);
-    if origin.is_loopback() || is_exception(exceptions, origin) {
-        return Ok(None);
-    }
+    let Some((variable, value)) = setting(env, origin) else { return Ok(None) };
     match ureq::Proxy::new(value) {
         Ok(proxy) => Ok(Some(proxy)),
         Err(source) => Err(Error::Proxy { variable, source: source.into() }),
     }
+}
+
+/// The setting that applies to an origin.
+fn setting<'a>(env: &'a BTreeMap<String, String>, origin: &Origin) -> Option<(String, &'a str)> {
+    let own = match origin.scheme {
+        Scheme::Https => "HTTPS_PROXY",
+        Scheme::Http => "HTTP_PROXY",
+    };
+    // A web server hands a request's `Proxy:` header to its programs under this name.
+    let forged =
+        |(variable, _): &(String, &str)| variable == "HTTP_PROXY" && env.contains_key("REQUEST_METHOD");
+    let found = get(env, own).filter(|found| !forged(found)).or_else(|| get(env, "ALL_PROXY"))?;
+    let exceptions = get(env, "NO_PROXY").map_or("", |(_, value)| value);
+    (!origin.is_loopback() && !is_exception(exceptions, origin)).then_some(found)
+}
+
+/// A connection could not be made through a proxy.
+#[derive(Debug, thiserror::Error)]
+#[error("the way there is the proxy `{proxy}`, set in {variable}")]
+struct ThroughProxy {
+    proxy: String,
+    variable: String,
+    #[source]
+    source: BoxError,
+}
+
+/// An error of connecting, with the proxy that the connection takes. Its user name and password are not shown.
+pub(super) fn blame(env: &BTreeMap<String, String>, origin: &Origin, source: BoxError) -> BoxError {
+    let Some((variable, value)) = setting(env, origin) else { return source };
+    let value = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let host = value.rsplit_once('@').map_or(value, |(_, host)| host);
+    let proxy = super::error::sanitise(host.trim_end_matches('/'), 200);
+    Box::new(ThroughProxy { proxy, variable, source })
 }
 
 fn get<'a>(env: &'a BTreeMap<String, String>, name: &str) -> Option<(String, &'a str)> {
@@ -126,5 +152,12 @@ mod tests {
         assert!(choose(&env("http://proxy:3128"), &near).unwrap().is_none());
         let error = choose(&env("ftp://user:hunter2@proxy"), &far).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
+        let error = blame(&env("http://user:hunter2@proxy:3128/"), &far, "refused".into());
+        assert_eq!(error.to_string(), "the way there is the proxy `proxy:3128`, set in https_proxy");
+        let mut env = BTreeMap::from([("HTTP_PROXY".to_owned(), "http://proxy".to_owned())]);
+        let plain = Origin::of_url("http://a.example").unwrap();
+        assert!(choose(&env, &plain).unwrap().is_some());
+        env.insert("REQUEST_METHOD".into(), "GET".into());
+        assert!(choose(&env, &plain).unwrap().is_none());
     }
 }

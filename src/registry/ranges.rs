@@ -4,7 +4,8 @@
 //! large blob is asked for in chunks, a few at a time, which are handed on in order from a small window in memory: what
 //! is written is always the beginning of the blob, and a pull that is killed goes on from there.
 //!
-//! The first answer shows whether the server can do this. Any later sign of trouble (a whole answer, another part than
+//! The first part shows whether the server can do this, and whether it is worth it: one that comes as fast as a machine
+//! can unpack it needs no help, and the blob goes on as one stream. Any later sign of trouble (a whole answer, another part than
 //! was asked for, another `ETag`) ends it for this blob, which then goes on as one stream.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +13,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::Method;
 
@@ -110,6 +111,60 @@ pub(super) fn is_part(response: &Response, start: u64, end: Option<u64>, size: u
     })
 }
 
+/// The first part of a blob, read to find out how fast the blob comes.
+pub(super) struct FirstPart {
+    part: Part,
+    etag: Option<String>,
+    bytes: Vec<u8>,
+    /// Why it is not whole.
+    failure: Option<Error>,
+    is_fast: bool,
+}
+
+impl FirstPart {
+    /// Read it from the answer to the request for it.
+    pub fn read(response: Response, part: Part, watch: Watch, digest: &Digest) -> Self {
+        let etag = response.header("etag").map(str::to_owned);
+        let length = part.1 - part.0;
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        let start = Instant::now();
+        let registry = watch.registry.clone();
+        let reader = BlobReader::new(response.reader(), watch, digest, part.0, part.1);
+        let failure = reader.take(length).read_to_end(&mut bytes).err().map(|error| {
+            error.downcast::<Error>().unwrap_or_else(|source| Error::Broken { registry, source })
+        });
+        let is_fast = start.elapsed() < limits::RANGE_FAST;
+        Self { part, etag, bytes, failure, is_fast }
+    }
+
+    /// Whether one stream is as good as several.
+    pub fn suffices(&self) -> bool {
+        self.is_fast || self.failure.is_some()
+    }
+
+    /// Its bytes, and then what `rest` gives from the offset behind them on.
+    pub fn then(self, rest: impl FnOnce(u64) -> Result<Box<dyn Read + Send>, Error>) -> Box<dyn Read + Send> {
+        let behind = match self.failure {
+            Some(error) => Err(error),
+            None => rest(self.part.1),
+        };
+        let behind: Box<dyn Read + Send> = match behind {
+            Ok(stream) => stream,
+            Err(error) => Box::new(Fails(Some(error))),
+        };
+        Box::new(io::Cursor::new(self.bytes).chain(behind))
+    }
+}
+
+/// A stream that has failed already.
+struct Fails(Option<Error>);
+
+impl Read for Fails {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.take().map_or_else(|| io::Error::other("the stream has failed"), stream_error))
+    }
+}
+
 /// What the threads of one blob share.
 struct Shared {
     endpoint: Arc<Endpoint>,
@@ -143,18 +198,18 @@ pub(super) struct RangeReader {
 }
 
 impl RangeReader {
-    /// Read on from the answer to a request for `part`, which is the first of the blob's.
+    /// Read a blob on from the first part, which is in memory already.
     pub fn start(
         endpoint: Arc<Endpoint>,
         settings: &Settings,
         parallel: Arc<Parallel>,
         digest: &Digest,
         size: u64,
-        part: Part,
-        first: Response,
+        first: FirstPart,
     ) -> Self {
-        let etag = first.header("etag").map(str::to_owned);
-        let state = State { next: part.1, wanted: part.0, ..State::default() };
+        let FirstPart { part, etag, bytes, .. } = first;
+        let mut state = State { next: part.1, wanted: part.0, ..State::default() };
+        state.ready.insert(part.0, bytes);
         let shared = Arc::new(Shared {
             endpoint,
             settings: settings.clone(),
@@ -166,11 +221,10 @@ impl RangeReader {
             changed: Condvar::new(),
         });
         shared.parallel.take_anyway();
-        let mut first = Some(first);
         let mut threads = Vec::new();
         for _ in 0..limits::RANGE_REQUESTS {
-            let (mine, first) = (Arc::clone(&shared), first.take());
-            let work = move || mine.work(first.map(|response| (part, response)));
+            let mine = Arc::clone(&shared);
+            let work = move || mine.work();
             match std::thread::Builder::new().name("range".into()).spawn(work) {
                 Ok(thread) => threads.push(thread),
                 Err(source) if threads.is_empty() => {
@@ -251,18 +305,10 @@ impl Shared {
     }
 
     /// One thread: chunk after chunk, until there is none left or something failed.
-    fn work(&self, first: Option<(Part, Response)>) {
-        let mut begun = first;
-        loop {
-            let (part, response) = match begun.take() {
-                Some((part, response)) => (part, Some(response)),
-                None => match self.claim() {
-                    Some(part) => (part, None),
-                    None => return,
-                },
-            };
+    fn work(&self) {
+        while let Some(part) = self.claim() {
             let mut chunk = self.parallel.chunk();
-            let result = self.fetch(part, response, &mut chunk);
+            let result = self.fetch(part, &mut chunk);
             let mut state = self.lock();
             if state.stopped {
                 drop(state);
@@ -309,16 +355,12 @@ impl Shared {
     }
 
     /// One part into memory; what broke off goes on where it broke.
-    fn fetch(&self, part: Part, begun: Option<Response>, chunk: &mut Vec<u8>) -> Result<(), Error> {
+    fn fetch(&self, part: Part, chunk: &mut Vec<u8>) -> Result<(), Error> {
         let length = usize::try_from(part.1 - part.0).unwrap_or(usize::MAX);
         chunk.reserve_exact(length);
-        let mut begun = begun;
         with_retries(&self.settings, || {
             let at = part.0 + chunk.len() as u64;
-            let response = match begun.take() {
-                Some(response) => response,
-                None => self.ask((at, part.1))?,
-            };
+            let response = self.ask((at, part.1))?;
             let watch = Watch::new(&self.endpoint.registry, &self.settings);
             let reader = BlobReader::new(response.reader(), watch, &self.digest, at, part.1);
             match reader.take(length as u64 - chunk.len() as u64).read_to_end(chunk) {

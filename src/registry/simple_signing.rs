@@ -15,7 +15,7 @@ use super::http::{Call, Http, Payload};
 use super::policy::scopes;
 use super::settings::{Settings, read_file};
 use super::signature::{Claim, read_payload};
-use super::{Error, credentials, limits, process};
+use super::{Error, helper, limits, process};
 use crate::oci::{Digest, Reference};
 
 /// How many signatures of one image are looked at.
@@ -62,8 +62,7 @@ impl Keyring {
 
     /// What a signed message says, when one of the keys signed it.
     fn verify(&self, settings: &Settings, message: &[u8]) -> Result<Result<Claim, String>, Error> {
-        let Some(program) = ["gpgv", "gpgv2"].iter().find_map(|name| credentials::on_path(settings, name))
-        else {
+        let Some(program) = ["gpgv", "gpgv2"].iter().find_map(|name| helper::on_path(settings, name)) else {
             return Err(Error::NoVerifier);
         };
         let payload = self.directory.path().join("payload");

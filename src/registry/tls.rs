@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,54 +14,58 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::Error;
 use super::origin::Origin;
+use super::roots::{self, Roots};
+use super::settings::Settings;
+use super::{Error, der};
 
-/// The certificates of this machine, read once: it takes milliseconds.
-fn system_roots() -> &'static RootCertStore {
-    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if store.is_empty() {
-            store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        store
-    })
+/// Where the certificates for a host lie.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// For the host itself, most specific first; the first that exists counts.
+    pub own: Vec<PathBuf>,
+    /// For the registry that led to this host: a token server or storage behind it is trusted by the same authorities.
+    /// Our own certificate stays with the registry.
+    pub registry: Vec<PathBuf>,
 }
 
-/// The TLS configuration for a host: the system's certificates and those of the first directory in `directories`
-/// that exists, which may hold our own certificate too (`*.crt`, `*.cert` with `*.key`; containers-certs.d(5)).
+/// The TLS configuration for a host: this machine's authorities and those of certs.d, which may hold our own certificate
+/// too (`*.crt`, `*.cert` with `*.key`; containers-certs.d(5)).
 ///
 /// # Errors
 /// [`Error::Config`] when a file in the directory cannot be read or used.
-pub(super) fn client_config(directories: &[PathBuf], verify: bool) -> Result<Arc<ClientConfig>, Error> {
-    let files = match directories.iter().find(|d| d.is_dir()) {
-        Some(directory) => CertificateFiles::read(directory)?,
-        None => CertificateFiles::default(),
-    };
+pub(super) fn client_config(
+    settings: &Settings,
+    trust: &Trust,
+    verify: bool,
+) -> Result<Arc<ClientConfig>, Error> {
+    let existing = |list: &[PathBuf]| list.iter().find(|directory| directory.is_dir()).cloned();
+    let read = |directory: Option<&PathBuf>| directory.map(|d| CertificateFiles::read(d)).transpose();
+    let (own, registry) = (existing(&trust.own), existing(&trust.registry));
+    let files = read(own.as_ref())?.unwrap_or_default();
+    let further = read(registry.as_ref())?.unwrap_or_default();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| bad_file(Path::new("TLS"), "no protocol version is usable", error))?;
     let builder = if verify {
-        let mut roots = system_roots().clone();
+        let Roots { store: mut roots, source } = roots::of_machine(settings)?;
         let mut pinned = Vec::new();
-        for (path, certificate) in files.authorities {
+        for (path, certificate) in files.authorities.into_iter().chain(further.authorities) {
             pinned.push(certificate.clone());
             roots.add(certificate).map_err(|error| bad_file(&path, "it holds no usable authority", error))?;
         }
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| bad_file(Path::new("TLS"), "no trusted authority is usable", error))?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { inner: verifier, pinned }))
+        let looked = looked(&source, trust, own.iter().chain(&registry));
+        let verifier = Verifier { inner: verifier, pinned, looked };
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
     };
@@ -74,12 +78,28 @@ pub(super) fn client_config(directories: &[PathBuf], verify: bool) -> Result<Arc
     Ok(Arc::new(config))
 }
 
+/// Whom a verifier trusts, for its errors.
+fn looked<'a>(source: &str, trust: &Trust, used: impl Iterator<Item = &'a PathBuf>) -> String {
+    let used: Vec<String> = used.map(|path| format!("`{}`", path.display())).collect();
+    match (used.is_empty(), trust.own.first()) {
+        (false, _) => format!("trusted are {source}, and those in {}", used.join(" and ")),
+        (true, Some(first)) => {
+            let others = trust.own.len() - 1;
+            format!("trusted are {source}; there is no `{}`, nor {others} other places", first.display())
+        }
+        (true, None) => format!("trusted are {source}"),
+    }
+}
+
 /// Where certificates for a host may lie, most specific first.
 pub(super) fn directories(config_home: Option<&Path>, origin: &Origin) -> Vec<PathBuf> {
     let mut names = vec![origin.host_port()];
     let with_port = format!("{}:{}", origin.host, origin.port);
     if names[0] != with_port {
         names.insert(0, with_port);
+    }
+    if origin.host == "registry-1.docker.io" {
+        names.push(crate::oci::DEFAULT_REGISTRY.to_owned());
     }
     let mut bases: Vec<PathBuf> = config_home.iter().map(|d| d.join("containers/certs.d")).collect();
     bases.extend([PathBuf::from("/etc/containers/certs.d"), PathBuf::from("/etc/docker/certs.d")]);
@@ -107,10 +127,18 @@ impl CertificateFiles {
                 }
                 Some("cert") if files.own.is_none() => {
                     let key = path.with_extension("key");
+                    if !key.exists() {
+                        let what = "no key lies beside it; the certificate of an authority is called `*.crt`";
+                        return Err(Error::Config { path, what, source: None });
+                    }
                     let chain = read_certificates(&path)?;
                     let key = PrivateKeyDer::from_pem_file(&key)
                         .map_err(|error| bad_file(&key, "it holds no private key in PEM form", error))?;
                     files.own = Some((path, chain, key));
+                }
+                Some("key") if !path.with_extension("cert").exists() => {
+                    let what = "no certificate lies beside it: it would be called `*.cert`";
+                    return Err(Error::Config { path, what, source: None });
                 }
                 _ => {}
             }
@@ -139,6 +167,45 @@ fn bad_file(
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
     pinned: Vec<CertificateDer<'static>>,
+    /// Whom it trusts, in words.
+    looked: String,
+}
+
+/// A server's certificate is not good.
+#[derive(Debug, thiserror::Error)]
+#[error("its certificate{subject} {what}")]
+struct BadCertificate {
+    subject: String,
+    what: String,
+}
+
+impl Verifier {
+    /// What is wrong with a certificate, with the names in it.
+    fn explain(
+        &self,
+        error: rustls::Error,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+    ) -> rustls::Error {
+        use rustls::CertificateError as E;
+        let rustls::Error::InvalidCertificate(fault) = &error else { return error };
+        let (subject, issuer) = match der::names(certificate) {
+            Some((subject, issuer)) => (format!(" ({subject})"), issuer),
+            None => (String::new(), "an unreadable name".into()),
+        };
+        let what = match fault {
+            E::Expired | E::ExpiredContext { .. } => "has expired".to_owned(),
+            E::NotValidYet | E::NotValidYetContext { .. } => {
+                "is not valid yet: check this machine's clock".to_owned()
+            }
+            E::NotValidForName | E::NotValidForNameContext { .. } => {
+                format!("is not valid for `{}`", name.to_str())
+            }
+            E::UnknownIssuer => format!("is by an authority that is not trusted ({issuer}); {}", self.looked),
+            other => format!("cannot be verified ({other}); {}", self.looked),
+        };
+        rustls::Error::Other(rustls::OtherError(Arc::new(BadCertificate { subject, what })))
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -156,7 +223,7 @@ impl ServerCertVerifier for Verifier {
             rustls::client::verify_server_name(&parsed, name)?;
             return Ok(ServerCertVerified::assertion());
         }
-        result
+        result.map_err(|error| self.explain(error, certificate, name))
     }
 
     fn verify_tls12_signature(
@@ -267,6 +334,22 @@ impl<In: Transport> Connector<In> for TlsConnector {
 pub(super) struct HandshakeError(#[source] pub std::io::Error);
 
 impl HandshakeError {
+    /// Why it failed, without the words of the library around it.
+    pub fn cause(self) -> crate::image::BoxError {
+        let inner = self.0.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::Other(other)) => other.0.to_string().into(),
+            Some(
+                rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)
+                | rustls::Error::PeerIncompatible(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13),
+            ) => "it speaks only versions of TLS that are no longer safe: 1.2 is the oldest that is".into(),
+            Some(rustls::Error::AlertReceived(
+                rustls::AlertDescription::CertificateRequired | rustls::AlertDescription::BadCertificate,
+            )) => "it demands a certificate of ours: put it and its key beside the authority as client.cert and client.key".into(),
+            _ => self.0.into(),
+        }
+    }
+
     /// Whether what came back is no TLS: another protocol, or a closed connection.
     pub fn is_not_tls(&self) -> bool {
         let inner = self.0.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

@@ -56,6 +56,10 @@ impl Source for Store {
 }
 
 impl Sink for Store {
+    fn takes_up(&self) -> bool {
+        true // the partial blob stays
+    }
+
     fn layer_state(&self, layer: &LayerPlan) -> Result<LayerState, BoxError> {
         let digest = digest_of(&layer.descriptor)?;
         self.pin_layer(layer, &digest)?;

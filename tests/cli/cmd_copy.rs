@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::fake::{OCI_INDEX, noise};
+use crate::support::fake::{OCI_INDEX, digest, noise};
 use crate::support::{Env, Fake, FakeLayer, Fault, Proxy, Registry, must, need};
 
 /// A registry with an image for this machine (`own`), one for another (`other`), and an index of both (`both`).
@@ -207,4 +207,46 @@ fn what_cannot_be_done_is_said_by_name() {
         let output = env.run(&args);
         assert!(output.code != 0 && output.stderr.contains(part), "{part}: {output}");
     }
+}
+
+#[test]
+fn a_stream_that_breaks_goes_on_at_both_ends() {
+    need!("docker-registry");
+    let (env, registry) = (Env::new(), Registry::start());
+    let door = Proxy::start(&registry.host(), |_| Fault::Pass);
+    let mut fake = Fake::default();
+    let size = 3_000_000;
+    let layer = FakeLayer::gzip(&[("noise", &noise(7, size))]);
+    let blob = digest(&layer.blob);
+    fake.image("big", &[layer]);
+    // The first answer ends after a megabyte.
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let source = fake.serve_with(move |seen| {
+        let cut = seen.target.ends_with(&blob) && first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        if cut { Fault::Cut(1_000_000) } else { Fault::Pass }
+    });
+    let from = format!("docker://{}", source.image("x:big"));
+    env.run(["copy", &from, &format!("docker://{}", door.image("a:1"))]).success();
+    assert!(source.count(|seen| seen.header("range").is_some()) > 0, "{:?}", source.log());
+    let sent: u64 = door.seen().iter().map(|seen| seen.sent).sum();
+    assert!(sent < size as u64 * 3 / 2, "{sent} bytes were sent for {size}");
+}
+
+#[test]
+fn another_form_is_another_image_and_only_then() {
+    need!("skopeo");
+    let (env, source) = (Env::new(), two_platforms().serve());
+    let from = format!("docker://{}", source.image("x:both"));
+    env.run(["copy", "-a", "--preserve-digests", "--format", "v2s2", &from, "dir:no"]).code(1);
+    let kind = |place: &str| env.run(["inspect", "--raw", place]).success().json();
+    env.run(["copy", "-a", "--format", "v2s2", &from, "dir:docker"]).success();
+    let list = kind("dir:./docker");
+    assert_eq!(list["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    env.run(["copy", "--dest-compress-format", "zstd", &from, "oci:layout:zstd", "dir:zstd"]).success();
+    let image = kind("oci:./layout:zstd");
+    assert_eq!(image["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd", "{image}");
+    assert_eq!(kind("dir:./zstd"), image, "converted once, the same at each place");
+    must(env.program("skopeo").args(["inspect", "oci:layout:zstd"]));
+    env.run(["copy", "--dest-compress-format", "zstd", "--format", "v2s2", &from, "dir:no"]).code(1);
+    env.run(["copy", "--format", "v2s1", &from, "dir:no"]).code(1).stderr_has("schema 1");
 }

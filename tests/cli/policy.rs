@@ -47,6 +47,13 @@ fn what_is_rejected_comes_in_by_no_verb() {
         said.stderr_has("policy.json").stderr_has("reject");
     }
     assert_eq!(env.run(["images", "-aq"]).success().text(), "");
+    let archive = env.work().join("a.tar");
+    let target = format!("docker-archive:{}:here:1", archive.display());
+    must(Command::new("skopeo").args(["--insecure-policy", "copy", "-q", &layout, &target]));
+    let said = env.run(["load", "-i", archive.to_str().unwrap()]);
+    assert_ne!(said.code, 0, "{said}");
+    said.stderr_has("policy.json");
+    assert_eq!(env.run(["images", "-aq"]).success().text(), "");
     // What is said on the command line wins over the file, and a file that is wrong stops everything.
     let accept =
         env.write("accept.json", json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string());

@@ -90,3 +90,16 @@ fn blocked_registries_and_broken_files_are_named() {
         .stderr_has("--registry-mirror")
         .stderr_lacks("hunter2");
 }
+
+/// R11: an error names the proxy that the connection takes, without the password for it.
+#[test]
+fn r11_a_proxy_is_named_without_its_password() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let proxy = format!("127.0.0.1:{closed}");
+    let env = Env::new().with("https_proxy", format!("http://me:hunter2@{proxy}"));
+    let said = env.run(["--debug", "pull", "--retry", "0", "far.example/a"]).code(1);
+    said.stderr_has(&proxy).stderr_has("https_proxy").stderr_lacks("hunter2").stderr_lacks("me:");
+    // This machine is not reached through one.
+    need!("docker-registry", "skopeo");
+    env.run(["pull", &shared_registry().image("busybox")]).success();
+}

@@ -536,12 +536,17 @@ fn security_r6_parts_that_do_not_fit_make_it_one_stream() {
     type Spoil = fn(usize) -> Fault;
     let ignored: Spoil = |_| Fault::NoRange;
     let flipped: Spoil = |n| if n == 2 { Fault::Flip(1000) } else { Fault::Pass };
+    // Parts are worth it where they come slowly.
+    let slow = || Fault::Slow(1 << 20, Duration::from_millis(10));
     let none: Spoil = |_| Fault::Pass;
     let fake = sized(5, 34_000_000);
     for (i, spoil) in [none, ignored, flipped].into_iter().enumerate() {
         let parts = AtomicUsize::new(0);
         let proxy = fake.clone().serve_with(move |seen| match seen.header("range") {
-            Some(range) if !range.ends_with('-') => spoil(parts.fetch_add(1, Ordering::SeqCst)),
+            Some(range) if !range.ends_with('-') => match parts.fetch_add(1, Ordering::SeqCst) {
+                0 if i != 1 => slow(),
+                n => spoil(n),
+            },
             _ => Fault::Pass,
         });
         let env = Env::new();

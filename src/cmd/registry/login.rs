@@ -19,7 +19,7 @@ const PASSWORD_BYTES: u64 = 64 << 10;
 /// Arguments of `login`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct LoginArgs {
-    /// The registry; without one, Docker Hub
+    /// The registry, or REGISTRY/PATH for the repositories below that path; without one, Docker Hub
     #[arg(value_name = "REGISTRY")]
     registry: Option<String>,
     /// User name
@@ -34,6 +34,9 @@ pub(in crate::cmd) struct LoginArgs {
     /// Print the user that is logged in
     #[arg(long)]
     get_login: bool,
+    /// The file to keep the login in, in docker's form
+    #[arg(long, value_name = "FILE", conflicts_with = "authfile")]
+    compat_auth_file: Option<PathBuf>,
     /// Say where the login is kept
     #[arg(long, short)]
     verbose: bool,
@@ -43,10 +46,17 @@ pub(in crate::cmd) struct LoginArgs {
 
 /// `strate login`
 pub(in crate::cmd) fn login(cx: &mut Context, ui: &mut Ui, args: LoginArgs) -> CmdResult {
-    let registry = login::registry_name(args.registry.as_deref());
-    let remote = args.remote.options(&RetryArgs::default())?;
+    let registry = login::login_key(args.registry.as_deref());
+    let mut remote = args.remote.options(&RetryArgs::default())?;
+    // Both forms of the file are one to us: what we write, docker and podman read.
+    remote.authfile = remote.authfile.or_else(|| args.compat_auth_file.clone());
     if args.get_login {
         ui.line(login::current_user(cx, &registry, &remote)?);
+        return Ok(0);
+    }
+    let says_nothing = args.username.is_none() && args.password.is_none() && !args.password_stdin;
+    if says_nothing && remote.creds.is_none() && is_logged_in(cx, ui, &args, &registry, &remote)? {
+        ui.line("Login Succeeded");
         return Ok(0);
     }
     let (user, password) = match &remote.creds {
@@ -66,6 +76,32 @@ pub(in crate::cmd) fn login(cx: &mut Context, ui: &mut Ui, args: LoginArgs) -> C
     }
     ui.line("Login Succeeded");
     Ok(0)
+}
+
+/// Whether the login that is kept is good: then there is nothing to ask for. One that is no longer accepted is asked for
+/// anew on a terminal.
+fn is_logged_in(
+    cx: &Context,
+    ui: &mut Ui,
+    args: &LoginArgs,
+    key: &str,
+    remote: &RemoteOptions,
+) -> Result<bool, CmdError> {
+    match login::check_existing(cx, key, remote) {
+        Ok(Some((user, origin))) => {
+            ui.note(format_args!("Authenticating with existing credentials... [Username: {user}]"));
+            if args.verbose {
+                ui.note(format_args!("Used: {origin}"));
+            }
+            Ok(true)
+        }
+        Ok(None) => Ok(false),
+        Err(login::Error::WrongPassword { .. }) if cx.terminals[0] => {
+            ui.note(format_args!("The login that is kept for {key} is no longer accepted"));
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The user name and password of a login, from options, standard input or the person at the terminal.
@@ -140,17 +176,21 @@ pub(in crate::cmd) struct LogoutArgs {
     /// File with logins, instead of those that are searched
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    /// The same, in docker's words
+    #[arg(long, value_name = "FILE", conflicts_with = "authfile")]
+    compat_auth_file: Option<PathBuf>,
 }
 
 /// `strate logout`
 pub(in crate::cmd) fn logout(cx: &mut Context, ui: &mut Ui, args: LogoutArgs) -> CmdResult {
-    let remote = RemoteOptions { authfile: args.authfile, ..RemoteOptions::default() };
+    let remote =
+        RemoteOptions { authfile: args.authfile.or(args.compat_auth_file), ..RemoteOptions::default() };
     if args.all {
         logout::logout(cx, None, &remote)?;
         ui.line("Removed login credentials for all registries");
         return Ok(0);
     }
-    let registry = login::registry_name(args.registry.as_deref());
+    let registry = login::login_key(args.registry.as_deref());
     let done = logout::logout(cx, Some(&registry), &remote)?;
     if done.removed_from.is_empty() {
         ui.line(format_args!("Not logged in to {registry}"));

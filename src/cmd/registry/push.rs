@@ -50,21 +50,24 @@ pub(in crate::cmd) struct PushArgs {
 
 /// In which form an image is written.
 #[derive(Debug, Clone, Default, Args)]
-struct FormArgs {
+pub(in crate::cmd) struct FormArgs {
     /// Kind of manifest; without it, as it is
     #[arg(long, short, value_name = "FORMAT")]
     format: Option<FormatArg>,
     /// Compression of layers; without it, as they are. Those that are compressed so stay as they are
-    #[arg(long, alias = "compression", value_name = "KIND")]
+    #[arg(long, aliases = ["compression", "dest-compress-format"], value_name = "KIND")]
     compression_format: Option<CompressionArg>,
     /// Level of the compression: 1 to 12 for gzip, 1 to 22 for zstd
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, alias = "dest-compress-level", value_name = "LEVEL")]
     compression_level: Option<i32>,
     /// Compress every layer anew when a level is given; `false`: only those that are not compressed
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, alias = "dest-force-compress-format", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     force_compression: Option<bool>,
     /// Compress layers that are not compressed
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, alias = "dest-compress")]
     compress: bool,
 }
 
@@ -117,7 +120,7 @@ struct OtherArgs {
 }
 
 impl FormArgs {
-    fn conversion(&self) -> Result<Conversion, CmdError> {
+    pub(in crate::cmd) fn conversion(&self) -> Result<Conversion, CmdError> {
         let format = match self.format {
             None => None,
             Some(FormatArg::Oci) => Some(Format::Oci),
