@@ -17,7 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("archive", &["oci", "image", "layer", "sys"]),
     ("storage", &["oci", "image", "layer", "sys"]),
     ("runtime", &["oci", "sys", "userns"]),
-    ("build", &["oci", "image", "layer", "storage", "runtime", "sys"]),
+    ("build", &["oci", "image", "layer", "storage", "runtime", "sys", "archive"]),
     ("context", &["storage", "userns", "sys"]),
     (
         "ops",

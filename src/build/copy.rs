@@ -132,14 +132,14 @@ impl<'a, 'r> Copier<'a, 'r> {
     pub(super) fn write_file(
         &mut self,
         name: &OsStr,
-        content: &[u8],
+        content: &mut dyn io::Read,
         meta: Meta,
         dest: &str,
     ) -> Result<(), CopyError> {
         let target = self.target(dest, name, false)?;
         let dir = self.placer.open_dir(target.parent().unwrap_or(Path::new("")))?;
         let meta = self.changed(meta, false);
-        self.placer.file(dir.as_fd(), &target, &mut &content[..], &meta)
+        self.placer.file(dir.as_fd(), &target, content, &meta)
     }
 
     /// Where a source goes: section by section what `cp -r source/. dest` and `cp source dest` would do, directories on

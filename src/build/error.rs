@@ -74,6 +74,15 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// A file or repository from elsewhere cannot be had.
+    #[error("failed to load {place}")]
+    Remote {
+        /// Its address.
+        place: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
     /// The Dockerfile asks for something that is not built here.
     #[error("{0}")]
     Unsupported(String),

@@ -11,6 +11,7 @@ use super::graph::{Base, Graph, GraphError, Input, Options};
 use super::interrupt::Interrupt;
 use super::metadata;
 use super::record::Record;
+use super::remote::{ContextDir, NamedContext, Remote};
 use super::request::{Bases, Request};
 use super::scope::{Globals, Platforms};
 use super::sources::{Layers, Origin, Sources};
@@ -27,6 +28,8 @@ pub struct Workshop<'a> {
     pub store: &'a Store,
     /// Where base images come from.
     pub bases: &'a dyn Bases,
+    /// Where files from elsewhere come from.
+    pub remote: &'a dyn Remote,
     /// Who is told what happens.
     pub board: &'a Board<'a>,
     /// Who is told about layers that are unpacked.
@@ -52,7 +55,9 @@ pub(super) struct Build<'a> {
     /// Stages that are done.
     pub(super) stages: BTreeMap<usize, StageState>,
     /// Images by the name in the Dockerfile and platform.
-    images: BTreeMap<(String, String), Image>,
+    pub(super) images: BTreeMap<(String, String), Image>,
+    /// Named contexts that were fetched.
+    pub(super) fetched: BTreeMap<String, ContextDir>,
     pub(super) epoch: Option<i64>,
     /// Whether the steps of the stage at hand are done anew.
     pub(super) anew: bool,
@@ -126,7 +131,7 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
     checks.verdict(&warnings).map_err(|error| Error::Rule(error.to_string()))?;
     let sources = Sources::new(shop.store, shop.report);
     let globals = Arc::new(globals);
-    let epoch = epoch(&globals)?;
+    let epoch = epoch(&globals, request.context_time)?;
     let (stages, images) = (BTreeMap::new(), BTreeMap::new());
     let mut build = Build {
         shop,
@@ -137,6 +142,7 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
         board,
         stages,
         images,
+        fetched: BTreeMap::new(),
         epoch,
         anew: false,
         reset_caches: BTreeSet::new(),
@@ -154,9 +160,10 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
 
 /// `SOURCE_DATE_EPOCH` in seconds, from a build argument or a global ARG. An empty one, or `context` for a context that
 /// knows no time of its own, is none.
-fn epoch(globals: &Globals) -> Result<Option<i64>, Failure> {
+fn epoch(globals: &Globals, context_time: Option<i64>) -> Result<Option<i64>, Failure> {
     match globals.build_arg("SOURCE_DATE_EPOCH").or_else(|| globals.get("SOURCE_DATE_EPOCH")) {
-        None | Some("" | "context") => Ok(None),
+        None | Some("") => Ok(None),
+        Some("context") => Ok(context_time),
         Some(text) => match text.parse() {
             Ok(seconds) => Ok(Some(seconds)),
             Err(_) => Err(Error::Rule(format!("invalid SOURCE_DATE_EPOCH: {text}")).into()),
@@ -191,12 +198,13 @@ impl<'a> Build<'a> {
             for index in open {
                 resolved.insert(index);
                 let Base::External(name) = self.graph.get(index).base.clone() else { continue };
-                if self.named_context(&name).is_some() {
-                    continue;
-                }
                 let span = self.graph.stage(index).from.span;
                 let platform = self.platform_of(index);
-                let image = self.image(&name, &platform).map_err(Failure::at(span))?;
+                let image = match self.named_context(&name) {
+                    Some(context) => self.context_image(context, &platform),
+                    None => self.image(&name, &platform).map(Some),
+                };
+                let Some(image) = image.map_err(Failure::at(span))? else { continue };
                 let triggers = image.config.config.on_build.clone();
                 self.graph.add_triggers(index, &triggers).map_err(graph_failure)?;
             }
@@ -207,7 +215,7 @@ impl<'a> Build<'a> {
         self.graph.get(index).platform.clone().unwrap_or_else(|| self.request.platform.clone())
     }
 
-    pub(super) fn named_context(&self, name: &str) -> Option<&'a std::path::PathBuf> {
+    pub(super) fn named_context(&self, name: &str) -> Option<&'a NamedContext> {
         self.request.named_contexts.get(super::graph::context_name(name))
     }
 
@@ -283,22 +291,39 @@ impl<'a> Build<'a> {
                 let parent = parent.ok_or_else(|| Error::Rule("a stage is built before its base".into()))?;
                 Ok(StageState::on_stage(parent))
             }
-            Base::Replaced(name) => self.context_base(&name, &platform, position),
-            Base::External(name) if self.named_context(&name).is_some() => {
-                self.context_base(&name, &platform, position)
+            Base::Replaced(name) | Base::External(name) if self.named_context(&name).is_some() => {
+                let context = self.named_context(&name);
+                if context == Some(&NamedContext::Image("scratch".into())) {
+                    return Ok(StageState::scratch(&platform, &self.globals, escape));
+                }
+                match context.map(|context| self.context_image(context, &platform)).transpose()?.flatten() {
+                    Some(image) => Ok(self.on_image(index, name, image, &platform, position)),
+                    None => self.context_base(&name, &platform, position),
+                }
             }
-            Base::External(name) => {
+            Base::Replaced(name) | Base::External(name) => {
                 let image = self.image(&name, &platform)?;
-                let shown = self.reference(&name)?.to_string();
-                let digest = &image.raw.digest;
-                let at = if shown.contains('@') { String::new() } else { format!("@{digest}") };
-                let work = self.board.begin(format!("{}FROM {shown}{at}", position.next()), true);
-                work.cached();
-                let asked = self.graph.get(index).platform.is_some() || self.request.platform_given;
-                let asked = asked.then_some(&platform);
-                Ok(StageState::on_image(image, asked, &self.globals, escape))
+                Ok(self.on_image(index, name, image, &platform, position))
             }
         }
+    }
+
+    fn on_image(
+        &self,
+        index: usize,
+        name: String,
+        image: Image,
+        platform: &Platform,
+        position: &mut Position,
+    ) -> StageState {
+        let shown = Reference::parse(&name).map_or(name, |reference| reference.to_string());
+        let digest = &image.raw.digest;
+        let at = if shown.contains('@') { String::new() } else { format!("@{digest}") };
+        let work = self.board.begin(format!("{}FROM {shown}{at}", position.next()), true);
+        work.cached();
+        let asked = self.graph.get(index).platform.is_some() || self.request.platform_given;
+        let asked = asked.then_some(platform);
+        StageState::on_image(image, asked, &self.globals, self.request.dockerfile.escape)
     }
 
     fn instruction(
@@ -315,7 +340,9 @@ impl<'a> Build<'a> {
                 self.run_step(stage, state, run, name)
             }
             Instruction::Copy(copy) | Instruction::Add(copy) => {
-                let name = step_name(position, trigger, &state.scope.expand_for_display(&line.text));
+                let text = state.scope.expand_for_display(&line.text);
+                let words: Vec<String> = text.split(' ').map(super::git_ref::redacted).collect();
+                let name = step_name(position, trigger, &words.join(" "));
                 let is_add = matches!(line.value, Instruction::Add(_));
                 self.copy_step(stage, state, copy, is_add, name)
             }
@@ -355,30 +382,23 @@ impl<'a> Build<'a> {
     pub(super) fn origin(&mut self, input: Option<Input>, platform: &Platform) -> Result<Origin, Error> {
         match input {
             None => match &self.request.context {
-                Some(path) => self.sources.directory(path, self.request.ignore.as_deref()),
+                Some(context) => self.sources.directory(context, self.request.ignore.as_deref()),
                 None => Ok(self.sources.layers("context", Vec::new())),
             },
             Some(Input::Stage(index)) => {
                 let layers = self.stages.get(&index).map(StageState::layers).unwrap_or_default();
                 Ok(self.sources.layers(&self.graph.stage_name(index), layers))
             }
-            Some(Input::External(name)) if self.named_context(&name).is_some() => self.context_origin(&name),
+            Some(Input::External(name)) if self.named_context(&name).is_some() => {
+                self.context_origin(&name, platform)
+            }
             Some(Input::External(name)) if name == "scratch" => {
                 Ok(self.sources.layers("scratch", Vec::new()))
             }
             Some(Input::External(name)) => {
                 let image = self.image(&name, platform)?;
-                let diff_ids = image.config.rootfs.diff_ids.iter().cloned();
-                let layers = image.manifest.layers().iter().cloned().zip(diff_ids).collect();
-                Ok(self.sources.layers(&name, layers))
+                Ok(self.sources.layers(&name, image.layers()))
             }
-        }
-    }
-
-    pub(super) fn context_origin(&mut self, name: &str) -> Result<Origin, Error> {
-        match self.named_context(name) {
-            Some(path) => self.sources.directory(path, Sources::own_ignore(path)?.as_deref()),
-            None => Err(Error::Rule(format!("unknown context {name}"))),
         }
     }
 

@@ -21,7 +21,7 @@ pub fn copy(keyword: &str, copy: &Copy) -> String {
     words.extend(copy.parents.then(|| "--parents".to_owned()));
     words.extend(copy.chown.as_ref().map(|owner| format!("--chown={owner}")));
     words.extend(copy.chmod.as_ref().map(|mode| format!("--chmod={mode}")));
-    words.extend(copy.sources.iter().cloned());
+    words.extend(copy.sources.iter().map(|source| super::git_ref::redacted(source)));
     words.extend(copy.heredocs.iter().map(|heredoc| format!("<<{}", heredoc.name)));
     words.push(copy.dest.clone());
     words.push("# buildkit".into());

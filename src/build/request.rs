@@ -1,9 +1,9 @@
 //! What a build is asked to do, and what it needs from outside.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::ast::Dockerfile;
+use super::remote::{ContextDir, NamedContext};
 use crate::image::{BoxError, Reporter};
 use crate::oci::{Platform, Reference};
 use crate::runtime::Network;
@@ -15,11 +15,13 @@ pub struct Request {
     /// The parsed Dockerfile.
     pub dockerfile: Dockerfile,
     /// The context's directory; none for a Dockerfile that came alone.
-    pub context: Option<PathBuf>,
+    pub context: Option<ContextDir>,
+    /// The time that the context has, in seconds since 1970: that of its commit.
+    pub context_time: Option<i64>,
     /// The ignore file's bytes, when there is one.
     pub ignore: Option<Vec<u8>>,
-    /// `--build-context name=directory`.
-    pub named_contexts: BTreeMap<String, PathBuf>,
+    /// `--build-context`, by normalised name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
     /// `--target`.
     pub target: Option<String>,
     /// `--build-arg`, those without a value resolved.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -14,6 +14,7 @@ use super::copy::{CopyError, failed};
 use super::error::Error;
 use super::ignore::{IgnoreFile, Matcher};
 use super::record::Key;
+use super::remote::ContextDir;
 use super::select::{Excluding, picks};
 use super::stat_cache::{StatCache, record_name};
 use super::state::chain;
@@ -41,6 +42,8 @@ pub(super) struct Local {
     pub path: PathBuf,
     /// Whether an ignore file hides something.
     pub filtered: bool,
+    /// Holds a directory that was made for this build; what is learned about its files is not kept.
+    held: Option<Arc<tempfile::TempDir>>,
     tree: Tree,
     cache: Mutex<StatCache>,
 }
@@ -83,7 +86,8 @@ impl<'a> Sources<'a> {
     }
 
     /// A directory of the host, seen through the patterns of an ignore file.
-    pub(super) fn directory(&mut self, path: &Path, ignore: Option<&[u8]>) -> Result<Origin, Error> {
+    pub(super) fn directory(&mut self, dir: &ContextDir, ignore: Option<&[u8]>) -> Result<Origin, Error> {
+        let path = dir.path.as_path();
         if let Some(known) = self.local.get(path) {
             return Ok(Origin::Local(Rc::clone(known)));
         }
@@ -96,11 +100,19 @@ impl<'a> Sources<'a> {
         };
         let filtered = !matcher.is_empty();
         let filter = filtered.then(|| Box::new(Excluding(matcher)) as Box<dyn Filter>);
-        let known = self.store.cache_get(&record_name(path))?;
+        let known = match dir.held {
+            Some(_) => None,
+            None => self.store.cache_get(&record_name(path))?,
+        };
+        let owners = match dir.owners.clone() {
+            None => Owners::Root,
+            Some(table) => Owners::Kept(Box::new(move |path| table.get(path))),
+        };
         let local = Rc::new(Local {
             path: path.to_owned(),
             filtered,
-            tree: Tree::new(root, Owners::Root, filter),
+            held: dir.held.clone(),
+            tree: Tree::new(root, owners, filter),
             cache: Mutex::new(known.map(|bytes| StatCache::from_bytes(&bytes)).unwrap_or_default()),
         });
         self.local.insert(path.to_owned(), Rc::clone(&local));
@@ -216,7 +228,7 @@ impl<'a> Sources<'a> {
 
     /// Keep what was learned about the files of contexts, for the next build. Losing it costs time only.
     pub(super) fn save(&self) {
-        for (path, local) in &self.local {
+        for (path, local) in self.local.iter().filter(|(_, local)| local.held.is_none()) {
             let cache = local.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(bytes) = cache.to_bytes() {
                 let _ = self.store.cache_put(&record_name(path), &bytes, &[]);

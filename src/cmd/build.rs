@@ -21,15 +21,16 @@ const SHM_SIZE: u64 = 64 << 20;
 /// Arguments of `build`.
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
-    /// The context: a directory, or `-` to read a Dockerfile from standard input
+    /// The context: a directory, a git repository (URL#ref:directory), the URL of a tar or a Dockerfile, or `-` for a tar
+    /// or a Dockerfile on standard input
     #[arg(value_name = "PATH", default_value = ".")]
     context: String,
     /// Name the image (name[:tag]); repeatable
     #[arg(short = 't', long = "tag", value_name = "NAME")]
     tags: Vec<String>,
-    /// The Dockerfile; `-` is standard input
+    /// The Dockerfile: a path, a URL, or `-` for standard input; several are read one after the other
     #[arg(short = 'f', long = "file", value_name = "FILE")]
-    file: Option<String>,
+    files: Vec<String>,
     /// Build this stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -39,8 +40,8 @@ pub(super) struct BuildArgs {
     /// Read ARGs from a file, one name=value a line
     #[arg(long = "build-arg-file", value_name = "FILE")]
     build_arg_files: Vec<PathBuf>,
-    /// A further context by name (name=directory)
-    #[arg(long = "build-context", value_name = "NAME=DIR")]
+    /// A further context by name: a directory, docker-image://NAME, oci-layout://DIR, a git repository or a URL
+    #[arg(long = "build-context", value_name = "NAME=CONTEXT")]
     build_contexts: Vec<String>,
     /// Label the image (key=value)
     #[arg(long = "label", value_name = "KEY=VALUE")]
@@ -100,6 +101,12 @@ pub(super) struct BuildArgs {
     /// A resource limit of RUN (name=soft[:hard])
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
+    /// Another ignore file than .dockerignore
+    #[arg(long, value_name = "FILE")]
+    ignorefile: Option<PathBuf>,
+    /// List what of the context the build may use, with sizes in bytes, and build nothing
+    #[arg(long)]
+    print_context: bool,
     /// Look the Dockerfile over and build nothing
     #[arg(long)]
     check: bool,
@@ -185,8 +192,6 @@ struct Refused {
     #[arg(long, hide = true)]
     from: Option<String>,
     #[arg(long, hide = true)]
-    ignorefile: Option<String>,
-    #[arg(long, hide = true)]
     timestamp: Option<String>,
     #[arg(long, hide = true)]
     rewrite_timestamp: bool,
@@ -228,7 +233,6 @@ impl Refused {
             ("--security-opt", !self.security_opt.is_empty()),
             ("--manifest", self.manifest.is_some()),
             ("--from", self.from.is_some()),
-            ("--ignorefile", self.ignorefile.is_some()),
             ("--timestamp", self.timestamp.is_some()),
             ("--rewrite-timestamp", self.rewrite_timestamp),
         ];
@@ -254,6 +258,9 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
     if args.check || args.refused.call.as_deref().is_some_and(|call| call != "build") {
         return check(cx, ui, &request);
     }
+    if args.print_context {
+        return print_context(cx, ui, &request);
+    }
     let mode = mode(cx, ui, &args)?;
     let display = BuildDisplay::new(mode);
     let result = op::build(cx, &request, &display, &Silent, display.notice());
@@ -276,6 +283,19 @@ fn failed(ui: &mut Ui, error: Error, tail: Option<&str>) -> CmdError {
     }
     ui.note(format_args!("ERROR: {}", failure.text()));
     CmdError::silent(1)
+}
+
+/// `--print-context`
+fn print_context(cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult {
+    let entries = op::context_entries(cx, request).map_err(|error| failed(ui, error, None))?;
+    for entry in &entries {
+        let slash = if entry.is_dir { "/" } else { "" };
+        ui.line(format_args!("{:>12}  {}{slash}", entry.size, entry.path.display()));
+    }
+    let files = entries.iter().filter(|entry| !entry.is_dir).count();
+    let bytes = entries.iter().map(|entry| entry.size).sum();
+    ui.note(format_args!("{files} files, {}", crate::ui::words::size(bytes)));
+    Ok(0)
 }
 
 /// `--check`
@@ -378,7 +398,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
     let outputs = output::Outputs::parse(&args.outputs, args.push, args.load, &args.annotations)?;
     Ok(BuildRequest {
         context: context(&args.context)?,
-        file: args.file.clone(),
+        files: args.files.clone(),
+        ignore_file: args.ignorefile.clone(),
         names: args.tags.iter().map(parse_name).collect::<Result<_, _>>()?,
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,
@@ -411,16 +432,8 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
 }
 
 fn context(text: &str) -> Result<ContextSource, CmdError> {
-    let remote = ["http://", "https://", "git://", "ssh://", "git@"];
-    if text == "-" {
-        Ok(ContextSource::Stdin)
-    } else if remote.iter().any(|scheme| text.starts_with(scheme)) {
-        Err(CmdError::usage(format!(
-            "a remote context (`{text}`) is not supported yet: clone or unpack it first"
-        )))
-    } else {
-        Ok(ContextSource::Directory(text.into()))
-    }
+    ContextSource::parse(text)
+        .map_err(|error| CmdError::new(error).while_doing(format!("invalid context `{text}`")))
 }
 
 fn build_arg(text: &str) -> Result<(String, Option<String>), CmdError> {
@@ -434,17 +447,14 @@ fn build_arg(text: &str) -> Result<(String, Option<String>), CmdError> {
     Ok((name.to_owned(), value))
 }
 
-fn named_context(text: &str) -> Result<(String, PathBuf), CmdError> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| CmdError::usage(format!("invalid context `{text}`: it is name=directory")))?;
-    let remote = value.contains("://") || value.starts_with("git@") || value.starts_with("target:");
-    if remote {
-        return Err(CmdError::usage(format!(
-            "the context `{text}` is not supported yet: only directories can be given by name"
-        )));
+fn named_context(text: &str) -> Result<(String, op::NamedContext), CmdError> {
+    let wrong = |what: String| CmdError::usage(format!("invalid context `{text}`: {what}"));
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("it is name=context".into()))?;
+    if name.is_empty() {
+        return Err(wrong("it has no name".into()));
     }
-    Ok((name.to_owned(), value.into()))
+    let context = op::named_context(value).map_err(|error| wrong(error.to_string()))?;
+    Ok((name.to_owned(), context))
 }
 
 fn pair(text: &str) -> (String, String) {
@@ -581,6 +591,6 @@ mod tests {
         assert_eq!(add_host("h=[::1]").unwrap(), ("h".into(), "::1".into()));
         assert!(add_host("h").is_err() && add_host("h:x").is_err());
         assert!(build_arg("=x").is_err());
-        assert!(context("https://x/y.git").is_err());
+        assert!(context("https://x/y.git#-x").is_err() && named_context("a=target:b").is_err());
     }
 }

@@ -184,6 +184,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         images: Store;
         import: Store, Change;
         load: Store, Archive;
+        pull_file: Store, Archive;
         manifest: Store, Transport;
         prune: Store;
         pull: Storage, Registry;

@@ -124,6 +124,7 @@ fn image_row(row: &images_op::Row, no_trunc: bool, now: Timestamp) -> Value {
         "CreatedSince": created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
         "Digest": row.digest.to_string(),
         "ID": id(&row.id, no_trunc),
+        "IsManifestList": row.is_index,
         "Repository": row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
         "SharedSize": "N/A",
         "Size": words::size(row.size),

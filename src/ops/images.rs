@@ -31,6 +31,8 @@ pub struct Row {
     pub created: Option<String>,
     /// Bytes of its unpacked layers.
     pub size: u64,
+    /// Whether the name stands for an index.
+    pub is_index: bool,
 }
 
 /// Why images could not be listed.
@@ -76,6 +78,7 @@ pub fn images(cx: &Context, request: &Request) -> Result<Vec<Row>, Error> {
                 id: record.id.clone(),
                 created: record.created.clone(),
                 size: record.size,
+                is_index: record.is_index(),
             });
         }
     }

@@ -29,6 +29,7 @@ pub mod manifest;
 pub mod prune;
 pub mod ps;
 pub mod pull;
+pub mod pull_file;
 pub mod push;
 pub mod referrers;
 pub mod remote;

@@ -344,7 +344,7 @@ pub fn labels(cx: &Context, location: &Location) -> Result<Vec<String>, Error> {
 }
 
 /// The path, form and name of a location that is a file or directory.
-fn parts(location: &Location) -> (&Path, Format, Option<&str>) {
+pub(super) fn parts(location: &Location) -> (&Path, Format, Option<&str>) {
     match location {
         Location::OciDir { path, name } => (path, Format::OciDir, name.as_deref()),
         Location::OciArchive { path, name } => (path, Format::OciArchive, name.as_deref()),

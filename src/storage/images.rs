@@ -215,7 +215,8 @@ impl Store {
         })
     }
 
-    /// What a listing needs of what a name stands for. An index of which no image is here needs nothing.
+    /// What a listing needs of what a name stands for. Of an index without an image for this
+    /// machine it is what all the others that are here come to.
     pub(super) fn describe_target(&self, target: &Descriptor) -> Result<BTreeMap<String, String>, Error> {
         let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
         if !media_type::is_index(target.media_type().as_ref()) {
@@ -224,9 +225,23 @@ impl Store {
                 None => Ok(self.describe(&self.image(&digest)?)),
             };
         }
-        let Some(chosen) = self.chosen(&digest)? else { return Ok(BTreeMap::new()) };
+        let Some(chosen) = self.chosen(&digest)? else { return self.describe_rest(target) };
         let mut notes = self.describe(&chosen);
         notes.insert(MANIFEST.to_owned(), chosen.raw.digest.to_string());
+        Ok(notes)
+    }
+
+    /// What the images of an index come to that are here.
+    fn describe_rest(&self, index: &Descriptor) -> Result<BTreeMap<String, String>, Error> {
+        let (mut size, mut created) = (0, None);
+        for digest in self.members_here(index)? {
+            let Ok(image) = self.image(&digest) else { continue };
+            size += self.layer_sizes(&image).iter().sum::<u64>();
+            created = created.max(image.config.created);
+        }
+        let mut notes = BTreeMap::new();
+        notes.insert(SIZE.to_owned(), size.to_string());
+        notes.extend(created.map(|created| (CREATED.to_owned(), created)));
         Ok(notes)
     }
 

@@ -162,6 +162,17 @@ impl Store {
         self.index_of(record).map(|index| members_of(&index)).unwrap_or_default()
     }
 
+    /// The digests of those images of an index that are here.
+    pub(super) fn members_here(&self, index: &Descriptor) -> Result<BTreeSet<Digest>, Error> {
+        let digest = digest_of(index).map_err(crate::oci::ManifestError::from)?;
+        match RawManifest::new(self.read_blob(&digest)?, None)?.parse()? {
+            Parsed::Index(index) => {
+                Ok(index.manifests().iter().filter_map(|child| self.here(child)).collect())
+            }
+            Parsed::Manifest(_) => Ok(BTreeSet::new()),
+        }
+    }
+
     /// The digest of a manifest when it is here. Manifests are put after everything that they name.
     fn here(&self, child: &Descriptor) -> Option<Digest> {
         digest_of(child).ok().filter(|digest| self.layout.blob(digest).is_file())

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use sha2::Digest;
 
-use crate::support::{Env, Output, Registry, busybox_image, must, need, shared_registry};
+use crate::support::{Env, Output, Registry, must, need, program, shared_registry, skip};
 
 /// The architecture of this machine, in Go's words, and another one.
 fn architectures() -> (&'static str, &'static str) {
@@ -446,11 +446,63 @@ fn lists_of_podman_and_skopeo_are_read() {
             ])
             .arg(format!("dir:{}", fresh.work().join("out").display())),
     );
+    // A layout and an archive of several platforms.
     let layout = fresh.work().join("layout");
     must(
         Command::new("skopeo")
             .args(["copy", "--quiet", "--all", "--src-tls-verify=false", &format!("docker://{to}")])
             .arg(format!("oci:{}:two", layout.display())),
     );
-    let _ = busybox_image();
+    fresh.run(["manifest", "create", "--all", "of-files", "oci:./layout:two"]).success();
+    fresh.run(["manifest", "push", "of-files", "oci-archive:./list.tar:x"]).success();
+    let index = fresh.run(["manifest", "inspect", "--raw", "oci-archive:./list.tar:x"]).success();
+    assert_eq!(platforms(&index.json()).len(), 2);
+    fresh.run(["manifest", "push", "of-files", "dir:./as-files"]).success();
+    let file = std::fs::read(fresh.work().join("as-files/manifest.json")).unwrap();
+    assert_eq!(file, index.stdout.as_bytes());
+}
+
+#[test]
+fn podman_reads_our_indexes_and_we_read_podmans() {
+    need!(user);
+    need!("docker-registry", "skopeo", "podman");
+    let registry = Registry::start();
+    let (own, other) = architectures();
+    let env = two_images();
+    let podman = |args: &[&str]| {
+        let output = env.program(program("podman").unwrap()).args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (works, _, why) = podman(&["info"]);
+    if !works {
+        return skip(&format!("podman does not work here: {why}"));
+    }
+    let good = |args: &[&str]| {
+        let (good, text, why) = podman(args);
+        assert!(good, "podman {args:?}: {why}");
+        text.trim().to_owned()
+    };
+    let ours = registry.image("ours:1");
+    env.run(["manifest", "create", &ours, "own", "other"]).success();
+    let digest = env.run(["manifest", "push", "-q", &ours]).success().text().to_owned();
+    for architecture in [own, other] {
+        let platform = format!("linux/{architecture}");
+        good(&["pull", "-q", "--tls-verify=false", "--platform", &platform, &ours]);
+        let found = good(&["image", "inspect", "--format", "{{.Architecture}} {{.Digest}}", &ours]);
+        assert_eq!(found, format!("{architecture} {digest}"));
+    }
+    good(&["manifest", "create", "list"]);
+    good(&["manifest", "add", "--tls-verify=false", "--all", "list", &format!("docker://{ours}")]);
+    let theirs = registry.image("theirs:1");
+    good(&["manifest", "push", "--tls-verify=false", "--all", "list", &format!("docker://{theirs}")]);
+    assert_eq!(platforms(&serde_json::from_str(&good(&["manifest", "inspect", "list"])).unwrap()).len(), 2);
+    let shown = env.run(["manifest", "inspect", "--raw", &theirs]).success();
+    assert_eq!(shown.stdout.as_bytes(), raw(&theirs));
+    for architecture in [own, other] {
+        let fresh = Env::new();
+        fresh.run(["pull", "-q", "--platform", architecture, &theirs]).success();
+        fresh.run(["inspect", "-f", "{{.Architecture}}", &theirs]).success().prints(architecture);
+    }
+    podman(&["unshare", "rm", "-rf", env.home().join(".local/share/containers").to_str().unwrap()]);
 }

@@ -278,3 +278,28 @@ fn a_foreign_layer_is_asked_of_the_registry_and_nobody_else() {
         assert!(elsewhere.log().is_empty(), "{:?}", elsewhere.log());
     }
 }
+
+#[test]
+fn images_in_files_are_pulled_by_their_transport() {
+    need!("docker-registry", "skopeo", "busybox");
+    let layout = crate::support::busybox_image();
+    let env = Env::new();
+    let source = format!("oci:{layout}");
+    let out = env.work();
+    for (to, from) in [
+        (None, source.clone()),
+        (Some("docker-archive:d.tar:example.org/app:1"), "docker-archive:d.tar".to_owned()),
+        (Some("oci-archive:o.tar:example.org/app:2"), "oci-archive:o.tar".to_owned()),
+        (Some("dir:d"), "dir:d".to_owned()),
+    ] {
+        if let Some(to) = to {
+            let mut skopeo = std::process::Command::new("skopeo");
+            crate::support::must(skopeo.args(["copy", "-q", &source, to]).current_dir(&out));
+        }
+        let pulled = env.run(["pull", "-q", &from]).success();
+        env.run(["inspect", "-f", "{{.Os}}", pulled.text()]).success().prints("linux");
+    }
+    env.run(["inspect", "-f", "{{.Os}}", "example.org/app:1", "example.org/app:2"]).success();
+    env.run(["pull", "oci:nowhere"]).code(1);
+    env.run(["pull", "-a", "dir:d"]).code(1).stderr_has("not for files");
+}

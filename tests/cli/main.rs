@@ -11,6 +11,7 @@ mod support;
 
 mod bad_input;
 mod build_output;
+mod build_sources;
 mod cmd_build;
 mod cmd_copy;
 mod cmd_imagetools;

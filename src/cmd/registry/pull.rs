@@ -6,9 +6,10 @@ use super::{RemoteArgs, RetryArgs, explain};
 use crate::cmd::progress::ProgressArgs;
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
+use crate::image::Location;
 use crate::oci::{Platform, Reference};
 use crate::ops::pull::{self, PullPolicy, PullRequest, Pulled};
-use crate::ops::remote;
+use crate::ops::{pull_file, remote};
 use crate::ui::Ui;
 use crate::ui::progress::{Direction, Display, Progress};
 
@@ -39,7 +40,7 @@ impl From<PolicyArg> for PullPolicy {
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct PullArgs {
-    /// Images: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    /// Images: [REGISTRY/]REPOSITORY[:TAG][@DIGEST], or oci:, oci-archive:, docker-archive: or dir: and a path
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     /// Print the names only
@@ -104,30 +105,45 @@ pub(in crate::cmd) fn pull(cx: &mut Context, ui: &mut Ui, args: PullArgs) -> Cmd
     let remote = args.remote.options(&args.retry)?;
     let mut all = Vec::with_capacity(args.names.len());
     for typed in &args.names {
+        if let Some(location) = file_location(typed) {
+            if args.all_tags {
+                return Err(CmdError::usage("--all-tags is for repositories, not for files"));
+            }
+            all.push((typed.as_str(), Place::File(location)));
+            continue;
+        }
         // `docker://` is how skopeo and podman write a registry.
         let typed = typed.strip_prefix("docker://").unwrap_or(typed);
         let named = remote::name(cx, typed)?;
         if args.all_tags && (named.reference.digest().is_some() || names_a_tag(typed)) {
             return Err(CmdError::usage("--all-tags takes a repository without a tag or digest"));
         }
-        all.push((typed, named));
+        all.push((typed, Place::Registry(named)));
     }
+    let shown = Shown { display, talks: !args.quiet && display.is_for_people(), quiet: args.quiet };
     let mut failed = false;
-    for (typed, named) in all {
-        if !args.quiet {
-            explain(ui, typed, &named);
-        }
-        let request = PullRequest {
-            platform: platform.clone(),
-            all_platforms: args.all_platforms,
-            policy: args.policy.into(),
-            remote: remote.clone(),
-            reference: named.reference,
-        };
-        let shown = Shown { display, talks: !args.quiet && display.is_for_people(), quiet: args.quiet };
-        let result = match args.all_tags {
-            true => pull_tags(cx, ui, &request, &shown),
-            false => pull_one(cx, ui, typed, &request, &shown),
+    for (typed, place) in all {
+        let result = match place {
+            Place::File(location) => {
+                let (platform, all_platforms) = (platform.clone(), args.all_platforms);
+                pull_from_file(cx, ui, &pull_file::Request { location, platform, all_platforms }, &shown)
+            }
+            Place::Registry(named) => {
+                if !args.quiet {
+                    explain(ui, typed, &named);
+                }
+                let request = PullRequest {
+                    platform: platform.clone(),
+                    all_platforms: args.all_platforms,
+                    policy: args.policy.into(),
+                    remote: remote.clone(),
+                    reference: named.reference,
+                };
+                match args.all_tags {
+                    true => pull_tags(cx, ui, &request, &shown),
+                    false => pull_one(cx, ui, typed, &request, &shown),
+                }
+            }
         };
         match result {
             Err(error) if args.names.len() > 1 => {
@@ -141,6 +157,42 @@ pub(in crate::cmd) fn pull(cx: &mut Context, ui: &mut Ui, args: PullArgs) -> Cmd
         }
     }
     if failed { Err(CmdError::silent(1)) } else { Ok(0) }
+}
+
+/// Where an image is pulled from.
+enum Place {
+    Registry(remote::Named),
+    File(Location),
+}
+
+/// The file or directory that an argument names, as podman writes it. A name of an image is none.
+fn file_location(typed: &str) -> Option<Location> {
+    match Location::parse(typed) {
+        Ok(Location::Registry(_) | Location::Store(_)) | Err(_) => None,
+        Ok(file) => Some(file),
+    }
+}
+
+fn pull_from_file(
+    cx: &Context,
+    ui: &mut Ui,
+    request: &pull_file::Request,
+    shown: &Shown,
+) -> Result<(), CmdError> {
+    let progress = Progress::new(Direction::Pull, shown.display);
+    let result = pull_file::pull_file(cx, request, &progress);
+    progress.finish();
+    let taken = result?;
+    if !shown.quiet {
+        ui.line(format_args!("Digest: {}", taken.digest));
+    }
+    for name in &taken.names {
+        ui.line(name);
+    }
+    if taken.names.is_empty() {
+        ui.line(taken.id);
+    }
+    Ok(())
 }
 
 /// What is shown of a pull.

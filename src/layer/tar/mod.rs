@@ -24,6 +24,12 @@ use std::collections::BTreeMap;
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;
 
+/// Whether a block is the header of an entry: its checksum holds and it is not empty.
+#[must_use]
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
+    block[0] != 0 && header::Block::parse(block).is_ok()
+}
+
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -86,7 +86,7 @@ impl<'a> Finder<'a> {
     /// When it cannot be found or read.
     pub fn find(&self, image: &str, pick: &Pick) -> Result<Found, Error> {
         match self.locate(image)? {
-            At::Store(record) => self.from_store(image, &record, pick),
+            At::Store(record) => self.in_store(image, &record, pick),
             At::Registry(reference, input) => {
                 let members = self.members(image, input.source.as_ref(), &input.target, pick)?;
                 let origin = |m: &Member| (m.digest.clone(), reference.with_digest(m.digest.clone()));
@@ -185,7 +185,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn from_store(&self, image: &str, record: &ImageRecord, pick: &Pick) -> Result<Found, Error> {
+    fn in_store(&self, image: &str, record: &ImageRecord, pick: &Pick) -> Result<Found, Error> {
         let mut target = record.target.clone();
         if pick.all && digest_of(&target).is_ok_and(|digest| digest != record.digest) {
             // One image of an index that was pulled: the index is here too.

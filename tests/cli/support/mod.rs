@@ -4,6 +4,7 @@
 
 mod env;
 pub mod fake;
+mod files;
 mod image;
 mod proxy;
 mod pty;
@@ -12,6 +13,7 @@ mod tree;
 
 pub use env::{Env, Output, eventually};
 pub use fake::{Fake, FakeLayer};
+pub use files::{Answer, Files};
 pub use image::{busybox_image, debian_image};
 pub use proxy::{Fault, Proxy, Seen};
 pub use pty::Pty;
