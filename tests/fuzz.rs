@@ -174,6 +174,7 @@ fn ignore_matcher() {
             let hidden = matcher.excluded(path);
             // A directory that is never entered hides everything below it.
             if let Some((directory, _)) = path.rsplit_once('/')
+                && matcher.excluded(directory)
                 && matcher.may_prune(directory)
             {
                 assert!(hidden, "{path} shows below {directory}, which is not walked");
