@@ -36,5 +36,5 @@ macro_rules! chapters {
 
 chapters!(
     parser, words, expansion, scope, stages, metadata, copying, patterns, ignoring, running, history,
-    triggers, mistakes, checks, heredocs,
+    triggers, mistakes, checks, heredocs, hostile,
 );
