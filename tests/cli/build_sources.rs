@@ -169,7 +169,7 @@ fn a_hostile_archive_stays_inside_of_its_context() {
         let here: Vec<_> = std::fs::read_dir(canary.parent().unwrap()).unwrap().collect();
         assert_eq!((here.len(), read(&canary).as_str()), (1, "untouched"), "{entries:?}");
     }
-    for cut in [0, 100, 700, 1500] {
+    for cut in [0, 100, 515] {
         let mut tar = hostile(&[("Dockerfile", Regular, "FROM scratch\n"), ("x", Regular, "x")]);
         tar.truncate(cut);
         let (code, said) = with_input(&env, &["build", "-o", "out", "-"], &tar);
