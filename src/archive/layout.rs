@@ -64,7 +64,7 @@ impl Entry {
             names: names.into_iter().filter(|name| name.tag().is_some()).collect(),
             labels: full.into_iter().chain(short).cloned().collect(),
             platform: self.platform.map(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref())),
-            at: At::Target(target),
+            at: At::Target(Box::new(target)),
         })
     }
 }

@@ -30,7 +30,7 @@ pub struct ImageEntry {
 /// Where its manifest is.
 #[derive(Debug, Clone)]
 pub(super) enum At {
-    Target(Descriptor),
+    Target(Box<Descriptor>),
     /// The nth of an old archive's table, whose manifest is made on demand.
     Made(usize),
 }
@@ -171,7 +171,7 @@ impl Reader {
             return Err(Error::NotAnArchive { path: path.to_owned(), what: what.into() });
         };
         let target = RawManifest::new(bytes, None)?.descriptor();
-        let at = At::Target(target);
+        let at = At::Target(Box::new(target));
         reader.images.push(ImageEntry { names: Vec::new(), labels: Vec::new(), platform: None, at });
         reader.form = Form::Dir;
         Ok(reader)
@@ -217,7 +217,7 @@ impl Reader {
     pub fn target(&self, image: &ImageEntry) -> Result<Descriptor, Error> {
         match (&image.at, &self.form) {
             (At::Made(n), Form::Old(old)) => old.make(*n, self.files.as_ref()),
-            (At::Target(target), _) => Ok(target.clone()),
+            (At::Target(target), _) => Ok(target.as_ref().clone()),
             (At::Made(n), _) => Err(Error::NoSuchImage {
                 path: self.path.clone(),
                 wanted: format!("@{n}"),

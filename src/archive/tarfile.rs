@@ -204,17 +204,17 @@ impl Tar {
                 false => Error::NotAnArchive { path, what: super::NO_TABLES.into() },
             });
         }
-        if state.entries.contains_key(&name) {
-            if TABLES.contains(&name.as_str()) {
+        match state.entries.get_mut(&name) {
+            None => {
+                state.entries.insert(name, found);
+            }
+            Some(_) if TABLES.contains(&name.as_str()) => {
                 let (path, what) = (self.path.clone(), "is there twice, so what it holds is ambiguous");
                 return Err(Error::Unusable { path, file: name, what: what.into() });
             }
             // A blob is known by its digest: any one of them that has it is right, and the first is as good as another.
-            if !name.starts_with("blobs/") {
-                state.entries.insert(name, Entry::Unusable("is there twice"));
-            }
-        } else {
-            state.entries.insert(name, found);
+            Some(_) if name.starts_with("blobs/") => {}
+            Some(entry) => *entry = Entry::Unusable("is there twice"),
         }
         drop(state);
         self.changed.notify_all();

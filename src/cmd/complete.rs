@@ -28,6 +28,16 @@ const VALUES: [(&str, &[&str]); 8] = [
     ("cap-add", &["ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_TIME", "NET_RAW", "MKNOD"]),
 ];
 
+/// How the places of `copy` begin.
+const TRANSPORTS: [(&str, &str); 6] = [
+    ("docker://", "a registry"),
+    ("oci:", "an OCI layout"),
+    ("oci-archive:", "an OCI layout in a tar"),
+    ("docker-archive:", "what docker save writes"),
+    ("dir:", "plain files"),
+    ("store:", "an image that is here"),
+];
+
 /// Verbs whose words after the first belong to the program that they start.
 const START_PROGRAMS: [&str; 3] = ["run", "create", "exec"];
 
@@ -207,6 +217,10 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
         || container_names(root, which).into_iter().map(|(name, image)| Candidate::new(name, image));
     let name = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     match name {
+        "SOURCE" | "DESTINATION" if command.get_name() == "copy" => {
+            TRANSPORTS.iter().map(|(start, help)| Candidate::new(*start, *help)).collect()
+        }
+        "SOURCE" if command.get_name() == "sync" => Vec::new(), // directories, files, registries
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
         "CONTAINER" => containers().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
@@ -259,6 +273,9 @@ mod tests {
             ("strate completion ", "fish"),
             ("strate completion f", "fish"),
             ("strate system inf", "info"),
+            ("strate copy doc", "docker://"),
+            ("strate copy dir:a oci", "oci-archive:"),
+            ("strate sync --dest o", "oci"),
         ] {
             assert!(ask(line).contains(&expected.to_owned()), "{line}: {:?}", ask(line));
         }

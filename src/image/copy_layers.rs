@@ -146,10 +146,15 @@ impl Work<'_> {
                 }
                 LayerState::Missing { partial } => partial,
             };
-            let (offset, stream) = self.open(plan, partial)?;
+            // A registry may take the layer over from a neighbour: the source is asked when the first byte is wanted.
+            let (offset, stream) = match partial {
+                0 if !self.to.takes_up() => (0, None),
+                _ => self.open(plan, partial).map(|(offset, stream)| (offset, Some(stream)))?,
+            };
             let mut watched = Watched::new(self, digest, plan, offset, stream);
             let result = self.to.put_layer(plan, offset, &mut watched, self.report);
             let (bytes, failure, hopeless) = (watched.bytes, watched.failure, watched.hopeless);
+            let never_opened = watched.inner.is_none() && failure.is_some();
             let Err(error) = result else {
                 self.report.event(Event::Done(digest.clone()));
                 return Ok(true);
@@ -160,7 +165,7 @@ impl Work<'_> {
             }
             let again = self.again(plan, &mut tries, offset, failure.as_ref(), &error);
             let error = failure.map_or(error, unwrap);
-            if !again || self.stop.load(Ordering::Relaxed) {
+            if never_opened || !again || self.stop.load(Ordering::Relaxed) {
                 return Err(error);
             }
             self.report.event(Event::Retry { digest: digest.clone(), why: error.to_string() });
@@ -288,7 +293,8 @@ struct Watched<'a> {
     work: &'a Work<'a>,
     digest: &'a Digest,
     plan: &'a LayerPlan,
-    inner: Box<dyn Read + Send>,
+    /// `None` until the first byte is wanted.
+    inner: Option<Box<dyn Read + Send>>,
     /// The offset of the sink's first byte.
     start: u64,
     bytes: u64,
@@ -306,7 +312,7 @@ impl<'a> Watched<'a> {
         digest: &'a Digest,
         plan: &'a LayerPlan,
         start: u64,
-        inner: Box<dyn Read + Send>,
+        inner: Option<Box<dyn Read + Send>>,
     ) -> Self {
         let tries = Tries::default();
         Self {
@@ -346,7 +352,7 @@ impl<'a> Watched<'a> {
         self.work.pause(from.patience().pause.unwrap_or_else(|| self.tries.pause()));
         match self.work.open(self.plan, at) {
             Ok((opened, stream)) if opened == at => {
-                (self.inner, self.opened) = (stream, at);
+                (self.inner, self.opened) = (Some(stream), at);
                 true
             }
             // A source that starts from the beginning has nothing to go on with.
@@ -361,7 +367,17 @@ impl Read for Watched<'_> {
             if self.is_stopped() {
                 return Err(io::Error::other("stopped, as another layer failed"));
             }
-            match self.inner.read(buffer) {
+            let inner = match &mut self.inner {
+                Some(inner) => inner,
+                None => match self.work.open(self.plan, self.start) {
+                    Ok((_, stream)) => self.inner.insert(stream),
+                    Err(error) => {
+                        self.failure = Some(io::Error::other(error));
+                        return Err(io::Error::other("the source's stream was not opened"));
+                    }
+                },
+            };
+            match inner.read(buffer) {
                 Ok(n) => {
                     self.bytes += n as u64;
                     return Ok(n);

@@ -6,10 +6,10 @@ use super::remote::{RemoteOptions, inner};
 use super::transport::{self, Input, Output};
 use crate::context::Context;
 use crate::image::{
-    BoxError, Conversion, ConvertError, Location, Platforms, Reporter, Selection, Workshop, convert,
+    BoxError, Conversion, ConvertError, Event, Location, Platforms, Reporter, Selection, Workshop, convert,
     copy as copy_image,
 };
-use crate::oci::{Descriptor, Digest, digest_of};
+use crate::oci::{Descriptor, Digest, digest_of, media_type};
 use crate::sys::unnamed::UnnamedFile;
 
 /// What to copy where.
@@ -171,6 +171,7 @@ fn copy_to(
     let copied = copy_image(input.source.as_ref(), output.sink(), &selection, report)
         .map_err(|error| failed(inner(error)))?;
     check_digest(&output, &copied.target)?;
+    warn_of_types(location, &copied.target, report);
     let place = output.place.clone();
     output.finish(&copied.target, &names).map_err(failed)?;
     Ok(Copied {
@@ -180,6 +181,17 @@ fn copy_to(
         moved: copied.moved.len(),
         reused: copied.reused.len(),
     })
+}
+
+/// Readers of OCI layouts that only look for OCI's own types do not find an image of docker's.
+fn warn_of_types(location: &Location, target: &Descriptor, report: &dyn Reporter) {
+    let is_layout = matches!(location, Location::OciDir { .. } | Location::OciArchive { .. });
+    let kind = target.media_type().to_string();
+    if is_layout && matches!(kind.as_str(), media_type::DOCKER_MANIFEST | media_type::DOCKER_INDEX) {
+        report.event(Event::Note(format!(
+            "the image keeps docker's types in `{location}`, where some tools only find OCI's: --format oci converts it"
+        )));
+    }
 }
 
 /// A destination that names its digest gets that and nothing else.

@@ -105,6 +105,8 @@ fn registry_to_registry_needs_no_store_and_no_home() {
     assert!(after.iter().any(|seen| seen.target.contains("mount=")), "{:?}", door.log());
     let sent: u64 = after.iter().map(|seen| seen.sent).sum();
     assert!(sent < 20_000, "{sent} bytes were sent");
+    let read = after.iter().filter(|seen| seen.is_blob()).count();
+    assert_eq!(read, 2, "only configs are read: {:?}", door.log());
     assert_eq!(run(&["digest", &second.replace(":1", ":3").replace("127.0.0.3", "127.0.0.1")]), digest);
     for verb in [["inspect", &second], ["list-tags", "docker://"]] {
         let place = if verb[1] == "docker://" { second.rsplit_once(':').unwrap().0 } else { verb[1] };
