@@ -67,7 +67,7 @@ fn urls_that_cannot_be_trusted_end_the_build() {
         (format!("ADD --checksum=sha256:{sum} {} /x", server.url("x")), "digest mismatch"),
         (format!("COPY {} /x", server.url("x")), "source can't be a URL for COPY"),
         ("ADD https://h/r.git#--upload-pack=id /x".to_owned(), "invalid git ref"),
-        ("ADD git@-oProxyCommand=id:x /x".to_owned(), "invalid git repository"),
+        ("ADD ssh://-oProxyCommand=id/x /x".to_owned(), "invalid git repository"),
         ("ADD file:///r.git /x".to_owned(), "invalid protocol"),
     ] {
         env.write("Dockerfile", format!("FROM scratch\n{line}\n"));
