@@ -5,13 +5,13 @@
 #   BENCH_RUNS=30      runs of the short commands
 #   BENCH_BIG_MB=330   compressed size of the big image, in MB
 #   BENCH_USER=NAME    the ordinary user when started by root
-#   BENCH_ONLY="run pull archive build list"
+#   BENCH_ONLY="run pull push archive build list"
 set -euo pipefail
 
 strate=${1:?usage: bench.sh PATH-OF-STRATE}
 runs=${BENCH_RUNS:-30}
 big_mb=${BENCH_BIG_MB:-330}
-only=${BENCH_ONLY:-run pull archive build list}
+only=${BENCH_ONLY:-run pull push archive build list}
 user=${BENCH_USER:-strate-test}
 
 say() { printf '%s\n' "$*"; }
@@ -246,6 +246,29 @@ case " $only " in *" archive "*)
     verdict "load it into an empty store" 0.5 "${ours% *}" "${theirs% *}"
     limit "peak memory of that load" 64 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
     rm -f "$work/ours.tar" "$work/theirs.tar"
+esac
+case " $only " in *" push "*)
+    mkdir -p "$work/fresh"
+    # Half of it compresses, as programs do.
+    for n in $(seq 30); do head -c 10000000 /dev/urandom > "$work/fresh/random$n"; done
+    yes 'strate bench line' | head -c 300000000 > "$work/fresh/text" || true
+    printf 'FROM %s\nCOPY . /opt\n' "$small" > "$work/fresh.Dockerfile"
+    "$strate" build -q -f "$work/fresh.Dockerfile" -t "$host/fresh/ours:1" "$work/fresh" > /dev/null 2>&1
+    podman build -q -f "$work/fresh.Dockerfile" -t "$host/fresh/theirs:1" "$work/fresh" > /dev/null 2>&1
+    rm -rf "$work/fresh"
+    sync
+    ours=$(tool once "$strate" push -q "$host/fresh/ours:1")
+    sync
+    theirs=$(tool once podman push -q "$host/fresh/theirs:1")
+    verdict "push of a new image of 300 MB" 0.5 "${ours% *}" "${theirs% *}"
+    limit "peak memory of that push" 64 "$(awk -v k="${ours#* }" 'BEGIN { print k / 1024 }')" MiB
+    # From another store, which knows the image by a pull alone.
+    "$strate" --root "$work/pulled" pull -q "$host/fresh/ours:1" > /dev/null 2>&1
+    before=$(du -s --block-size=1 "$work/registry/docker/registry/v2/blobs" | cut -f1)
+    ours=$(tool once "$strate" --root "$work/pulled" push -q "$host/fresh/ours:1" "$host/again/ours:1")
+    after=$(du -s --block-size=1 "$work/registry/docker/registry/v2/blobs" | cut -f1)
+    limit "push of a pulled image under another name" 100 "${ours% *}" ms
+    limit "bytes that the registry gained by it" 0 $((after - before)) B
 esac
 case " $only " in *" build "*)
     mkdir -p "$work/context"

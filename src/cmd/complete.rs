@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, Command};
 
 use crate::context::{Context, GlobalOptions};
-use crate::ops::complete::{Which, container_names, image_names};
+use crate::ops::complete::{Which, container_names, image_names, index_names};
 use crate::ui::sanitise;
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
@@ -222,6 +222,7 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
         }
         "SOURCE" if command.get_name() == "sync" => Vec::new(), // directories, files, registries
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
+        "INDEX" => index_names(root).into_iter().map(|name| Candidate::new(name, "index")).collect(),
         "CONTAINER" => containers().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
         _ => Vec::new(),

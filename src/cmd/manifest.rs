@@ -174,13 +174,44 @@ pub(super) struct AddArgs {
     #[command(flatten)]
     change: ChangeArgs,
     #[command(flatten)]
+    artifact: ArtifactArgs,
+    #[command(flatten)]
     progress: ProgressArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
 
+/// Files that become an artifact.
+#[derive(Debug, Clone, Default, Args)]
+struct ArtifactArgs {
+    /// The words after the index are files, which become one artifact
+    #[arg(long, conflicts_with = "all")]
+    artifact: bool,
+    /// What the artifact is for: a media type
+    #[arg(long, value_name = "TYPE", requires = "artifact")]
+    artifact_type: Option<String>,
+    /// File with its config; else it is empty
+    #[arg(long, value_name = "FILE", requires = "artifact")]
+    artifact_config: Option<PathBuf>,
+    /// Media type of the config
+    #[arg(long, value_name = "TYPE", requires = "artifact")]
+    artifact_config_type: Option<String>,
+    /// Media type of the files
+    #[arg(long, value_name = "TYPE", requires = "artifact")]
+    artifact_layer_type: Option<String>,
+    /// Leave out the names of the files
+    #[arg(long, requires = "artifact")]
+    artifact_exclude_titles: bool,
+    /// What the artifact refers to: an image by name or digest
+    #[arg(long, value_name = "IMAGE", requires = "artifact")]
+    artifact_subject: Option<String>,
+}
+
 /// `strate manifest add`
 pub(super) fn add(cx: &mut Context, ui: &mut Ui, args: AddArgs) -> CmdResult {
+    if args.artifact.artifact {
+        return add_artifact(cx, ui, args);
+    }
     let request = op::AddRequest {
         index: args.index,
         images: args.images,
@@ -190,6 +221,26 @@ pub(super) fn add(cx: &mut Context, ui: &mut Ui, args: AddArgs) -> CmdResult {
     };
     let changed =
         with_progress(cx, ui, (Direction::Pull, false, args.progress), |out| op::add(cx, &request, out))?;
+    ui.line(changed.digest);
+    Ok(0)
+}
+
+fn add_artifact(cx: &Context, ui: &mut Ui, args: AddArgs) -> CmdResult {
+    let request = op::ArtifactRequest {
+        index: args.index,
+        files: args.images.into_iter().map(PathBuf::from).collect(),
+        kind: args.artifact.artifact_type,
+        config: args.artifact.artifact_config,
+        config_type: args.artifact.artifact_config_type,
+        layer_type: args.artifact.artifact_layer_type,
+        without_titles: args.artifact.artifact_exclude_titles,
+        subject: args.artifact.artifact_subject,
+        change: args.change.change()?,
+        remote: args.registry.options()?,
+    };
+    let changed = with_progress(cx, ui, (Direction::Pull, false, args.progress), |out| {
+        op::add_artifact(cx, &request, out)
+    })?;
     ui.line(changed.digest);
     Ok(0)
 }

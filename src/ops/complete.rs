@@ -22,6 +22,14 @@ pub fn image_names(root: &Path) -> Vec<String> {
     images.iter().filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
 }
 
+/// The names of all indexes.
+#[must_use]
+pub fn index_names(root: &Path) -> Vec<String> {
+    let images = Store::open(root).and_then(|store| store.images()).unwrap_or_default();
+    let indexes = images.iter().filter(|image| image.is_index());
+    indexes.filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
+}
+
 /// The names of containers, with what they were made from.
 #[must_use]
 pub fn container_names(root: &Path, which: Which) -> Vec<(String, String)> {

@@ -3,6 +3,7 @@
 //! An index lies in the store under its name, as any image does. What it holds of registries is only referred to: the
 //! store remembers which repository has it (`io.strate.origins`), and its layers move when the index is pushed.
 
+mod artifact;
 mod content;
 mod found;
 mod inspect;
@@ -10,6 +11,7 @@ mod push;
 
 use std::collections::BTreeMap;
 
+pub use artifact::{ArtifactRequest, add_artifact};
 pub use content::Content;
 pub use found::{Finder, Found, Pick};
 pub use inspect::{Detail, documents, inspect};
@@ -99,6 +101,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: DraftError,
+    },
+    /// A file that was to be added cannot be read.
+    #[error("cannot add `{path}`")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The index could not be sent.
     #[error("cannot push `{index}`")]

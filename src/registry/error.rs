@@ -454,6 +454,13 @@ impl Error {
                 vec![format!("install docker-credential-{helper}, or remove it from the file and log in again")]
             }
             Self::NotLoggedIn { registry } => vec![login(registry)],
+            Self::Refused { request, answer, .. }
+                if request.starts_with("PUT")
+                    && request.contains("/manifests/")
+                    && (answer.status == 415 || answer.code.as_deref() == Some("MANIFEST_INVALID")) =>
+            {
+                vec!["a registry that takes docker's manifests alone: push --format v2s2".into()]
+            }
             Self::NoVerifier => vec!["install gpgv (Debian, Ubuntu: gpgv; Fedora: gnupg2)".into()],
             _ => Vec::new(),
         }

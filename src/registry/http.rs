@@ -9,11 +9,10 @@ use ureq::config::Config;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    ConnectProxyConnector, Connector, NextTimeout, SocksConnector, TcpConnector,
-};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, NextTimeout, SocksConnector};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
+use super::connect::RacingConnector;
 use super::origin::{self, Origin, Scheme};
 use super::resolver::{LookupError, SystemResolver};
 use super::tls::{self, HandshakeError, TlsConnector, Trust};
@@ -222,7 +221,7 @@ impl Http {
         let tcp =
             ().chain(SocksConnector::default())
                 .chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default());
+                .chain(RacingConnector::default());
         let resolver = SharedResolver(self.resolver.clone());
         let agent = if origin.scheme == Scheme::Https || through_https {
             Agent::with_parts(config, tcp.chain(TlsConnector(self.tls(origin)?)), resolver)

@@ -10,6 +10,7 @@ mod auth;
 mod blob;
 mod client;
 mod conf;
+mod connect;
 mod credentials;
 mod der;
 mod download;

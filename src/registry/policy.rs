@@ -98,8 +98,8 @@ pub(super) enum Identity {
     ExactRepository {
         docker_repository: String,
     },
-    #[serde(rename_all = "camelCase")]
-    RemapIdentity {
+    #[serde(rename = "remapIdentity", rename_all = "camelCase")]
+    Remap {
         prefix: String,
         signed_prefix: String,
     },
@@ -334,7 +334,7 @@ impl Identity {
             Self::ExactRepository { docker_repository } => {
                 named(docker_repository).is_some_and(|wanted| wanted.repository == signed.repository)
             }
-            Self::RemapIdentity { prefix, signed_prefix } => {
+            Self::Remap { prefix, signed_prefix } => {
                 let repository = match super::places::matched(prefix, &own.repository) {
                     Some(length) => format!("{signed_prefix}{}", &own.repository[length..]),
                     None => own.repository.clone(),

@@ -10,11 +10,13 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 
+use self::bar::Bar;
 use self::heart::{BEAT, Heart};
 use self::json::{Line, Status};
 pub use self::words::Direction;
+use super::term::{self, Stream};
 use super::{sanitise, words as sizes};
 use crate::image::{Event, Reporter};
 use crate::oci::Digest;
@@ -86,7 +88,7 @@ struct Layer {
     bytes: u64,
     /// When JSON last mentioned it.
     told: Option<Instant>,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,8 @@ struct State {
     layers: HashMap<Digest, Layer>,
     /// Whether anything has been shown: an image that is all here shows nothing.
     shown: bool,
+    /// Whether there are more layers than lines of the terminal.
+    tall: bool,
     /// Bytes that this process moved, in all, and at the last sign of life.
     moved: (u64, u64),
 }
@@ -140,7 +144,7 @@ impl Progress {
         let state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         for digest in &state.order {
             if let Some(bar) = state.layers.get(digest).and_then(|layer| layer.bar.as_ref()) {
-                bar.abandon();
+                bar.shown().abandon();
             }
         }
         if inner.display == Display::Live && state.shown && !state.order.is_empty() {
@@ -214,6 +218,8 @@ impl Inner {
 
     /// Show the layers from a place in the list on as they are now.
     fn show(&self, state: &mut State, begin: usize) {
+        let rows = term::size(Stream::Stderr).map_or(usize::MAX, |(rows, _)| usize::from(rows));
+        state.tall = state.order.len() >= rows;
         for digest in &state.order[begin..] {
             let Some(layer) = state.layers.get_mut(digest) else { continue };
             let (words, status) = match layer.step {
@@ -222,7 +228,10 @@ impl Inner {
                 _ => (self.direction.first(), Status::Pending),
             };
             if self.display == Display::Live {
-                layer.bar = Some(self.bars.add(bar::new(digest.short(), layer.size, words)));
+                let bar = Bar::new(digest.short(), layer.size, words);
+                self.bars.add(bar.shown().clone());
+                bar.shown().tick();
+                layer.bar = Some(bar);
             } else {
                 self.say(digest, layer.size, words, status, None);
             }
@@ -258,7 +267,13 @@ impl Inner {
             return;
         }
         match &layer.bar {
-            Some(bar) => bar::say(bar, told.words),
+            // What does not fit on the terminal is not drawn: a layer that is through makes room for the next.
+            Some(bar) if step == Step::Finished && state.tall => {
+                self.bars.remove(bar.shown());
+                layer.bar = None;
+                self.note(&format!("{}: {}", digest.short(), told.words));
+            }
+            Some(bar) => bar.say(told.words),
             None => self.say(digest, layer.size, told.words, told.status, told.message),
         }
     }
@@ -291,7 +306,7 @@ impl Inner {
         match (self.display, &layer.bar) {
             (Display::Live, Some(bar)) => {
                 let bytes = bytes.min(layer.size);
-                if new { bar::begin(bar, words, bytes) } else { bar.set_position(bytes) }
+                if new { bar.begin(words, bytes) } else { bar.advance(bytes) }
             }
             (Display::Json, _) if layer.told.is_none_or(|told| new || told.elapsed() >= JSON_EVERY) => {
                 layer.told = Some(Instant::now());

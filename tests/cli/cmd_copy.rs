@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::fake::{OCI_INDEX, digest, noise};
-use crate::support::{Env, Fake, FakeLayer, Fault, Proxy, Registry, must, need};
+use crate::support::{Env, Fake, FakeLayer, Fault, Proxy, Registry, is_root, must, need};
 
 /// A registry with an image for this machine (`own`), one for another (`other`), and an index of both (`both`).
 pub fn two_platforms() -> Fake {
@@ -71,7 +71,9 @@ fn every_pair_of_places_keeps_the_digest() {
     let first = place("docker", "first");
     must(skopeo.args(["copy", "-q", "--all", "--src-tls-verify=false", &first, "dir:theirs"]));
     assert_eq!(files(&env.work().join("theirs")), files(&env.work().join("first.dir")));
-    for kind in ["oci", "oci-archive"] {
+    // skopeo gives what it unpacks of a tar to root, which only root can.
+    let read_by_skopeo: &[&str] = if is_root() { &["oci", "oci-archive"] } else { &["oci"] };
+    for kind in read_by_skopeo {
         let raw = must(env.program("skopeo").args(["inspect", "--raw", &place(kind, "first")]));
         assert_eq!(format!("sha256:{}", hex(&raw)), digest, "{kind}");
     }

@@ -29,12 +29,19 @@ fn an_exported_container_is_its_image_with_its_changes() {
     assert_eq!((entry("deep").uid, entry("deep").gid), (1000, 100));
     assert_eq!((entry("data/same").kind, entry("data/same").uid), ('-', 1000));
     assert_eq!((entry("link").kind, entry("bin/sh").kind, entry("pipe").kind), ('l', 'l', 'p'));
-    assert!(entry("volume").kind == 'd', "where the volume was mounted");
     let mut names = Vec::new();
     for entry in tar::Archive::new(File::open(env.work().join("c.tar")).unwrap()).entries().unwrap() {
         names.push(entry.unwrap().path().unwrap().display().to_string());
     }
-    for path in ["data/one", "volume/inside", "etc/resolv.conf", "etc/hostname", "dev/null", "data/.wh.one"] {
+    for path in [
+        "data/one",
+        "volume/",
+        "volume/inside",
+        "etc/resolv.conf",
+        "etc/hostname",
+        "dev/null",
+        "data/.wh.one",
+    ] {
         assert!(!names.iter().any(|name| name == path), "{path} is not of the container's file system");
     }
     // The same comes to standard output, and in any order of events.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{CertificateFault, Env, Registry, Tls, busybox_image, eventually, need};
+use crate::support::{CertificateFault, Env, Registry, Tls, busybox_image, eventually, must, need};
 
 /// The private authority is told of by certs.d, or by `--cert-dir`; the client's certificate lies beside it.
 #[test]
@@ -124,6 +124,13 @@ fn a_login_is_kept_used_and_forgotten() {
     .success();
     env.run(["pull", &image]).code(1);
     env.run(["pull", "--authfile", &other, &image]).success();
+    // skopeo reads what we wrote, and we what it wrote.
+    let skopeo = |words: &[&str]| must(env.program("skopeo").args(words));
+    skopeo(&["inspect", "--tls-verify=false", "--authfile", &other, &format!("docker://{image}")]);
+    let theirs = env.work().join("theirs.json").display().to_string();
+    let words = ["login", "--tls-verify=false", "-u", "me", "-p", "hunter2", "--authfile", &theirs, &host];
+    skopeo(&words);
+    env.run(["pull", "--authfile", &theirs, &image]).success();
 }
 
 /// The login of the most specific path is used.

@@ -463,6 +463,37 @@ fn lists_of_podman_and_skopeo_are_read() {
 }
 
 #[test]
+fn files_become_an_artifact_of_an_index() {
+    need!("docker-registry", "skopeo");
+    let registry = Registry::start();
+    let env = two_images();
+    env.write("note.txt", "hello\n");
+    env.run(["manifest", "create", "list", "own"]).success();
+    let add = ["manifest", "add", "--artifact", "--artifact-type", "text/x-note", "--annotation", "k=v"];
+    env.run(add.iter().chain(&["--artifact-subject", "own", "list", "note.txt"])).success();
+    env.run(["manifest", "add", "--artifact", "list", "missing"]).code(1).stderr_has("missing");
+    env.run(["manifest", "add", "--artifact", "list", "."]).code(1).stderr_has("not a regular file");
+    env.run(["image", "prune", "-f"]).success();
+    let name = registry.image("list:1");
+    env.run(["manifest", "push", "list", &name]).success();
+    let index: serde_json::Value = serde_json::from_slice(&raw(&name)).unwrap();
+    let member = &index["manifests"][1];
+    assert_eq!((&member["artifactType"], &member["annotations"]["k"]), (&"text/x-note".into(), &"v".into()));
+    let place = format!("{}@{}", registry.image("list"), member["digest"].as_str().unwrap());
+    let manifest: serde_json::Value = serde_json::from_slice(&raw(&place)).unwrap();
+    assert_eq!(manifest["layers"][0]["annotations"]["org.opencontainers.image.title"], "note.txt");
+    assert_eq!(manifest["layers"][0]["digest"], digest_of(b"hello\n"));
+    assert_eq!(manifest["subject"]["digest"], index["manifests"][0]["digest"]);
+    // What is no image is pulled, listed and shown, and never run.
+    let fresh = Env::new();
+    fresh.run(["pull", "-q", &place]).success();
+    fresh.run(["images", "-q"]).success();
+    fresh.run(["inspect", "-f", "{{.ArtifactType}}", &place]).success().prints("text/x-note");
+    fresh.run(["run", &place]).code(125).stderr_has("is an artifact (text/x-note)");
+    fresh.run(["rmi", &place]).success();
+}
+
+#[test]
 fn podman_reads_our_indexes_and_we_read_podmans() {
     need!(user);
     need!("docker-registry", "skopeo", "podman");

