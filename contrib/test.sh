@@ -102,13 +102,15 @@ run 'unit tests' cargo test --locked --lib
 run 'rules of the code' cargo test --locked --test layering
 run 'the binary itself' cargo test --locked --test static_binary
 run 'completion scripts' cargo test --locked --test completions
+run 'hostile input, shortly' cargo test --locked --test fuzz
 
 cli=$(test_binary cli)
+language=$(test_binary language)
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 images=$target/test-images
 binary=$target/x86_64-unknown-linux-gnu/debug/strate
 base=${STRATE_TEST_DIR:-/var/tmp}
-if [ -z "$cli" ] || ! [ -x "$binary" ]; then
+if [ -z "$cli" ] || [ -z "$language" ] || ! [ -x "$binary" ]; then
     echo "the tests of the binary did not build" >&2
     exit 1
 fi
@@ -118,19 +120,24 @@ if [ "$(id -u)" = 0 ]; then
     # Copies that an ordinary user can reach, wherever the sources lie; images are made once, by root.
     work=$(mktemp -d "$base/strate-make-test.XXXXXX")
     cp "$cli" "$work/cli"
+    cp "$language" "$work/language"
     cp "$binary" "$work/strate"
     mkdir -p "$images"
-    chmod 755 "$work" "$work/cli" "$work/strate"
+    chmod 755 "$work" "$work/cli" "$work/language" "$work/strate"
     run 'the verbs, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$images" "$work/cli"
+    run 'the Dockerfile language, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/language"
     cp -r "$images" "$work/images"
     chown -R "$user:" "$work/images"
     home=$(getent passwd "$user" | cut -d: -f6)
     run "the verbs, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$work/images" sh -c "cd / && exec '$work/cli'"
+    run "the Dockerfile language, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
+        CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" sh -c "cd / && exec '$work/language'"
 else
     run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
+    run 'the Dockerfile language, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$language"
 fi
 
 say 'results'

@@ -33,6 +33,8 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// Remarks on the text (rule, message, span), before any of them is skipped.
     pub warnings: Vec<Warning>,
+    /// The comments directly above instructions, without `#` and blanks.
+    pub comments: Vec<(Span, Vec<String>)>,
     /// Check options in comments, each for the instruction below it.
     pub skips: Vec<(Span, Checks)>,
 }

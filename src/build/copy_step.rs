@@ -22,7 +22,7 @@ use super::metadata::join_workdir;
 use super::put::{Meta, Placer};
 use super::record::Key;
 use super::remote::{Commit, Download};
-use super::select::{Pick, picks};
+use super::select::{Pick, picks_but};
 use super::sources::{Origin, excluding};
 use super::state::StageState;
 use super::tree::{Filter, Owners, Tree};
@@ -344,11 +344,13 @@ fn every_pick(
     fetched: &BTreeMap<usize, Fetched>,
 ) -> Result<Vec<(usize, Option<Pick>)>, Error> {
     let mut all = Vec::new();
+    let exclude = excluding(&copy.exclude)?;
     for (at, source) in copy.sources.iter().enumerate() {
         if fetched.contains_key(&at) {
             all.push((at, None));
         } else if let Some(tree) = tree {
-            all.extend(picks(tree, source, copy.parents)?.into_iter().map(|pick| (at, Some(pick))));
+            let picks = picks_but(tree, source, copy.parents, exclude.as_ref())?;
+            all.extend(picks.into_iter().map(|pick| (at, Some(pick))));
         }
     }
     Ok(all)

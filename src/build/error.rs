@@ -12,7 +12,7 @@ use crate::{runtime, storage};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Mistakes in the Dockerfile.
-    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Parse(Vec<ParseError>),
     /// A rule of the language is broken, which shows only when words are expanded or stages resolved.
     #[error("{0}")]

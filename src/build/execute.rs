@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ast::{Dockerfile, Instruction, Located, Span, Warning};
+use super::ast::{Instruction, Located, Span, Warning};
 use super::check::Checks;
 use super::error::{Error, Failure};
 use super::expand::Lookup as _;
 use super::graph::{Base, Graph, GraphError, Input, Options};
 use super::interrupt::Interrupt;
 use super::metadata;
+use super::outline::{self, Outline};
 use super::record::Record;
+use super::remarks;
 use super::remote::{ContextDir, NamedContext, Remote};
 use super::request::{Bases, Request};
 use super::scope::{Globals, Platforms};
@@ -124,7 +126,8 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
     let contexts: BTreeSet<String> = request.named_contexts.keys().cloned().collect();
     let options = Options { target: target_stage, named_contexts: Some(&contexts) };
     let graph = Graph::new(&request.dockerfile, &globals, options).map_err(graph_failure)?;
-    let (checks, warnings) = remarks(&request.dockerfile, &globals, &graph)?;
+    let needed = graph.order().map_err(graph_failure)?;
+    let (checks, warnings) = remarks(request, &globals, platforms, &graph, &needed)?;
     for warning in &warnings {
         board.lint(lint_line(warning));
     }
@@ -303,6 +306,7 @@ impl<'a> Build<'a> {
             }
             Base::Replaced(name) | Base::External(name) => {
                 let image = self.image(&name, &platform)?;
+                self.lint_platform(&image, &platform, self.graph.stage(index).from.span);
                 Ok(self.on_image(index, name, image, &platform, position))
             }
         }
@@ -374,6 +378,19 @@ impl<'a> Build<'a> {
         let remark = |message| Warning { rule: "UndefinedVar", message, span };
         let found = state.scope.take_undefined().into_iter().map(remark).collect();
         for warning in self.checks.filter(&self.request.dockerfile, found) {
+            self.board.lint(lint_line(&warning));
+        }
+    }
+
+    /// A base that is for another machine than was asked for.
+    fn lint_platform(&self, image: &Image, wanted: &Platform, span: Span) {
+        let (os, architecture) = (&image.config.os, &image.config.architecture);
+        if *os == wanted.os && *architecture == wanted.architecture {
+            return;
+        }
+        let message = format!("the base is for {os}/{architecture}, and {wanted} was wanted");
+        let remark = Warning { rule: "InvalidBaseImagePlatform", message, span };
+        for warning in self.checks.filter(&self.request.dockerfile, vec![remark]) {
             self.board.lint(lint_line(&warning));
         }
     }
@@ -461,16 +478,25 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The check options in force, and the remarks they leave.
+/// The check options in force, and the remarks they leave. Those on files of the context are about the stages `of`.
 fn remarks(
-    file: &Dockerfile,
+    request: &Request,
     globals: &Globals,
+    platforms: Platforms<'_>,
     graph: &Graph<'_>,
+    of: &[usize],
 ) -> Result<(Checks, Vec<Warning>), Failure> {
+    let file = &request.dockerfile;
     let options = globals.build_arg("BUILDKIT_DOCKERFILE_CHECK").or(file.check.as_deref());
     let checks =
         Checks::parse(options.unwrap_or_default()).map_err(|error| Error::Rule(error.to_string()))?;
-    let all = file.warnings.iter().chain(&graph.warnings).cloned().collect();
+    let mut all = file.warnings.clone();
+    all.extend(graph.warnings.iter().cloned());
+    all.extend(remarks::default_args(file, platforms));
+    if let Some(ignore) = &request.ignore {
+        all.extend(remarks::ignored_sources(file, ignore, of));
+    }
+    all.sort_by_key(|warning| warning.span.first);
     let left = checks.filter(file, all);
     Ok((checks, left))
 }
@@ -480,6 +506,25 @@ fn remarks(
 /// # Errors
 /// For mistakes that would fail any build.
 pub fn check(request: &Request) -> Result<Vec<Warning>, Failure> {
+    let all: Vec<usize> = (0..request.dockerfile.stages.len()).collect();
+    with_graph(request, |globals, platforms, graph| Ok(remarks(request, globals, platforms, graph, &all)?.1))
+}
+
+/// What the target takes: its arguments, secrets and sockets.
+///
+/// # Errors
+/// For mistakes that would fail any build.
+pub fn outline(request: &Request) -> Result<Outline, Failure> {
+    with_graph(request, |globals, _, graph| {
+        let order = graph.order().map_err(graph_failure)?;
+        Ok(outline::outline(&request.dockerfile, graph, globals, &order))
+    })
+}
+
+fn with_graph<T>(
+    request: &Request,
+    look: impl FnOnce(&Globals, Platforms<'_>, &Graph<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let host = Platform::host();
     let target_stage = request.target.as_deref();
     let platforms = Platforms { build: &host, target: &request.platform, target_stage };
@@ -487,7 +532,7 @@ pub fn check(request: &Request) -> Result<Vec<Warning>, Failure> {
     let contexts: BTreeSet<String> = request.named_contexts.keys().cloned().collect();
     let options = Options { target: target_stage, named_contexts: Some(&contexts) };
     let graph = Graph::new(&request.dockerfile, &globals, options).map_err(graph_failure)?;
-    Ok(remarks(&request.dockerfile, &globals, &graph)?.1)
+    look(&globals, platforms, &graph)
 }
 
 fn global_scope(request: &Request, platforms: Platforms<'_>) -> Result<Globals, Failure> {

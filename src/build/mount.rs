@@ -247,6 +247,9 @@ impl Mount {
         if !given.read_only {
             self.read_only = !matches!(kind, MountType::Cache | MountType::Tmpfs);
         }
+        if kind == MountType::Ssh && !self.source.is_empty() {
+            return Err("ssh mount should not define source".into());
+        }
         if given.sharing && kind == MountType::Secret {
             return Err("secret mount should not define sharing".into());
         }

@@ -40,6 +40,7 @@ pub fn parse(source: &[u8], name: &str) -> Result<Dockerfile, Vec<ParseError>> {
         global_args: builder.global_args,
         stages: builder.stages,
         warnings: Vec::new(),
+        comments: commented(&logical),
         skips: logical.iter().filter_map(skip_comment).collect(),
     };
     file.warnings = lint::warnings(&file, &logical);
@@ -74,6 +75,12 @@ pub fn parse_triggers(
         errors.extend(found.into_iter().map(|error| ParseError { span: from, names_line: false, ..error }));
     }
     if errors.is_empty() { Ok(instructions) } else { Err(errors) }
+}
+
+/// The comments above instructions, for those that have some.
+fn commented(logical: &[Logical]) -> Vec<(Span, Vec<String>)> {
+    let some = logical.iter().filter(|line| !line.comments.is_empty());
+    some.map(|line| (line.span, line.comments.clone())).collect()
 }
 
 /// `# check=…` above an instruction; options that are wrong are comments here.

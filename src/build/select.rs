@@ -50,8 +50,31 @@ pub(super) struct Pick {
     pub include: Option<Including>,
 }
 
+/// What a source argument stands for in `tree`, without the files among the matches of a wildcard that are excluded.
+pub(super) fn picks_but(
+    tree: &Tree,
+    source: &str,
+    parents: bool,
+    exclude: Option<&Excluding>,
+) -> Result<Vec<Pick>, Error> {
+    let mut picks = picks(tree, source, parents)?;
+    let rooted = clean(&format!("/{source}"));
+    if let Some(exclude) = exclude.filter(|_| !parents && has_wildcard(&rooted)) {
+        let literal: PathBuf = Path::new(&rooted)
+            .components()
+            .take_while(|part| !has_wildcard(&part.as_os_str().to_string_lossy()))
+            .collect();
+        let literal = literal.strip_prefix("/").map(Path::to_owned).unwrap_or(literal);
+        picks.retain(|pick| {
+            let path = pick.path.strip_prefix("/").unwrap_or(&pick.path);
+            !exclude.hides(path.strip_prefix(&literal).unwrap_or(path))
+        });
+    }
+    Ok(picks)
+}
+
 /// What a source argument stands for in `tree`.
-pub(super) fn picks(tree: &Tree, source: &str, parents: bool) -> Result<Vec<Pick>, Error> {
+fn picks(tree: &Tree, source: &str, parents: bool) -> Result<Vec<Pick>, Error> {
     if parents {
         return with_parents(tree, source);
     }
@@ -67,12 +90,19 @@ fn with_parents(tree: &Tree, source: &str) -> Result<Vec<Pick>, Error> {
         None => ("/".to_owned(), source.to_owned()),
     };
     let pattern = clean(&format!("/{pattern}")).trim_start_matches('/').to_owned();
-    let roots = if has_wildcard(&root) { wildcard(tree, &root)? } else { vec![PathBuf::from(&root)] };
+    let several = has_wildcard(&root);
+    let roots = if several { wildcard(tree, &root)? } else { vec![PathBuf::from(&root)] };
     let mut picks = Vec::new();
     for root in roots {
+        if several && !is_directory(tree, &root)? {
+            continue;
+        }
         if !has_wildcard(&pattern) {
             let path = root.join(&pattern);
             let found = tree.resolve(&path, false).map_err(failed("look at", &path)).map_err(Error::Copy)?;
+            if found.stat.is_none() && several {
+                continue;
+            }
             if found.stat.is_none() {
                 let shown = path.strip_prefix("/").unwrap_or(&path).to_owned();
                 return Err(input(CopyError::NotFound(shown)));
@@ -85,6 +115,11 @@ fn with_parents(tree: &Tree, source: &str) -> Result<Vec<Pick>, Error> {
         picks.push(Pick { path: root, include });
     }
     Ok(picks)
+}
+
+fn is_directory(tree: &Tree, path: &Path) -> Result<bool, Error> {
+    let found = tree.resolve(path, true).map_err(failed("look at", path)).map_err(input)?;
+    Ok(found.stat.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory))
 }
 
 fn input(source: CopyError) -> Error {

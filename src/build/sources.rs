@@ -15,7 +15,7 @@ use super::error::Error;
 use super::ignore::{IgnoreFile, Matcher};
 use super::record::Key;
 use super::remote::ContextDir;
-use super::select::{Excluding, picks};
+use super::select::{Excluding, picks_but};
 use super::stat_cache::{StatCache, record_name};
 use super::state::chain;
 use super::tree::{Filter, OwnerLookup, Owners, Tree};
@@ -207,7 +207,7 @@ impl<'a> Sources<'a> {
         };
         let mut checksums = Checksums::new(tree, cache);
         let mut hash = sha2::Sha256::new();
-        for pick in picks(tree, source, parents)? {
+        for pick in picks_but(tree, source, parents, exclude.as_ref())? {
             let found =
                 tree.resolve(&pick.path, true).map_err(failed("look at", &pick.path)).map_err(input)?;
             let shown = || pick.path.strip_prefix("/").unwrap_or(&pick.path).to_owned();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::build_call::Call;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::image::Silent;
@@ -110,6 +111,9 @@ pub(super) struct BuildArgs {
     /// Look the Dockerfile over and build nothing
     #[arg(long)]
     check: bool,
+    /// What to do: build, check, outline (what a target takes) or targets; each with ,format=json
+    #[arg(long, value_name = "METHOD", conflicts_with = "check")]
+    call: Option<String>,
     #[command(flatten)]
     accepted: Accepted,
     #[command(flatten)]
@@ -175,8 +179,6 @@ struct Refused {
     squash: bool,
     #[arg(long, hide = true)]
     squash_all: bool,
-    #[arg(long, hide = true)]
-    call: Option<String>,
     #[arg(short = 'v', long, hide = true)]
     volume: Vec<String>,
     #[arg(long, hide = true)]
@@ -225,7 +227,6 @@ impl Refused {
             ("--ssh", !self.ssh.is_empty()),
             ("--squash", self.squash),
             ("--squash-all", self.squash_all),
-            ("--call", self.call.as_deref().is_some_and(|call| !["build", "check", "lint"].contains(&call))),
             ("--volume", !self.volume.is_empty()),
             ("--device", !self.device.is_empty()),
             ("--cap-add", !self.cap_add.is_empty()),
@@ -255,8 +256,13 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
         return Err(CmdError::usage("refusing to write the result to a terminal")
             .with_hint("name a file with dest=, or redirect the output"));
     }
-    if args.check || args.refused.call.as_deref().is_some_and(|call| call != "build") {
-        return check(cx, ui, &request);
+    let call = match (args.check, args.call.as_deref()) {
+        (true, _) => Some(Call::CHECK),
+        (false, Some(call)) => Call::parse(call)?,
+        (false, None) => None,
+    };
+    if let Some(call) = call {
+        return call.answer(cx, ui, &request);
     }
     if args.print_context {
         return print_context(cx, ui, &request);
@@ -276,7 +282,7 @@ pub(super) fn build(cx: &mut Context, ui: &mut Ui, args: BuildArgs) -> CmdResult
 }
 
 /// Print a failure in BuildKit's form: the last output, the lines of the Dockerfile, the reason.
-fn failed(ui: &mut Ui, error: Error, tail: Option<&str>) -> CmdError {
+pub(super) fn failed(ui: &mut Ui, error: Error, tail: Option<&str>) -> CmdError {
     let Error::Failed { failure, excerpts } = error else { return CmdError::new(error) };
     for text in tail.into_iter().chain(excerpts.iter().map(String::as_str)) {
         ui.note(text.trim_end_matches('\n'));
@@ -296,23 +302,6 @@ fn print_context(cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult
     let bytes = entries.iter().map(|entry| entry.size).sum();
     ui.note(format_args!("{files} files, {}", crate::ui::words::size(bytes)));
     Ok(0)
-}
-
-/// `--check`
-fn check(cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult {
-    let remarks = op::check(cx, request).map_err(|error| failed(ui, error, None))?;
-    for remark in &remarks {
-        ui.line(format_args!("WARNING: {}", remark.rule));
-        ui.line(&remark.message);
-        ui.line(remark.excerpt.trim_end_matches('\n'));
-        ui.line("");
-    }
-    match remarks.len() {
-        0 => ui.line("Check complete, no warnings found."),
-        1 => ui.line("Check complete, 1 warning has been found!"),
-        many => ui.line(format_args!("Check complete, {many} warnings have been found!")),
-    }
-    Ok(u8::from(!remarks.is_empty()))
 }
 
 fn done(ui: &mut Ui, args: &BuildArgs, request: &BuildRequest, built: Option<&BuiltImage>) -> CmdResult {

@@ -6,6 +6,7 @@
 
 mod archive;
 mod build;
+mod build_call;
 mod complete;
 mod container;
 mod copy;

@@ -26,6 +26,8 @@ use crate::storage::{self, Image, Store};
 use crate::sys::signals::SignalReader;
 use crate::userns::Rung;
 
+pub use crate::build::ast::Span;
+pub use crate::build::outline::{Argument, Need, Outline, Target};
 pub use crate::build::progress::{Event as BuildEvent, Progress as BuildProgress, Stream};
 pub use crate::build::{ContextEntry, NamedContext};
 pub use crate::runtime::Network;
@@ -261,6 +263,8 @@ pub struct Remark {
     /// What is questionable.
     pub message: String,
     /// The lines it is about.
+    pub span: Span,
+    /// Those lines, ready to be shown.
     pub excerpt: String,
 }
 
@@ -276,9 +280,30 @@ pub fn check(cx: &Context, request: &BuildRequest) -> Result<Vec<Remark>, Error>
     let remark = |warning: build::ast::Warning| Remark {
         rule: warning.rule,
         message: warning.message,
+        span: warning.span,
         excerpt: excerpt::excerpt(&full.dockerfile, warning.span),
     };
     Ok(found.into_iter().map(remark).collect())
+}
+
+/// What the target takes: its arguments, secrets and sockets.
+///
+/// # Errors
+/// For mistakes that would fail any build.
+pub fn outline(cx: &Context, request: &BuildRequest) -> Result<Outline, Error> {
+    let store = super::store::write(cx, |_| ())?;
+    let full = prepare(cx, request, &store, &secrets(cx, &request.secrets)?)?;
+    build::outline(&full).map_err(|failure| failed(failure, &full.dockerfile))
+}
+
+/// The stages that can be built.
+///
+/// # Errors
+/// For mistakes in the Dockerfile.
+pub fn targets(cx: &Context, request: &BuildRequest) -> Result<Vec<Target>, Error> {
+    let store = super::store::write(cx, |_| ())?;
+    let full = prepare(cx, request, &store, &secrets(cx, &request.secrets)?)?;
+    Ok(build::outline::targets(&full.dockerfile))
 }
 
 /// With the lines of the Dockerfile that it is about.
