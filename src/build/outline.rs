@@ -171,9 +171,9 @@ fn used_in_from<'f>(file: &'f Dockerfile, order: &[usize]) -> BTreeSet<&'f str> 
 /// `# NAME text` above a line: the text.
 fn description(file: &Dockerfile, span: Span, name: &str) -> String {
     let comments = file.comments.iter().filter(|(at, _)| *at == span).flat_map(|(_, lines)| lines);
-    let described = comments.filter_map(|comment| {
+    let mut described = comments.filter_map(|comment| {
         let (word, rest) = comment.split_once(char::is_whitespace)?;
         word.eq_ignore_ascii_case(name).then(|| rest.trim().to_owned())
     });
-    described.last().unwrap_or_default()
+    described.next_back().unwrap_or_default()
 }
