@@ -135,8 +135,7 @@ pub fn unpack_context(
 #[must_use]
 pub fn looks_like_archive(start: &[u8]) -> bool {
     let magics: [&[u8]; 4] = [b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-    magics.iter().any(|magic| start.starts_with(magic))
-        || start.first_chunk::<512>().is_some_and(|block| is_header(block))
+    magics.iter().any(|magic| start.starts_with(magic)) || start.first_chunk::<512>().is_some_and(is_header)
 }
 
 impl Unpacker<'_, '_> {

@@ -98,7 +98,10 @@ fn race(
         let next = waiting.next();
         if let Some(addr) = next {
             let (sender, reach) = (sender.clone(), reach.clone());
-            let attempt = move || drop(sender.send((addr, reach(addr))));
+            let attempt = move || {
+                // Nobody listens any more when another address was faster.
+                let _ = sender.send((addr, reach(addr)));
+            };
             std::thread::Builder::new().name("connect".into()).spawn(attempt).ok()?;
             running += 1;
         }

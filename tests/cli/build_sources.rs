@@ -67,7 +67,7 @@ fn urls_that_cannot_be_trusted_end_the_build() {
         (format!("ADD --checksum=sha256:{sum} {} /x", server.url("x")), "digest mismatch"),
         (format!("COPY {} /x", server.url("x")), "source can't be a URL for COPY"),
         ("ADD https://h/r.git#--upload-pack=id /x".to_owned(), "invalid git ref"),
-        ("ADD git@-oProxyCommand=id:x /x".to_owned(), "invalid git repository"),
+        ("ADD ssh://-oProxyCommand=id/x /x".to_owned(), "invalid git repository"),
         ("ADD file:///r.git /x".to_owned(), "invalid protocol"),
     ] {
         env.write("Dockerfile", format!("FROM scratch\n{line}\n"));
@@ -169,7 +169,7 @@ fn a_hostile_archive_stays_inside_of_its_context() {
         let here: Vec<_> = std::fs::read_dir(canary.parent().unwrap()).unwrap().collect();
         assert_eq!((here.len(), read(&canary).as_str()), (1, "untouched"), "{entries:?}");
     }
-    for cut in [0, 100, 700, 1500] {
+    for cut in [0, 100, 515] {
         let mut tar = hostile(&[("Dockerfile", Regular, "FROM scratch\n"), ("x", Regular, "x")]);
         tar.truncate(cut);
         let (code, said) = with_input(&env, &["build", "-o", "out", "-"], &tar);

@@ -48,7 +48,7 @@ fn directories_go_out_and_come_back() {
     env.run(["sync", "--src", "dir", "--dest", "docker", "--all", "usb", &to]).success();
     let digest = env.run(["digest", &format!("docker://{from}:both")]).success().text().to_owned();
     env.run(["digest", &format!("docker://{to}/x:both")]).success().prints(&digest);
-    assert_eq!(registry.inspect("back/x:own", &["--no-tags"])["Architecture"].is_string(), true);
+    assert!(registry.inspect("back/x:own", &["--no-tags"])["Architecture"].is_string());
     // One of them alone, by its own name.
     let to = format!("{}/one", registry.host());
     env.run(["sync", "--src", "dir", "--dest", "docker", "--all", "usb/x:own", &to]).success();

@@ -140,7 +140,7 @@ impl Remote for Fetcher<'_> {
         }
         let (digest, size) = self.keep(fetched.content)?;
         let record = Record { digest, size, etag: fetched.etag, last_modified: fetched.last_modified };
-        self.store.cache_put(&key, &serde_json::to_vec(&record)?, &[record.digest.clone()])?;
+        self.store.cache_put(&key, &serde_json::to_vec(&record)?, std::slice::from_ref(&record.digest))?;
         Ok(record.download())
     }
 
