@@ -29,9 +29,12 @@ impl Case {
     }
 }
 
+/// The name of a section and its lines.
+type Section<'a> = (String, Vec<&'a str>);
+
 /// Every row of a file.
 pub fn parse(text: &str) -> Vec<Case> {
-    let mut blocks: Vec<(String, Vec<(String, Vec<&str>)>)> = Vec::new();
+    let mut blocks: Vec<(String, Vec<Section<'_>>)> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         if let Some(title) = line.strip_prefix("== ") {
             blocks.push((format!("{title} (line {})", index + 1), Vec::new()));
@@ -47,14 +50,14 @@ pub fn parse(text: &str) -> Vec<Case> {
     blocks.iter().flat_map(|(title, sections)| rows(title, sections)).collect()
 }
 
-fn rows(title: &str, sections: &[(String, Vec<&str>)]) -> Vec<Case> {
+fn rows(title: &str, sections: &[Section<'_>]) -> Vec<Case> {
     let each = sections.iter().find(|(name, _)| name == "each").map(|(_, lines)| lines);
     let Some(each) = each else { return vec![row(title, sections, &[])] };
     let filled = each.iter().filter(|line| !line.trim().is_empty());
     filled.map(|line| row(title, sections, &line.split(" | ").collect::<Vec<_>>())).collect()
 }
 
-fn row(title: &str, sections: &[(String, Vec<&str>)], columns: &[&str]) -> Case {
+fn row(title: &str, sections: &[Section<'_>], columns: &[&str]) -> Case {
     let fill = |text: &str| {
         let mut text = text.to_owned();
         for (index, column) in columns.iter().enumerate() {

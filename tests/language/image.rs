@@ -20,9 +20,8 @@ impl Image {
     /// The image of that name.
     pub fn named(store: &Path, name: &str) -> Self {
         let index: Value = serde_json::from_slice(&std::fs::read(store.join("index.json")).unwrap()).unwrap();
-        let named = |descriptor: &&Value| {
-            descriptor["annotations"]["org.opencontainers.image.ref.name"] == Value::from(name)
-        };
+        let named =
+            |descriptor: &&Value| descriptor["annotations"]["org.opencontainers.image.ref.name"] == name;
         let descriptor = index["manifests"].as_array().unwrap().iter().find(named);
         let descriptor = descriptor.unwrap_or_else(|| panic!("no image {name}: {index:#}"));
         let blobs = store.join("blobs/sha256");

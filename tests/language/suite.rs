@@ -165,7 +165,7 @@ fn made(env: &Env, case: &Case, tag: &str, found: &mut String) {
     if let Some(expected) = case.expects("tree") {
         files(expected, &image, found);
     }
-    let layered = |entry: &&Value| entry["empty_layer"] != Value::from(true);
+    let layered = |entry: &&Value| entry["empty_layer"] != true;
     let entries = image.config["history"].as_array().map_or(0, |all| all.iter().filter(layered).count());
     if entries != image.layers.len() {
         let _ = writeln!(
@@ -197,7 +197,7 @@ fn history(expected: &[String], document: &Value, found: &mut String) {
     let shown: Vec<String> = entries
         .iter()
         .map(|entry| {
-            let mark = if entry["empty_layer"] == Value::from(true) { '.' } else { '+' };
+            let mark = if entry["empty_layer"] == true { '.' } else { '+' };
             format!("{mark} {}", entry["created_by"].as_str().unwrap_or_default())
         })
         .collect();
