@@ -53,6 +53,7 @@ pub fn parse(text: &str) -> Vec<Case> {
 fn rows(title: &str, sections: &[Section<'_>]) -> Vec<Case> {
     let each = sections.iter().find(|(name, _)| name == "each").map(|(_, lines)| lines);
     let Some(each) = each else { return vec![row(title, sections, &[])] };
+    assert!(each.iter().any(|line| !line.trim().is_empty()), "{title}: no rows");
     let filled = each.iter().filter(|line| !line.trim().is_empty());
     filled.map(|line| row(title, sections, &line.split(" | ").collect::<Vec<_>>())).collect()
 }
