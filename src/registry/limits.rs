@@ -45,7 +45,7 @@ pub(super) const RANGE_FAST: Duration =
     if cfg!(test) { Duration::ZERO } else { Duration::from_millis(RANGE_CHUNK / 200_000) };
 /// How many such requests of one blob run at once.
 pub(super) const RANGE_REQUESTS: usize = 4;
-/// How many parts lie in memory, those of all blobs together: 32 MiB.
+/// How many parts lie in memory, those of all blobs together: 24 MiB.
 pub(super) const RANGE_WINDOW: isize = 6;
 /// From the end of a request to the end of its response headers.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
