@@ -68,16 +68,17 @@ impl Reference {
             _ => (rest, None),
         };
         let (registry, path) = match name.split_once('/') {
-            Some((first, path)) if is_registry(first) => (first, path),
-            _ => (DEFAULT_REGISTRY, name),
+            // Hosts are the same in either case, and policies and blocks are looked up by them.
+            Some((first, path)) if is_registry(first) => (first.to_ascii_lowercase(), path),
+            _ => (DEFAULT_REGISTRY.to_owned(), name),
         };
-        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry };
         let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
             format!("library/{path}")
         } else {
             path.to_owned()
         };
-        check_registry(registry).map_err(invalid)?;
+        check_registry(&registry).map_err(invalid)?;
         check_repository(&repository).map_err(invalid)?;
         if let Some(tag) = tag {
             check_tag(tag).map_err(invalid)?;
@@ -87,7 +88,7 @@ impl Reference {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (None, Some(_)) => None,
         };
-        Ok(Self { registry: registry.to_owned(), repository, tag, digest })
+        Ok(Self { registry, repository, tag, digest })
     }
 
     /// The registry: host and, when given, port.
@@ -278,6 +279,9 @@ mod tests {
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
             ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b:latest", "127.0.0.1:5000/a/b:latest"),
             ("[::1]:5000/x:y", "[::1]:5000/x:y", "[::1]:5000/x:y"),
+            ("Quay.IO/a/b:Tag", "quay.io/a/b:Tag", "quay.io/a/b:Tag"),
+            ("INDEX.docker.io/x", "docker.io/library/x:latest", "x:latest"),
+            ("Localhost:5000/x", "localhost:5000/x:latest", "localhost:5000/x:latest"),
             ("a__b.c--d", "docker.io/library/a__b.c--d:latest", "a__b.c--d:latest"),
         ] {
             let reference = Reference::parse(text).unwrap();

@@ -137,7 +137,7 @@ pub fn is_for_other_platforms(error: &Error) -> bool {
     matches!(source.downcast_ref(), Some(CopyError::Platform(_)))
 }
 
-/// Ask, and be content with what is here when that fails.
+/// Ask, and be content with what is here when the registry is out of reach. What it or a policy refuses is an error.
 fn newer(
     cx: &Context,
     request: &PullRequest,
@@ -145,7 +145,9 @@ fn newer(
     record: &ImageRecord,
 ) -> Result<Pulled, Error> {
     match fetch(cx, request, report) {
-        Err(Error::Pull { source, .. }) if source.is::<registry::Error>() => {
+        Err(Error::Pull { source, .. })
+            if source.downcast_ref().is_some_and(registry::Error::is_out_of_reach) =>
+        {
             report.event(Event::Note(format!(
                 "the registry cannot be asked whether `{}` has changed ({source}): what is here is used",
                 request.reference.familiar()

@@ -186,6 +186,8 @@ impl<'r> Client<'r> {
         let response = endpoint.send(manifest_request(Method::HEAD, &path))?;
         if response.status == 200
             && let Some(found) = described(&response)
+            // Who asks by digest gets what that digest says, and no other that a header names.
+            && selector.parse::<Digest>().map_or(true, |pinned| pinned.as_str() == found.digest().to_string())
         {
             return Ok(found);
         }

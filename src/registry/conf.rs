@@ -110,8 +110,11 @@ impl Registries {
         if let Some(path) = named {
             let path = Path::new(path);
             if !registries.read(path)? {
-                let source = Some(std::io::Error::from(std::io::ErrorKind::NotFound).into());
-                return Err(Error::Config { path: path.to_owned(), what: "it cannot be read", source });
+                return Err(Error::Config {
+                    path: path.to_owned(),
+                    what: "there is no such file",
+                    source: None,
+                });
             }
             return Ok(registries);
         }
@@ -184,6 +187,7 @@ impl Entry {
     fn normalise(&mut self) -> Result<(), &'static str> {
         let clean = |text: &mut String| {
             text.truncate(text.trim_end_matches('/').len());
+            *text = super::places::lower_host(text);
             !text.contains("://")
         };
         if !clean(&mut self.prefix) || !clean(&mut self.location) {

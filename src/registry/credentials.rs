@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::conf::Registries;
 use super::helper::ask;
+use super::places::lower_host;
 use super::settings::{Settings, read_file};
 use super::{Error, Secret};
 use crate::oci::DEFAULT_REGISTRY;
@@ -181,10 +182,37 @@ struct Wanted<'a> {
     keys: Vec<String>,
 }
 
+/// The auth file that `--authfile` or `REGISTRY_AUTH_FILE` names.
+fn named_auth_file(settings: &Settings) -> Option<PathBuf> {
+    settings.authfile.clone().or_else(|| settings.var("REGISTRY_AUTH_FILE").map(PathBuf::from))
+}
+
+/// The text of an auth file. A usual place that we may not look into holds no login of ours, and `note` is told of it;
+/// a file that was named must be readable.
+pub(super) fn read_auth_file(
+    settings: &Settings,
+    path: &Path,
+    note: impl FnOnce(String),
+) -> Result<Option<String>, Error> {
+    match read_file(path) {
+        Err(Error::Config { source: Some(source), .. })
+            if named_auth_file(settings).is_none() && is_forbidden(&source) =>
+        {
+            note(format!("`{}` may not be read, and no login is looked for in it", path.display()));
+            Ok(None)
+        }
+        read => read,
+    }
+}
+
+fn is_forbidden(error: &crate::image::BoxError) -> bool {
+    let error: Option<&std::io::Error> = error.downcast_ref();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// The auth files in the order of their precedence; `--authfile` or `REGISTRY_AUTH_FILE` alone when given.
 pub(super) fn auth_files(settings: &Settings) -> Vec<PathBuf> {
-    let named = settings.authfile.clone().or_else(|| settings.var("REGISTRY_AUTH_FILE").map(PathBuf::from));
-    if let Some(path) = named {
+    if let Some(path) = named_auth_file(settings) {
         return vec![path];
     }
     let runtime = settings.var("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_absolute());
@@ -218,8 +246,13 @@ fn parse_as<T: Default + serde::de::DeserializeOwned>(text: &str, path: &Path) -
 impl Wanted<'_> {
     fn in_files(&self, search: &mut Search) -> Result<bool, Error> {
         for path in auth_files(self.settings) {
-            let Some(text) = read_file(&path)? else {
-                search.nothing_in(format_args!("`{}`", path.display()), "not there");
+            let mut why = "not there";
+            let note = |note| {
+                why = "it may not be read";
+                search.notes.push(note);
+            };
+            let Some(text) = read_auth_file(self.settings, &path, note)? else {
+                search.nothing_in(format_args!("`{}`", path.display()), why);
                 continue;
             };
             if self.look_in(&parse(&text, &path)?, &path, search)? {
@@ -306,7 +339,10 @@ fn entry_for<'a>(auths: &'a BTreeMap<String, Entry>, key: &str) -> Option<&'a En
         return Some(entry);
     }
     // docker writes host names, and wrote addresses once: `https://host/v1/`.
-    let is_same = |other: &str| !key.contains('/') && host_of(other).is_some_and(|host| host == key);
+    let is_same = |other: &str| match key.contains('/') {
+        true => lower_host(other) == key,
+        false => host_of(other).is_some_and(|host| host.eq_ignore_ascii_case(key)),
+    };
     auths.iter().find(|(other, _)| is_same(other)).map(|(_, entry)| entry)
 }
 
@@ -327,7 +363,7 @@ fn helper_for<'f, 'k>(file: &'f AuthFile, keys: &'k [String]) -> Option<(&'k str
     let chosen = |key: &str| {
         file.cred_helpers.iter().find(|(other, _)| {
             other.as_str() == key
-                || (!key.contains('/') && host_of(other) == Some(key))
+                || (!key.contains('/') && host_of(other).is_some_and(|host| host.eq_ignore_ascii_case(key)))
                 || (!key.contains('/')
                     && other
                         .strip_prefix('*')

@@ -114,8 +114,9 @@ impl Endpoint {
 
     /// An endpoint to check a login with, without a repository.
     pub fn for_login(settings: &Settings, registry: &str) -> Result<Self, Error> {
-        let insecure = super::conf::Registries::load(settings)?.is_insecure(registry);
-        let place = Place { registry: registry.to_owned(), repository: String::new(), insecure };
+        let registry = registry.to_ascii_lowercase();
+        let insecure = super::conf::Registries::load(settings)?.is_insecure(&registry);
+        let place = Place { registry, repository: String::new(), insecure };
         Ok(Self::new(settings, &place, Action::Pull))
     }
 

@@ -396,6 +396,12 @@ impl Error {
         }
     }
 
+    /// Whether the registry could not be asked at all: nothing was said about what was asked for.
+    #[must_use]
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::UnknownHost { .. }) || self.is_temporary()
+    }
+
     /// After which time the registry wants to be asked again.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -495,6 +501,20 @@ pub(super) fn sanitise(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_no_outage() {
+        let registry = || "r.example".to_owned();
+        let away = Error::UnknownHost { host: registry(), source: None };
+        assert!(away.is_out_of_reach() && Error::TooSlow { registry: registry() }.is_out_of_reach());
+        let why = || "reject".to_owned();
+        let policy = Error::Policy { image: registry(), path: "/p".into(), scope: why(), why: why() };
+        let blocked = Error::Blocked { prefix: registry(), path: "/r".into() };
+        let corrupt = Error::Corrupt { registry: registry(), what: why(), expected: why(), found: why() };
+        for error in [policy, blocked, corrupt, Error::NoVerifier] {
+            assert!(!error.is_out_of_reach(), "{error}");
+        }
+    }
 
     #[test]
     fn text_from_outside_cannot_steer_a_terminal() {

@@ -23,6 +23,8 @@ use crate::oci::{Descriptor, Digest, Index, Reference, media_type};
 const PAGE_ENTRIES: u32 = 1000;
 /// The most entries of a list that are taken in.
 const MOST_ENTRIES: usize = 1_000_000;
+/// The most bytes of a list that are taken in, those of all its pages together.
+const MOST_BYTES: usize = 64 << 20;
 /// The most pages of a list that are asked for.
 const MOST_PAGES: usize = 10_000;
 
@@ -250,6 +252,7 @@ fn pages<P: DeserializeOwned, T>(
     entries: impl Fn(P) -> Vec<T>,
 ) -> Result<Listed<T>, Error> {
     let mut list = Vec::new();
+    let mut taken = 0;
     let mut seen = HashSet::new();
     let mut next = first.to_owned();
     while seen.insert(next.clone()) && seen.len() <= MOST_PAGES {
@@ -270,12 +273,13 @@ fn pages<P: DeserializeOwned, T>(
         let after = next_page(endpoint, &response, &broken)?;
         let bytes = response.document(limits::LIST_BYTES)?;
         let bytes = bytes.ok_or_else(|| broken("a page of its list is longer than 16 MiB"))?;
+        taken += bytes.len();
         let page = serde_json::from_slice(&bytes)
             .map_err(|_| broken("a page of its list is not the JSON it should be"))?;
         let fresh = entries(page);
         let was_empty = fresh.is_empty();
         list.extend(fresh);
-        if list.len() > MOST_ENTRIES {
+        if list.len() > MOST_ENTRIES || taken > MOST_BYTES {
             return Err(broken("its list does not end"));
         }
         match after {

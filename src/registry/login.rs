@@ -61,7 +61,8 @@ pub fn log_in(settings: &Settings, key: &str, login: &Login) -> Result<LoggedIn,
             LoggedIn { kept_in: path.display().to_string(), plain: true, shadowed_by: None }
         }
     };
-    let first = credentials::find(settings, registry, below)?.found;
+    // The login is kept by now, whatever is wrong with other files.
+    let first = credentials::find(settings, registry, below).ok().and_then(|search| search.found);
     let shadowed_by = first.filter(|found| found.login != *login).map(|found| found.origin);
     Ok(LoggedIn { shadowed_by, ..kept })
 }
@@ -92,7 +93,7 @@ pub fn logged_in(settings: &Settings, key: &str) -> Result<Found, Error> {
 pub fn log_out(settings: &Settings, key: &str) -> Result<LoggedOut, Error> {
     let mut removed_from = Vec::new();
     for path in credentials::auth_files(settings) {
-        let Some(text) = read_file(&path)? else { continue };
+        let Some(text) = credentials::read_auth_file(settings, &path, |_| ())? else { continue };
         let file = credentials::parse(&text, &path)?;
         if !key.contains('/')
             && let Some(helper) = credentials::keeper(&file, key)
@@ -120,7 +121,7 @@ pub fn log_out(settings: &Settings, key: &str) -> Result<LoggedOut, Error> {
 pub fn log_out_all(settings: &Settings) -> Result<LoggedOut, Error> {
     let mut removed_from = Vec::new();
     for path in credentials::auth_files(settings) {
-        let Some(text) = read_file(&path)? else { continue };
+        let Some(text) = credentials::read_auth_file(settings, &path, |_| ())? else { continue };
         let mut document = parse_document(&path, &text)?;
         if document.remove("auths").is_some_and(|auths| auths.as_object().is_some_and(|a| !a.is_empty())) {
             write_atomically(&path, &document)?;

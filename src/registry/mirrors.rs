@@ -10,7 +10,7 @@ use super::Error;
 use super::conf::Registries;
 use super::error::sanitise;
 use super::origin::{Origin, Scheme};
-use super::places::is_same_registry;
+use super::places::{is_same_registry, lower_host};
 use super::proxy::in_network;
 use super::settings::{Settings, read_file};
 use crate::oci::DEFAULT_REGISTRY;
@@ -60,7 +60,7 @@ fn parse(text: &str) -> Result<ExtraMirror, Error> {
     {
         return Err(wrong("it is not [PREFIX=][http[s]://]HOST[:PORT][/PATH]"));
     }
-    Ok(ExtraMirror { prefix: prefix.into(), location: location.into(), insecure })
+    Ok(ExtraMirror { prefix: lower_host(prefix), location: lower_host(location), insecure })
 }
 
 /// What was typed, without what stands before an `@`.

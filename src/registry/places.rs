@@ -157,6 +157,14 @@ pub(super) fn matched(prefix: &str, name: &str) -> Option<usize> {
     (!prefix.is_empty() && (rest.is_empty() || rest.starts_with('/'))).then_some(prefix.len())
 }
 
+/// A name, prefix or scope with its host in lower case, as references have it. Tags keep their case.
+pub(super) fn lower_host(name: &str) -> String {
+    match name.split_once('/') {
+        Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
+        None => name.to_ascii_lowercase(),
+    }
+}
+
 /// Whether two registry names are one, so that docker's lists find theirs.
 pub(super) fn is_same_registry(a: &str, b: &str) -> bool {
     a == b || Origin::of_registry(Scheme::Https, a) == Origin::of_registry(Scheme::Https, b)

@@ -12,6 +12,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Error;
+use super::places::lower_host;
 use super::settings::{Settings, read_file};
 use crate::image::Location;
 use crate::oci::Reference;
@@ -149,8 +150,11 @@ impl Policy {
         if let Some(path) = settings.var(VARIABLE) {
             let path = Path::new(path);
             let Some(text) = read_file(path)? else {
-                let source = Some(std::io::Error::from(std::io::ErrorKind::NotFound).into());
-                return Err(Error::Config { path: path.to_owned(), what: "it cannot be read", source });
+                return Err(Error::Config {
+                    path: path.to_owned(),
+                    what: "there is no such file",
+                    source: None,
+                });
             };
             return Self::parse(path, &text).map(Some);
         }
@@ -169,7 +173,15 @@ impl Policy {
             what: "it is not a valid policy.json (containers-policy.json(5))",
             source: Some(source),
         };
-        let file: File = serde_json::from_str(text).map_err(|error| broken(error.into()))?;
+        let mut file: File = serde_json::from_str(text).map_err(|error| broken(error.into()))?;
+        if let Some(scopes) = file.transports.0.get_mut("docker") {
+            for (scope, requirements) in std::mem::take(&mut scopes.0) {
+                let lower = lower_host(&scope);
+                if scopes.0.insert(lower, requirements).is_some() {
+                    return Err(broken(format!("the scope `{scope}` stands there twice").into()));
+                }
+            }
+        }
         let all = file.transports.0.values().flat_map(|scopes| scopes.0.values());
         if all.chain([&file.default]).any(Vec::is_empty) {
             return Err(broken("a list of requirements is empty".into()));
@@ -335,7 +347,8 @@ impl Identity {
                 named(docker_repository).is_some_and(|wanted| wanted.repository == signed.repository)
             }
             Self::Remap { prefix, signed_prefix } => {
-                let repository = match super::places::matched(prefix, &own.repository) {
+                let (prefix, signed_prefix) = (lower_host(prefix), lower_host(signed_prefix));
+                let repository = match super::places::matched(&prefix, &own.repository) {
                     Some(length) => format!("{signed_prefix}{}", &own.repository[length..]),
                     None => own.repository.clone(),
                 };

@@ -17,12 +17,13 @@ pub(super) struct Output {
 /// output stream are kept.
 pub(super) fn run(mut command: Command, input: &[u8], timeout: Duration, limit: u64) -> io::Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // Read before anything is written: a helper may wait for that with half of its input taken.
+    let stdout = collect(child.stdout.take(), limit);
+    let stderr = collect(child.stderr.take(), limit);
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that does not read its input has its reasons; its exit status tells.
         let _ = stdin.write_all(input);
     }
-    let stdout = collect(child.stdout.take(), limit);
-    let stderr = collect(child.stderr.take(), limit);
     let status = wait(&mut child, timeout)?;
     // A grandchild may hold the pipes open for longer than the helper lives.
     let grace = Duration::from_secs(1);
@@ -69,6 +70,9 @@ mod tests {
     fn helpers_are_fed_limited_and_killed() {
         let output = run(Command::new("cat"), b"hello", Duration::from_secs(10), 3).unwrap();
         assert_eq!(output.stdout, b"hel");
+        let long = vec![b'x'; 1 << 20];
+        let output = run(Command::new("cat"), &long, Duration::from_secs(10), 2 << 20).unwrap();
+        assert_eq!(output.stdout.len(), long.len(), "more than a pipe holds goes both ways");
         let mut sleep = Command::new("sleep");
         sleep.arg("30");
         let error = run(sleep, b"", Duration::from_millis(50), 10).unwrap_err();

@@ -27,6 +27,8 @@ const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// How many signatures of one image are looked at.
 const MOST: usize = 128;
+/// The largest payload, in bytes: all of them lie in memory before any is verified.
+const PAYLOAD_BYTES: u64 = 256 << 10;
 
 /// What a signature says once it is verified: the document and the name it is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -271,7 +273,7 @@ fn attached(client: &Client<'_>, digest: &Digest) -> Result<Vec<Attached>, Error
         let path = endpoint.path(&format!("manifests/{tag}"));
         let accept = [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST].join(", ");
         let request = ApiRequest::new(Method::GET, path.as_str()).header("accept", accept);
-        let bytes = document(endpoint, request, &path, About::Manifest(&tag))?;
+        let bytes = document(endpoint, request, &path, About::Manifest(&tag), limits::MANIFEST_BYTES)?;
         let raw = RawManifest::new(bytes, Some(media_type::OCI_MANIFEST))?;
         let Parsed::Manifest(manifest) = raw.parse()? else { return Ok(Vec::new()) };
         signatures_of(endpoint, &manifest)
@@ -292,7 +294,7 @@ fn signatures_of(endpoint: &Endpoint, manifest: &Manifest) -> Result<Vec<Attache
         let digest: Digest = crate::oci::digest_of(layer).map_err(|error| Error::Manifest(error.into()))?;
         let path = endpoint.path(&format!("blobs/{digest}"));
         let request = ApiRequest::new(Method::GET, path.as_str());
-        let payload = document(endpoint, request, &path, About::Blob(&digest))?;
+        let payload = document(endpoint, request, &path, About::Blob(&digest), PAYLOAD_BYTES)?;
         let mut hasher = digest.hasher();
         hasher.update(&payload);
         let found = hasher.finish();
@@ -315,15 +317,16 @@ fn document(
     request: ApiRequest<'_>,
     path: &str,
     about: About<'_>,
+    limit: u64,
 ) -> Result<Vec<u8>, Error> {
     let response = endpoint.send(request)?;
     if response.status != 200 {
         return Err(endpoint.error(response, &Method::GET, path, about));
     }
-    response.document(limits::MANIFEST_BYTES)?.ok_or_else(|| Error::Corrupt {
+    response.document(limit)?.ok_or_else(|| Error::Corrupt {
         registry: endpoint.registry.clone(),
         what: "a signature".into(),
-        expected: "at most 4 MiB".into(),
+        expected: format!("at most {} KiB", limit >> 10),
         found: "more".into(),
     })
 }

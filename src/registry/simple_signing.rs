@@ -12,6 +12,7 @@ use ureq::http::Method;
 
 use super::client::Client;
 use super::http::{Call, Http, Payload};
+use super::places::lower_host;
 use super::policy::scopes;
 use super::settings::{Settings, read_file};
 use super::signature::{Claim, read_payload};
@@ -65,25 +66,23 @@ impl Keyring {
         let Some(program) = ["gpgv", "gpgv2"].iter().find_map(|name| helper::on_path(settings, name)) else {
             return Err(Error::NoVerifier);
         };
-        let payload = self.directory.path().join("payload");
-        let _ = std::fs::remove_file(&payload);
         let mut command = Command::new(&program);
         command.env_clear().arg("--homedir").arg(self.directory.path());
         command.arg("--keyring").arg(self.directory.path().join("keys"));
-        command.args(["--status-fd", "1", "--output"]).arg(&payload).arg("-");
+        // What was signed comes through the pipe, whose length is limited: a small message may unpack to gigabytes, and
+        // gpgv writes all of it before it knows whether the signature is good.
+        command.args(["--quiet", "--status-fd", "2", "--output", "-", "-"]);
         let output = process::run(command, message, limits::HELPER_TIMEOUT, limits::HELPER_BYTES).map_err(
             |error| Error::Config { path: program, what: "it cannot be run", source: Some(error.into()) },
         )?;
-        let status = String::from_utf8_lossy(&output.stdout);
+        if output.stdout.len() as u64 >= limits::HELPER_BYTES {
+            return Ok(Err("a signature's payload is longer than 1 MiB".into()));
+        }
+        let status = String::from_utf8_lossy(&output.stderr);
         if let Err(fault) = judge(&status, output.status.success()) {
             return Ok(Err(fault));
         }
-        let text = std::fs::read(&payload).map_err(|error| Error::Config {
-            path: payload,
-            what: "what was signed cannot be read",
-            source: Some(error.into()),
-        })?;
-        Ok(read_payload(&text, "atomic container signature"))
+        Ok(read_payload(&output.stdout, "atomic container signature"))
     }
 }
 
@@ -200,7 +199,7 @@ fn lookaside(settings: &Settings, name: &Reference) -> Result<Option<String>, Er
             source: Some(format!("line {line}").into()),
         })?;
         for (scope, section) in found {
-            if sections.insert(scope, section).is_some() {
+            if sections.insert(lower_host(&scope), section).is_some() {
                 return Err(Error::Config {
                     path,
                     what: "it describes a registry that another file, or itself, describes too",

@@ -57,6 +57,9 @@ fn mirrors_come_first_for_pulls_only() {
 #[test]
 fn blocked_and_broken_say_which_file() {
     let (_dir, found) = registries(CONF);
+    let (_upper, upper) = registries(&CONF.replace("docker.io/blocked", "Docker.IO/blocked"));
+    let shouted = Reference::parse("DOCKER.io/blocked/x").unwrap();
+    assert!(matches!(upper.unwrap().places(&shouted, Action::Pull), Err(Error::Blocked { .. })));
     let blocked = Reference::parse("docker.io/blocked/x").unwrap();
     assert!(matches!(found.unwrap().places(&blocked, Action::Pull), Err(Error::Blocked { .. })));
     let (_dir, broken) = registries("registry = 5");

@@ -25,6 +25,8 @@ fn the_most_specific_scope_wins() {
         (&["*.example", "*.r.example"], "x.r.example/a", "docker `*.r.example`"),
         (&["*.r.example"], "r.example/a", "default"),
         (&["docker.io/library/busybox"], "busybox", "docker `docker.io/library/busybox`"),
+        (&["R.Example/a"], "r.EXAMPLE/a/b", "docker `r.example/a`"),
+        (&["*.Example"], "R.example/a", "docker `*.example`"),
         (&[""], "busybox", "all of docker"),
         (&["r.example/a"], &format!("r.example/a@{digest}"), "docker `r.example/a`"),
     ] {

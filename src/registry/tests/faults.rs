@@ -86,6 +86,49 @@ fn a_whole_answer_or_a_wrong_part_for_a_range_starts_over() {
 }
 
 #[test]
+fn a_digest_in_a_header_is_none_that_was_asked_for() {
+    let (good, evil) = (TestImage::new(5, &[1000]), TestImage::new(6, &[1000]));
+    let mut hasher = format!("sha512:{}", "0".repeat(128)).parse::<Digest>().unwrap().hasher();
+    hasher.update(&good.manifest.bytes);
+    let pinned = hasher.finish();
+    for (lies, serves_evil) in [(true, true), (true, false), (false, false)] {
+        let (served, other, pin) = (good.clone(), evil.clone(), pinned.to_string());
+        let server = Server::start(move |request| {
+            let reply = |image: &TestImage, digest: &str| {
+                Reply::new(200)
+                    .header("content-type", media_type::OCI_MANIFEST)
+                    .header("docker-content-digest", digest)
+                    .body(image.manifest.bytes.clone())
+            };
+            let of_pin = request.target.ends_with(&pin);
+            let is_evil = request.target.ends_with(other.manifest.digest.as_str());
+            match (request.method.as_str(), of_pin) {
+                ("HEAD", true) if lies => reply(&other, other.manifest.digest.as_str()),
+                (_, true) if serves_evil => reply(&other, &pin),
+                (_, true) => reply(&served, &pin),
+                _ if is_evil => registry_reply(&other, request),
+                _ if other.blob(request.target.rsplit('/').next().unwrap()).is_some() => {
+                    registry_reply(&other, request)
+                }
+                _ => registry_reply(&served, request),
+            }
+        });
+        let bucket = Bucket::default();
+        let pulled = pull(&settings(), &format!("{}@{pinned}", name(&server)), &bucket, &Events::default());
+        if serves_evil {
+            let error = registry_error(pulled.unwrap_err());
+            assert!(
+                matches!(&error, Error::Corrupt { expected, .. } if *expected == pinned.to_string()),
+                "{error}"
+            );
+        } else {
+            pulled.unwrap();
+        }
+        assert_eq!(bucket.holds(&good), !serves_evil, "{lies}");
+    }
+}
+
+#[test]
 fn wrong_bytes_never_get_a_name() {
     let image = TestImage::new(4, &[1000]);
     for lie in ["layer", "config", "manifest", "digest header", "longer"] {
