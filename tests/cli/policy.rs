@@ -217,6 +217,55 @@ fn a_sigstore_signature_by_the_key_and_for_the_name_lets_in() {
     env.run(["pull", &image]).code(1).stderr_has("fulcio");
 }
 
+/// An index that was kept beside one image of it names others, which nobody has let in: they are when they are fetched.
+#[test]
+fn what_is_fetched_to_be_pushed_is_let_in_first() {
+    need!("docker-registry");
+    let registry = Registry::start();
+    let members: Vec<Value> = ["amd64", "arm64"]
+        .iter()
+        .map(|architecture| {
+            let config = json!({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+            let config = config.to_string();
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": {
+                    "mediaType": "application/vnd.oci.image.config.v1+json",
+                    "digest": put_blob(&registry, "x", config.as_bytes()),
+                    "size": config.len()
+                },
+                "layers": []
+            })
+            .to_string();
+            let url = format!("http://{}/v2/x/manifests/{architecture}", registry.host());
+            put(&url, OCI_MANIFEST, manifest.as_bytes());
+            json!({
+                "mediaType": OCI_MANIFEST,
+                "digest": digest_of(manifest.as_bytes()),
+                "size": manifest.len(),
+                "platform": {"os": "linux", "architecture": architecture}
+            })
+        })
+        .collect();
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": members}).to_string();
+    put(&format!("http://{}/v2/x/manifests/v1", registry.host()), kind, index.as_bytes());
+
+    let env = with_policy(&json!({"default": [{"type": "insecureAcceptAnything"}]}));
+    let image = registry.image("x:v1");
+    env.run(["pull", "--platform", "linux/amd64", &image]).success();
+    env.run(["manifest", "create", "--all", "l1", &image]).success();
+    let refuse = env.write("refuse.json", demand(&registry, &json!({"type": "reject"})).to_string());
+    std::fs::copy(refuse, env.home().join(".config/containers/policy.json")).unwrap();
+    let said = env.run(["manifest", "push", "--all", "l1", "oci:out"]);
+    assert_ne!(said.code, 0, "{said}");
+    said.stderr_has("policy.json").stderr_has("reject");
+    let accept = json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string();
+    std::fs::write(env.home().join(".config/containers/policy.json"), accept).unwrap();
+    env.run(["manifest", "push", "--all", "l1", "oci:out2"]).success();
+}
+
 fn skopeo_agrees(tools: &Env, registry: &Registry, policy: &Path, image: &str) {
     let directory = tools.work().join("registries.d");
     std::fs::create_dir_all(&directory).unwrap();

@@ -117,7 +117,7 @@ impl<'a> Content<'a> {
         })?;
         let failed = |source: BoxError| Error::Read { image: origin.to_string(), source };
         let client = self.client(cx, origin, remote, report).map_err(failed)?;
-        self.ask(client, member).map_err(failed)
+        self.ask(client, origin, member).map_err(failed)
     }
 
     /// The index.
@@ -149,8 +149,16 @@ impl<'a> Content<'a> {
     }
 
     /// Fetch the manifest of an image, and note whose its blobs are.
-    fn ask(&mut self, client: usize, member: &Member) -> Result<(), BoxError> {
-        let raw = self.clients[client].1.manifest(&member.descriptor())?;
+    ///
+    /// An index of the store may never have been let in with all that it names: it was kept beside one signed image, or
+    /// comes from a file. So what its registry has of it is let in here, by its own signature or that of the index.
+    /// Without a store, the caller has just let in each image itself.
+    fn ask(&mut self, client: usize, origin: &Reference, member: &Member) -> Result<(), BoxError> {
+        let source = &self.clients[client].1;
+        let raw = source.manifest(&member.descriptor())?;
+        if self.store.is_some() {
+            source.admit(Some(origin), &[&self.root, &raw])?;
+        }
         if let Parsed::Manifest(manifest) = raw.parse()? {
             for blob in manifest.layers().iter().chain([manifest.config()]) {
                 self.blobs.insert(digest_of(blob)?, client);
@@ -223,7 +231,7 @@ impl Source for Content<'_> {
     }
 
     fn admit(&self, _: Option<&Reference>, _: &[&RawManifest]) -> Result<(), BoxError> {
-        Ok(()) // each image was let in when it was added
+        Ok(()) // what is in the store was let in, and `ask` lets in the rest
     }
 
     fn raw_blob(
