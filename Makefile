@@ -10,7 +10,7 @@ BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help build demo test fuzz lint fmt bench completions man install uninstall clean ci
+.PHONY: help build demo test fuzz lint fmt real bench completions man install uninstall clean ci
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 16
@@ -36,6 +36,9 @@ lint: ## Formatting, clippy, dependencies, the rules of the code
 
 fmt: ## Format the sources
 	$(CARGO) fmt
+
+real: build ## Twenty real-world Dockerfiles, built, run and checked (package registries, minutes)
+	contrib/real.sh $(RELEASE)
 
 bench: build ## Speed side by side with podman and bubblewrap
 	contrib/bench.sh $(RELEASE)

@@ -1,0 +1,2 @@
+#!/bin/sh
+envsubst '$PORT' </etc/nginx/templates/default.conf.template >/etc/nginx/conf.d/default.conf

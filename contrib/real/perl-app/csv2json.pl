@@ -1,0 +1,2 @@
+use Table;
+print Table::to_json(\*STDIN), "\n";
