@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
-use crate::sys::fds;
+use crate::context;
 
 pub use error::ErrorReport;
 
@@ -147,5 +147,5 @@ fn write_stdout(mut bytes: &[u8]) -> io::Result<()> {
 }
 
 fn is_open() -> io::Result<()> {
-    if fds::stdout_was_closed() { Err(rustix::io::Errno::BADF.into()) } else { Ok(()) }
+    if context::stdout_was_closed() { Err(rustix::io::Errno::BADF.into()) } else { Ok(()) }
 }
