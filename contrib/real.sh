@@ -60,7 +60,7 @@ END
 chmod 755 "$work/bin/real-strate"
 
 make_base() {
-    set -- --quiet --variant=apt --dpkgopt=force-unsafe-io
+    set -- --quiet --format=tar --variant=apt --dpkgopt=force-unsafe-io
     for path in man doc locale info; do set -- "$@" "--dpkgopt=path-exclude=/usr/share/$path/*"; done
     apt-config dump --format '%f "%v";%n' Acquire |
         grep -E '::(Proxy|Check-Valid-Until|Check-Date) ' | grep -v ' ""' >"$work/apt.conf" || true
@@ -71,9 +71,9 @@ make_base() {
         if [ -n "$release" ] && [ -z "$sources" ] && [ -s "$file" ]; then sources=$file; fi
     done
     # shellcheck disable=SC2086 # none or one
-    mmdebstrap "$@" "${release:-bookworm}" "$work/base.tar.new" $sources
-    chmod 644 "$work/base.tar.new"
-    mv "$work/base.tar.new" "$work/base.tar"
+    mmdebstrap "$@" "${release:-bookworm}" "$work/base.new.tar" $sources
+    chmod 644 "$work/base.new.tar"
+    mv "$work/base.new.tar" "$work/base.tar"
 }
 
 if ! [ -s "$work/base.tar" ]; then

@@ -4,18 +4,15 @@ use std::io::{self, BufReader, Cursor, Read};
 
 use crate::layer::decompressor;
 
-/// The first bytes that tell the compression, and the memory an xz stream wants.
+/// The first bytes that tell the compression.
 const HEAD: usize = 64;
-/// The largest dictionary of an xz stream: `xz -9` makes 64 MiB. More would let a small archive take any amount of
-/// memory.
-const XZ_DICTIONARY: u64 = 128 << 20;
 /// Bytes read at once from below.
 const BUFFER: usize = 128 << 10;
 
 /// Decompress gzip, zstd, xz or bzip2; anything else is handed on as it is. Says whether it was compressed.
 ///
 /// # Errors
-/// When the first bytes cannot be read, or ask for more memory than is given.
+/// When the first bytes cannot be read. The stream fails where it asks for more memory than is given.
 pub fn decompressed<'a>(
     mut input: Box<dyn Read + Send + 'a>,
 ) -> io::Result<(bool, Box<dyn Read + Send + 'a>)> {
@@ -23,14 +20,7 @@ pub fn decompressed<'a>(
     let whole = Cursor::new(head.clone()).chain(input);
     match head.as_slice() {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            if let Some(size) = xz_dictionary(&head)
-                && size > XZ_DICTIONARY
-            {
-                let what = format!("an xz dictionary of {size} bytes: at most {XZ_DICTIONARY} are accepted");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            let input = BufReader::with_capacity(BUFFER, whole);
-            Ok((true, Box::new(lzma_rust2::XzReader::new(input, true))))
+            Ok((true, Box::new(super::xz::reader(BufReader::with_capacity(BUFFER, whole)))))
         }
         [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
             Ok((true, Box::new(bzip2::read::MultiBzDecoder::new(BufReader::with_capacity(BUFFER, whole)))))
@@ -58,28 +48,6 @@ fn read_head(input: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
     input.take(HEAD as u64).read_to_end(&mut head)?;
     Ok(head)
-}
-
-/// The dictionary size that the first block of an xz stream asks for ("The .xz File Format", 3.1 and 5.3.1).
-fn xz_dictionary(head: &[u8]) -> Option<u64> {
-    let block = head.get(12..)?;
-    let flags = *block.get(1)?;
-    let mut at = 2;
-    for present in [flags & 0x40, flags & 0x80] {
-        if present != 0 {
-            at += block.get(at..)?.iter().position(|byte| byte & 0x80 == 0)? + 1;
-        }
-    }
-    // Filters in front of LZMA2 have small ids of their own; it is always the last.
-    for _ in 0..=(flags & 3) {
-        let (id, length) = (*block.get(at)?, usize::from(*block.get(at + 1)?));
-        if id == 0x21 {
-            let bits = u32::from(*block.get(at + 2)? & 0x3f);
-            return Some(if bits >= 40 { 1 << 32 } else { u64::from(2 | (bits & 1)) << (bits / 2 + 11) });
-        }
-        at += 2 + length;
-    }
-    None
 }
 
 #[cfg(test)]
@@ -129,8 +97,49 @@ mod tests {
 
     #[test]
     fn an_xz_stream_cannot_ask_for_any_memory() {
-        let Some(packed) = pipe("xz", &["-c", "--lzma2=preset=0,dict=512MiB"], b"small") else { return };
-        assert_eq!(xz_dictionary(&packed), Some(512 << 20));
-        assert!(decompressed(Box::new(Cursor::new(packed))).is_err());
+        let Some(large) = pipe("xz", &["-c", "--lzma2=preset=0,dict=512MiB"], b"small") else { return };
+        let small = pipe("xz", &["-c"], b"small").unwrap();
+        for packed in
+            [large.clone(), [small.clone(), large.clone()].concat(), [small, vec![0; 8], large].concat()]
+        {
+            let (_, mut reader) = decompressed(Box::new(Cursor::new(packed))).unwrap();
+            let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains("dictionary of 536870912 bytes"), "{error}");
+        }
+    }
+
+    /// Later blocks are looked at as the first is, whatever is in front of LZMA2 and however short the reads are.
+    #[test]
+    fn many_blocks_are_read() {
+        struct Short<T>(T);
+        impl<T: Read> Read for Short<T> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let length = buffer.len().min(7);
+                self.0.read(&mut buffer[..length])
+            }
+        }
+        let mut random = 1_u32;
+        let data: Vec<u8> = (0..300_000_u32)
+            .map(|i| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if i % 90_000 < 70_000 { (random >> 24) as u8 } else { (i / 50) as u8 }
+            })
+            .collect();
+        for args in [
+            &["-c", "-T2", "--block-size=50001"][..],
+            &["-c", "--block-size=77777", "--check=none"],
+            &["-c", "--check=sha256", "--x86", "--delta=dist=4", "--lzma2=preset=1", "--block-size=99999"],
+        ] {
+            let Some(packed) = pipe("xz", args, &data) else { return };
+            let packed = [packed.clone(), vec![0; 4], packed].concat();
+            for short in [false, true] {
+                let input = Cursor::new(packed.clone());
+                let input: Box<dyn Read + Send> =
+                    if short { Box::new(Short(input)) } else { Box::new(input) };
+                let mut out = Vec::new();
+                decompressed(input).unwrap().1.read_to_end(&mut out).unwrap();
+                assert!(out == data.repeat(2), "{args:?}");
+            }
+        }
     }
 }

@@ -31,6 +31,7 @@ mod reader;
 mod tar_out;
 mod tarfile;
 mod writer;
+mod xz;
 
 pub use decompress::decompressed;
 pub use error::Error;

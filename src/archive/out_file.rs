@@ -41,9 +41,7 @@ impl OutFile {
             let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
             return Ok(Self::new(Out::Stream(stdout.into()), Path::new("standard output")));
         }
-        // `/dev/stdout` may lead to a regular file, which must be written and not replaced.
-        let given = path.starts_with("/dev") || path.starts_with("/proc");
-        if given || fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        if is_given(path) || fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
             let file = File::options().write(true).open(path).map_err(failed)?;
             return Ok(Self::new(Out::Stream(file), path));
         }
@@ -100,6 +98,17 @@ impl OutFile {
     }
 }
 
+/// Whether a path stands for a file that is open already. It may be a regular file, which must be written and not
+/// replaced. Other files of `/dev` are files: `/dev/shm/x.tar`.
+fn is_given(path: &Path) -> bool {
+    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
+    match parts.as_slice() {
+        ["/", "dev", name] => matches!(*name, "stdin" | "stdout" | "stderr"),
+        ["/", "dev", "fd", _] | ["/", "proc", .., "fd", _] => true,
+        _ => false,
+    }
+}
+
 impl Write for OutFile {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let length = match &mut self.out {
@@ -121,5 +130,25 @@ impl Write for OutFile {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_open_already_is_written_in_place() {
+        for (path, given) in [
+            ("/dev/stdout", true),
+            ("/dev/fd/3", true),
+            ("/proc/self/fd/1", true),
+            ("/proc/7/task/7/fd/1", true),
+            ("/dev/shm/x.tar", false),
+            ("/dev/mqueue/fd", false),
+            ("dev/stdout", false),
+        ] {
+            assert_eq!(is_given(Path::new(path)), given, "{path}");
+        }
     }
 }

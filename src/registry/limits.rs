@@ -46,7 +46,7 @@ pub(super) const RANGE_FAST: Duration =
 /// How many such requests of one blob run at once.
 pub(super) const RANGE_REQUESTS: usize = 4;
 /// How many parts lie in memory, those of all blobs together: 32 MiB.
-pub(super) const RANGE_WINDOW: isize = 8;
+pub(super) const RANGE_WINDOW: isize = 6;
 /// From the end of a request to the end of its response headers.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same for the request that ends an upload: registries move gigabytes before they answer.
