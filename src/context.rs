@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::userns;
 
+/// Whether the process was started without a standard output.
+#[must_use]
+pub fn stdout_was_closed() -> bool {
+    crate::sys::fds::stdout_was_closed()
+}
+
 /// The facts of one invocation.
 #[derive(Debug, Clone)]
 pub struct Context {

@@ -7,14 +7,13 @@
 //! have, and its answers break on the colons of image names in bash.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
 
 use crate::context::{Context, GlobalOptions};
 use crate::ops::complete::{Which, container_names, image_names, index_names};
-use crate::ui::sanitise;
+use crate::ui::{Ui, sanitise};
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
 const VALUES: [(&str, &[&str]); 8] = [
@@ -55,7 +54,7 @@ impl Candidate {
 }
 
 /// Answer when a completion script asks. False when this is an ordinary command line.
-pub(super) fn answer(args: &[OsString]) -> bool {
+pub(super) fn answer(ui: &mut Ui, args: &[OsString]) -> bool {
     let [_, verb, shell, index, words @ ..] = args else { return false };
     if verb != "__complete" {
         return false;
@@ -67,8 +66,7 @@ pub(super) fn answer(args: &[OsString]) -> bool {
         let mut command = super::command();
         command.build();
         let text = print(shell == "bash", &candidates(&command, &cx.root, &words, index));
-        // A shell that is gone needs no answer.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        ui.bytes(text.as_bytes());
     }
     true
 }

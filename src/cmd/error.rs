@@ -4,7 +4,7 @@ use std::error::Error;
 
 use crate::context::ContextError;
 use crate::image::{BoxError, ConvertError};
-use crate::ui::ErrorReport;
+use crate::ui::{ErrorReport, StdoutError};
 use crate::{archive, ops, registry, storage, userns};
 
 /// An error on its way to the terminal. Any error becomes one by `?`.
@@ -140,6 +140,9 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         let error = inner(error);
+        if is_elsewhere(error) {
+            break;
+        }
         let own = None
             .or_else(|| error.downcast_ref::<registry::Error>().map(registry::Error::hints))
             .or_else(|| error.downcast_ref::<ConvertError>().map(ConvertError::hints))
@@ -283,6 +286,16 @@ fn context_hint(error: &ContextError) -> String {
     }
 }
 
+/// Whether what follows in the chain is about a place that no room in the store helps: standard output, a device.
+fn is_elsewhere(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref() {
+        Some(archive::Error::Write { path, .. }) => {
+            path.as_os_str() == "standard output" || path.starts_with("/dev") || path.starts_with("/proc")
+        }
+        _ => error.is::<StdoutError>(),
+    }
+}
+
 fn io_hint(error: &std::io::Error) -> Option<String> {
     (error.kind() == std::io::ErrorKind::StorageFull)
         .then(|| "free some space with `strate image prune -a`, or use another disk with --root".to_owned())
@@ -308,6 +321,16 @@ mod tests {
         assert_eq!(error.hints().len(), 1);
         assert_eq!(error.exit_code(), 1);
         assert_eq!(error.or_exit_code(125).exit_code(), 125);
+    }
+
+    #[test]
+    fn a_full_device_is_not_the_store() {
+        let path = "standard output".into();
+        let error = ops::save::Error::Archive(archive::Error::Write { path, source: full() });
+        assert_eq!(CmdError::from(error).hints(), [""; 0]);
+        let error =
+            ops::save::Error::Archive(archive::Error::Write { path: "/x/a.tar".into(), source: full() });
+        assert_eq!(CmdError::from(error).hints().len(), 1);
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn history_row(step: &history_op::Step, args: &HistoryArgs, now: Timestamp) -> V
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Names or ids
+    /// Names or ids; or places: docker://NAME, oci:, oci-archive:, docker-archive: or dir: and a path, store:NAME
     #[arg(value_name = "NAME|ID", required = true)]
     names: Vec<String>,
     /// Print by a Go template, or `json`

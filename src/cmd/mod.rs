@@ -156,29 +156,43 @@ impl Layering {
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
     ui::crash::install(env!("CARGO_PKG_VERSION"));
-    if complete::answer(&args) {
-        return ExitCode::SUCCESS;
+    let mut ui = Ui::new();
+    if complete::answer(&mut ui, &args) {
+        return end(&mut ui, Ok(0), 1);
     }
     let usage_code = if ends_with_125(&args) { 125 } else { 2 };
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
+        // Help and the version are a result like any other.
+        Err(error) if error.exit_code() == 0 => {
+            ui.printed_by(|| error.print());
+            return end(&mut ui, Ok(0), 1);
+        }
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.exit_code() == 0 { 0 } else { usage_code });
+            return ExitCode::from(usage_code);
         }
     };
-    let mut ui = Ui::new();
     let failure_code = cli.verb.failure_code();
-    match run(cli, &mut ui) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
+    let result = run(cli, &mut ui);
+    end(&mut ui, result, failure_code)
+}
+
+/// Say what failed, a result that could not be printed too, and turn it into the exit code.
+fn end(ui: &mut Ui, result: CmdResult, failure_code: u8) -> ExitCode {
+    let printed = ui.check_stdout().map(|()| 0).map_err(CmdError::from);
+    let mut code = 0;
+    for result in [result, printed] {
+        let own = result.unwrap_or_else(|error| {
             let error = error.or_exit_code(failure_code);
             if let Some(report) = error.report() {
                 ui.error(&report);
             }
-            ExitCode::from(error.exit_code())
-        }
+            error.exit_code()
+        });
+        code = if code == 0 { own } else { code };
     }
+    ExitCode::from(code)
 }
 
 /// The command line as clap sees it, for completion and the manual.

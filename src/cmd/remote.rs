@@ -79,39 +79,56 @@ pub(super) fn inspect_places(
     let template = format.filter(|text| *text != "json").map(Template::parse).transpose()?;
     let wants_tags = args.tags || format.is_some_and(|text| text.contains("RepoTags")) && !args.no_tags;
     for name in names {
-        if !Location::is_meant(name) {
-            return Err(CmdError::usage(format!(
-                "`{name}` does not say where the image is, as the others do: write docker://{name} or store:{name}"
-            )));
-        }
+        // A name without a transport is docker's, and of the store.
+        let place = match Location::is_meant(name) {
+            true => location(cx, name)?,
+            false => Location::Store(name.clone()),
+        };
         let request = remote_inspect::Request {
-            place: location(cx, name)?,
+            place,
             platform: args.overrides.platform(cx, platform)?,
             tags: wants_tags,
             remote: args.registry.options()?,
         };
-        if args.raw {
-            let bytes = match args.config {
-                true => remote_inspect::config(cx, &request, &Notes)?,
-                false => remote_inspect::raw(cx, &request, &Notes)?,
-            };
-            ui.bytes(&bytes);
-            continue;
-        }
-        let mut value = match args.config {
-            true => config_value(&remote_inspect::config(cx, &request, &Notes)?, template.is_some())?,
-            false => remote_inspect::inspect(cx, &request, &Notes)?,
-        };
-        if args.no_tags && !args.config {
-            insert_empty_tags(&mut value);
-        }
-        match &template {
-            Some(template) => ui.line(template.render(&value)?),
-            None if format.is_some() => ui.line(value),
-            None => ui.text(&indented(&value)?),
-        }
+        print_place(cx, ui, &request, format, template.as_ref(), args).map_err(|error| {
+            match Location::is_meant(name) {
+                true => error,
+                false => error.with_hint(format!("of an image in a registry, write docker://{name}")),
+            }
+        })?;
     }
     Ok(0)
+}
+
+fn print_place(
+    cx: &Context,
+    ui: &mut Ui,
+    request: &remote_inspect::Request,
+    format: Option<&str>,
+    template: Option<&Template>,
+    args: &RemoteInspectArgs,
+) -> Result<(), CmdError> {
+    if args.raw {
+        let bytes = match args.config {
+            true => remote_inspect::config(cx, request, &Notes)?,
+            false => remote_inspect::raw(cx, request, &Notes)?,
+        };
+        ui.bytes(&bytes);
+        return Ok(());
+    }
+    let mut value = match args.config {
+        true => config_value(&remote_inspect::config(cx, request, &Notes)?, template.is_some())?,
+        false => remote_inspect::inspect(cx, request, &Notes)?,
+    };
+    if args.no_tags && !args.config {
+        insert_empty_tags(&mut value);
+    }
+    match template {
+        Some(template) => ui.line(template.render(&value)?),
+        None if format.is_some() => ui.line(value),
+        None => ui.text(&indented(&value)?),
+    }
+    Ok(())
 }
 
 /// `--no-tags`, said out loud, gives the empty list that skopeo gives.
@@ -191,15 +208,6 @@ pub(super) fn list_tags(cx: &mut Context, ui: &mut Ui, args: ListTagsArgs) -> Cm
 
 /// A location, or the name of an image in a registry.
 fn place_or_name(cx: &Context, text: &str) -> Result<Location, CmdError> {
-    // `oci:latest` is a name, unless there is such a directory.
-    let found = location(cx, text).ok().filter(|place| match place {
-        Location::OciDir { path, .. } | Location::OciArchive { path, .. } => path.exists(),
-        Location::DockerArchive { path, .. } | Location::Dir(path) => path.exists(),
-        Location::Registry(_) | Location::Store(_) => false,
-    });
-    if let Some(place) = found {
-        return Ok(place);
-    }
     if Location::is_meant(text) {
         return location(cx, text);
     }

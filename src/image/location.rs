@@ -82,15 +82,14 @@ impl Location {
         })
     }
 
-    /// Whether text begins with a transport, and so is meant as a location and not as a plain image name.
+    /// Whether text begins with a transport, and so is meant as a location and not as a plain image name. A transport's
+    /// word and a colon always are one, as podman has it: an image of that name is written with its registry,
+    /// `docker.io/library/oci:TAG`. Only `docker` needs its `//`.
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
         text.split_once(':').is_some_and(|(transport, rest)| match transport {
             "docker" => rest.starts_with("//"),
-            "containers-storage" | "store" | "oci" | "oci-archive" | "docker-archive" | "dir" => {
-                // `oci:latest` may be an image called oci; a path has a slash or more colons, or exists.
-                rest.contains(['/', ':', '.']) || transport.contains('-') || rest == "-"
-            }
+            "containers-storage" | "store" | "oci" | "oci-archive" | "docker-archive" | "dir" => true,
             _ => false,
         })
     }
@@ -141,7 +140,7 @@ mod tests {
             ("containers-storage:alpine", "store:alpine"),
         ] {
             assert_eq!(Location::parse(text).unwrap().to_string(), shown);
-            assert!(Location::is_meant(text) || text.starts_with("containers"), "{text}");
+            assert!(Location::is_meant(text), "{text}");
         }
     }
 
@@ -154,7 +153,12 @@ mod tests {
         assert!(matches!(Location::parse("docker:x"), Err(LocationError::NoPath(_))));
         assert!(matches!(Location::parse("zip://a"), Err(LocationError::Unknown(_))));
         assert!(matches!(Location::parse("docker://UPPER"), Err(LocationError::Reference(_))));
-        assert!(!Location::is_meant("oci:latest"));
+        for text in ["dir:d", "oci:latest", "store:bb", "oci-archive:f", "oci:", "docker-archive:x"] {
+            assert!(Location::is_meant(text), "{text}");
+        }
+        for text in ["docker.io/library/dir:latest", "dir", "store/oci:1", "localhost/oci:latest", "docker"] {
+            assert!(!Location::is_meant(text), "{text}");
+        }
         assert!(!Location::is_meant("docker:24-dind"));
     }
 }

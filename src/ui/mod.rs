@@ -12,14 +12,23 @@ pub mod term;
 pub mod words;
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use crate::context;
 
 pub use error::ErrorReport;
+
+/// The result of a command is lost: standard output cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub struct StdoutError(#[source] io::Error);
 
 /// The two streams of a command.
 #[derive(Debug)]
 pub struct Ui {
-    stdout_gone: bool,
+    /// Why stdout takes nothing more.
+    stdout_failure: Option<io::Error>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
 }
@@ -35,7 +44,7 @@ impl Ui {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            stdout_gone: false,
+            stdout_failure: None,
             stdout_is_terminal: std::io::stdout().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
         }
@@ -54,16 +63,33 @@ impl Ui {
 
     /// Print data as it is, whatever it is.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        if !self.stdout_gone {
-            let mut out = std::io::stdout().lock();
-            self.stdout_gone = out.write_all(bytes).and_then(|()| out.flush()).is_err();
+        if self.stdout_failure.is_none() {
+            self.stdout_failure = write_stdout(bytes).err();
         }
     }
 
-    /// Whether nobody reads stdout any more; a verb that prints without end stops then.
+    /// Let somebody else print to stdout.
+    pub fn printed_by(&mut self, print: impl FnOnce() -> io::Result<()>) {
+        if self.stdout_failure.is_none() {
+            self.stdout_failure = is_open().and_then(|()| print()).and_then(|()| io::stdout().flush()).err();
+        }
+    }
+
+    /// Whether stdout takes nothing more; a verb that prints without end stops then.
     #[must_use]
     pub fn stdout_gone(&self) -> bool {
-        self.stdout_gone
+        self.stdout_failure.is_some()
+    }
+
+    /// Whether all that was printed is out, as far as anybody wants it: a reader that is gone wants no more.
+    ///
+    /// # Errors
+    /// [`StdoutError`], once.
+    pub fn check_stdout(&mut self) -> Result<(), StdoutError> {
+        match self.stdout_failure.take() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(StdoutError(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether stdout is a terminal.
@@ -99,4 +125,27 @@ impl Ui {
     pub fn error(&mut self, error: &ErrorReport) {
         self.note(error);
     }
+}
+
+/// Write to stdout, past the standard library's buffer: that takes an unusable stdout for a good one.
+fn write_stdout(mut bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.flush()?;
+    is_open()?;
+    while !bytes.is_empty() {
+        match rustix::io::write(stdout.as_fd(), bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => bytes = &bytes[length..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_open() -> io::Result<()> {
+    if context::stdout_was_closed() { Err(rustix::io::Errno::BADF.into()) } else { Ok(()) }
 }

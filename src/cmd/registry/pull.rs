@@ -105,7 +105,7 @@ pub(in crate::cmd) fn pull(cx: &mut Context, ui: &mut Ui, args: PullArgs) -> Cmd
     let remote = args.remote.options(&args.retry)?;
     let mut all = Vec::with_capacity(args.names.len());
     for typed in &args.names {
-        if let Some(location) = file_location(typed) {
+        if let Some(location) = file_location(typed)? {
             if args.all_tags {
                 return Err(CmdError::usage("--all-tags is for repositories, not for files"));
             }
@@ -166,10 +166,19 @@ enum Place {
 }
 
 /// The file or directory that an argument names, as podman writes it. A name of an image is none.
-fn file_location(typed: &str) -> Option<Location> {
-    match Location::parse(typed) {
-        Ok(Location::Registry(_) | Location::Store(_)) | Err(_) => None,
-        Ok(file) => Some(file),
+fn file_location(typed: &str) -> Result<Option<Location>, CmdError> {
+    if !Location::is_meant(typed) {
+        return Ok(None);
+    }
+    match Location::parse(typed)? {
+        Location::Registry(_) => Ok(None),
+        Location::Store(name) => Err(CmdError::usage(format!(
+            "`{typed}` is in this store: pull brings images from registries, archives and directories"
+        ))
+        .with_hint(format!(
+            "`strate tag {name} NEW` gives it another name; `strate copy` copies between places"
+        ))),
+        file => Ok(Some(file)),
     }
 }
 
