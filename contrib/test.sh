@@ -128,11 +128,13 @@ if [ "$(id -u)" = 0 ]; then
         STRATE_TEST_CACHE="$images" "$work/cli"
     run 'the Dockerfile language, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/language"
     cp -r "$images" "$work/images"
-    chown -R "$user:" "$work/images"
+    # Without a directory of its own, skopeo looks for logins below /run/containers, which root's podman may have closed.
+    mkdir -m 700 "$work/run"
+    chown -R "$user:" "$work/images" "$work/run"
     home=$(getent passwd "$user" | cut -d: -f6)
     run "the verbs, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
-        STRATE_TEST_CACHE="$work/images" sh -c "cd / && exec '$work/cli'"
+        STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/cli'"
     run "the Dockerfile language, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" sh -c "cd / && exec '$work/language'"
 else

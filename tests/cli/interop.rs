@@ -175,6 +175,8 @@ fn podman_pulls_what_strate_pushed_in_every_form() {
         let digest = must(tool("podman", &env).args(["image", "inspect", "--format", format, &target]));
         let digest = String::from_utf8(digest).unwrap();
         assert_eq!(registry.inspect(&format!("app:{tag}"), &[])["Digest"], digest.trim());
+        // They are one image to podman, which would go on to tell the first one's digest.
+        must(tool("podman", &env).args(["rmi", "-f", &target]));
     }
     remove(&env);
 }

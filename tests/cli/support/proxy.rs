@@ -94,6 +94,8 @@ type Rule = dyn Fn(&Seen) -> Fault + Send + Sync;
 pub struct Proxy {
     host: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// Requests that have begun.
+    begun: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -104,6 +106,7 @@ impl Proxy {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (rule, log, upstream): (Arc<Rule>, _, _) = (Arc::new(rule), seen.clone(), upstream.to_owned());
         let numbers = Arc::new(AtomicUsize::new(0));
+        let begun = numbers.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (rule, log, upstream, numbers) =
@@ -112,7 +115,7 @@ impl Proxy {
                 std::thread::spawn(move || serve(&client, &upstream, &*rule, &log, &numbers));
             }
         });
-        Self { host, seen }
+        Self { host, seen, begun }
     }
 
     /// `127.0.0.1:PORT`
@@ -125,8 +128,16 @@ impl Proxy {
         format!("{}/{name}", self.host)
     }
 
-    /// Every request so far, in the order of their ends; one that is under way is not among them.
+    /// Every request so far, in the order of their ends; one that stays under way is not among them.
     pub fn seen(&self) -> Vec<Seen> {
+        // The client may have its answer a moment before the request is written down.
+        for _ in 0..50 {
+            let ended = self.seen.lock().unwrap_or_else(PoisonError::into_inner).len();
+            if ended >= self.begun.load(Ordering::SeqCst) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
