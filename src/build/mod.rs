@@ -1,6 +1,7 @@
 //! Floor 4: text → instructions with spans → stage graph → steps. BuildKit's frontend is the reference for the language.
 
 mod add;
+mod agent;
 pub mod ast;
 mod beneath;
 pub mod check;
@@ -15,6 +16,7 @@ mod execute;
 pub mod expand;
 mod export;
 mod flags;
+pub mod frontend;
 pub mod git_ref;
 pub mod go;
 pub mod graph;

@@ -1,6 +1,7 @@
 //! What a build is asked to do, and what it needs from outside.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::ast::Dockerfile;
 use super::remote::{ContextDir, NamedContext};
@@ -45,6 +46,8 @@ pub struct Request {
     pub platform_given: bool,
     /// `--secret`: content by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// `--ssh`: sockets of agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
     /// `--add-host`: name and address.
     pub add_hosts: Vec<(String, String)>,
     /// Bytes of `/dev/shm`.

@@ -48,6 +48,13 @@ pub(super) struct Prepared {
     pub(super) mounts: Vec<Mount>,
 }
 
+impl Prepared {
+    /// Whether the Dockerfile sets a variable.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        self.env.iter().any(|pair| pair.split_once('=').is_some_and(|(known, _)| known == name))
+    }
+}
+
 impl<'a> Build<'a> {
     /// RUN.
     pub(super) fn run_step(

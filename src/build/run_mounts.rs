@@ -1,4 +1,4 @@
-//! `RUN --mount`: binds of contexts, stages and images, caches, tmpfs and secrets.
+//! `RUN --mount`: binds of contexts, stages and images, caches, tmpfs, secrets and agents.
 //!
 //! What is bound is a directory or file of the host that was resolved inside its root first. Stages are mounted on
 //! scratch directories of this process's own mount namespace, secrets are written to a tmpfs there: both vanish with
@@ -15,6 +15,7 @@ use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
 
+use super::agent::Forward;
 use super::beneath::{self, kind};
 use super::copy::{Copier, CopyError, Rules};
 use super::error::Error;
@@ -50,6 +51,8 @@ enum Held {
     Lock { _file: OwnedFd },
     /// A mount on a scratch directory.
     Mount { _point: MountPoint },
+    /// The socket of an agent.
+    Agent { _forward: Forward, _dir: tempfile::TempDir },
     /// A directory that is removed.
     Scratch { _dir: tempfile::TempDir },
 }
@@ -122,6 +125,7 @@ impl<'a> Build<'a> {
     ) -> Result<Mounts, Error> {
         let mut mounts = Mounts::default();
         let mut ops: Vec<(String, Option<(MountOp, bool)>)> = Vec::new();
+        let mut sockets = 0;
         for mount in &run.mounts {
             let (place, op) = match mount.kind {
                 MountType::Bind => self.bind(stage, state, run, mount, &mut mounts)?,
@@ -132,8 +136,12 @@ impl<'a> Build<'a> {
                     None => continue,
                 },
                 MountType::Ssh => {
-                    ssh(mount, &mut mounts)?;
-                    continue;
+                    let number = sockets;
+                    sockets += 1;
+                    match self.ssh(run, mount, number, &mut mounts)? {
+                        Some(op) => op,
+                        None => continue,
+                    }
                 }
             };
             // Two mounts on one place: the last wins.
@@ -368,6 +376,40 @@ impl<'a> Build<'a> {
         Ok(Some((place.clone(), (bind_op(path, place, true), false))))
     }
 
+    /// The socket of the step's `number`th agent. The first is what programs are told of, even where there is none.
+    fn ssh(
+        &self,
+        run: &Prepared,
+        mount: &Mount,
+        number: usize,
+        mounts: &mut Mounts,
+    ) -> Result<Option<Placed>, Error> {
+        let written = if mount.target.is_empty() {
+            format!("/run/buildkit/ssh_agent.{number}")
+        } else {
+            mount.target.clone()
+        };
+        let place = target(&run.cwd, &written)?;
+        if number == 0 && !run.has_variable("SSH_AUTH_SOCK") {
+            mounts.env.push(format!("SSH_AUTH_SOCK={place}"));
+        }
+        let id = mount.id.as_deref().filter(|id| !id.is_empty()).unwrap_or("default");
+        let Some(agent) = self.request.ssh.get(id) else {
+            if mount.required {
+                let id = super::go::quote(id);
+                return Err(Error::Rule(format!("no SSH key {id} forwarded from the client")));
+            }
+            return Ok(None);
+        };
+        let dir = self.shop.store.scratch_dir()?;
+        let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        let forward = Forward::start(dir.path(), agent, mount.mode.unwrap_or(0o600), owner)
+            .map_err(|error| cache_error(dir.path(), error))?;
+        let path = forward.path.clone();
+        mounts.held.push(Held::Agent { _forward: forward, _dir: dir });
+        Ok(Some((place.clone(), (bind_op(path, place, false), false))))
+    }
+
     /// A file in memory that only this process's mount namespace shows.
     fn secret_file(&self, content: &[u8], mount: &Mount, mounts: &mut Mounts) -> Result<PathBuf, Error> {
         let dir = self.shop.store.scratch_dir()?;
@@ -397,15 +439,6 @@ fn tmpfs(run: &Prepared, mount: &Mount) -> Result<Placed, Error> {
         options.push_str(",ro");
     }
     Ok((place.clone(), (MountOp::Tmpfs { target: place, options }, true)))
-}
-
-fn ssh(mount: &Mount, mounts: &mut Mounts) -> Result<(), Error> {
-    let id = mount.id.as_deref().filter(|id| !id.is_empty()).unwrap_or("default");
-    if mount.required {
-        return Err(Error::Rule(format!("no SSH key {} forwarded from the client", super::go::quote(id))));
-    }
-    mounts.env.push("SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".into());
-    Ok(())
 }
 
 /// Remove what is in a directory.

@@ -11,7 +11,9 @@ use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::image::Silent;
 use crate::oci::{Platform, Reference};
-use crate::ops::build::{self as op, BuildRequest, BuiltImage, ContextSource, Error, Network, SecretSource};
+use crate::ops::build::{
+    self as op, BuildRequest, BuiltImage, ContextSource, Error, Network, SecretSource, SshSource,
+};
 use crate::ui::Ui;
 use crate::ui::build_progress::{BuildDisplay, Mode};
 use crate::ui::term;
@@ -93,6 +95,9 @@ pub(super) struct BuildArgs {
     /// A secret for RUN --mount=type=secret (id=ID[,src=FILE|,env=NAME])
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
+    /// An agent for RUN --mount=type=ssh (default|ID[=SOCKET|KEY[,KEY]])
+    #[arg(long, value_name = "SPEC")]
+    ssh: Vec<String>,
     /// A host name for RUN (name:address)
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     add_hosts: Vec<String>,
@@ -174,8 +179,6 @@ struct Refused {
     #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true)]
-    ssh: Vec<String>,
-    #[arg(long, hide = true)]
     squash: bool,
     #[arg(long, hide = true)]
     squash_all: bool,
@@ -224,7 +227,6 @@ impl Refused {
     fn first_unsupported(&self) -> Option<&'static str> {
         let given = [
             ("--attest", !self.attest.is_empty()),
-            ("--ssh", !self.ssh.is_empty()),
             ("--squash", self.squash),
             ("--squash-all", self.squash_all),
             ("--volume", !self.volume.is_empty()),
@@ -409,6 +411,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CmdError> {
         index_annotations: outputs.index_annotations,
         docker_types: docker_types(args.format.as_deref())?,
         secrets: args.secrets.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
+        ssh: args.ssh.iter().map(|text| ssh(text)).collect::<Result<_, _>>()?,
         add_hosts: args.add_hosts.iter().map(|text| add_host(text)).collect::<Result<_, _>>()?,
         shm_size: match args.shm_size.as_deref() {
             None => SHM_SIZE,
@@ -506,6 +509,20 @@ fn secret(text: &str) -> Result<SecretSource, CmdError> {
     Ok(SecretSource { id, file: file.map(PathBuf::from), env })
 }
 
+fn ssh(text: &str) -> Result<SshSource, CmdError> {
+    let wrong = |what: &str| CmdError::usage(format!("invalid ssh agent `{text}`: {what}"));
+    let (id, paths) = text.split_once('=').map_or((text, None), |(id, paths)| (id, Some(paths)));
+    if id.is_empty() {
+        return Err(wrong("it is id[=socket|key[,key]]"));
+    }
+    let paths: Vec<PathBuf> =
+        paths.into_iter().flat_map(|paths| paths.split(',')).map(PathBuf::from).collect();
+    if paths.iter().any(|path| path.as_os_str().is_empty()) {
+        return Err(wrong("a path is empty"));
+    }
+    Ok(SshSource { id: id.to_owned(), paths })
+}
+
 fn add_host(text: &str) -> Result<(String, String), CmdError> {
     let at = text.find(['=', ':']);
     let (name, address) = at
@@ -565,6 +582,19 @@ mod tests {
         }
         for bad in ["a", "src=x", "id=", "id=a,x=y", "id=a,type=z"] {
             assert!(secret(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn agents() {
+        let source = |id: &str, paths: &[&str]| SshSource {
+            id: id.into(),
+            paths: paths.iter().map(PathBuf::from).collect(),
+        };
+        assert_eq!(ssh("default").unwrap(), source("default", &[]));
+        assert_eq!(ssh("a=/k,l").unwrap(), source("a", &["/k", "l"]));
+        for bad in ["", "=/s", "a=", "a=/s,"] {
+            assert!(ssh(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,6 +4,7 @@ mod fetch;
 mod git;
 mod inputs;
 mod output;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,6 +34,7 @@ pub use crate::build::{ContextEntry, NamedContext};
 pub use crate::runtime::Network;
 pub use inputs::{ContextSource, named_context};
 pub use output::{BuiltImage, Format, Layers, NewCompression, Output, OutputError};
+pub use ssh::SshError;
 
 /// How long a build that was asked to end may take to clean up.
 const GRACE: Duration = Duration::from_secs(3);
@@ -78,6 +80,8 @@ pub struct BuildRequest {
     pub index_annotations: BTreeMap<String, String>,
     /// `--secret`.
     pub secrets: Vec<SecretSource>,
+    /// `--ssh`.
+    pub ssh: Vec<SshSource>,
     /// `--add-host`: name and address.
     pub add_hosts: Vec<(String, String)>,
     /// `--shm-size`, in bytes.
@@ -95,6 +99,15 @@ pub struct SecretSource {
     pub file: Option<PathBuf>,
     /// An environment variable.
     pub env: Option<String>,
+}
+
+/// A `--ssh`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSource {
+    /// Its id.
+    pub id: String,
+    /// One socket, or keys; none is the socket that `SSH_AUTH_SOCK` names.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Why nothing was built.
@@ -149,6 +162,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An agent cannot be forwarded.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// A step failed.
     #[error("{}", failure.text())]
     Failed {
@@ -191,12 +207,19 @@ pub fn build(
     report: &dyn Reporter,
     notice: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<Option<BuiltImage>, Error> {
-    let store = super::store::write(cx, notice)?;
+    let notice = Arc::new(notice);
+    let of_store = Arc::clone(&notice);
+    let store = super::store::write(cx, move |text| of_store(text))?;
     store.settle()?;
     let secrets = secrets(cx, &request.secrets)?;
     let fetcher = Fetcher { cx, store: &store, secrets: &secrets };
     let mut full = prepare(cx, request, &store, &secrets)?;
+    if let Some(word) = full.dockerfile.syntax.as_deref().and_then(build::frontend::remark) {
+        notice(&word);
+    }
     let index = forced_index(&full)?;
+    let agents = ssh::Agents::new(cx, &request.ssh)?;
+    full.ssh = agents.sockets.clone();
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(Arc::clone(&interrupt))?;
     let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
@@ -359,6 +382,7 @@ fn prepare(
         several_platforms: request.platforms.len() > 1,
         platform: first,
         secrets: secrets.clone(),
+        ssh: BTreeMap::new(),
         add_hosts: request.add_hosts.clone(),
         shm_size: request.shm_size,
         rlimits: request.rlimits.clone(),

@@ -12,6 +12,7 @@ mod support;
 mod bad_input;
 mod build_output;
 mod build_sources;
+mod build_ssh;
 mod cmd_build;
 mod cmd_copy;
 mod cmd_imagetools;
