@@ -256,14 +256,18 @@ fn what_is_fetched_to_be_pushed_is_let_in_first() {
     let image = registry.image("x:v1");
     env.run(["pull", "--platform", "linux/amd64", &image]).success();
     env.run(["manifest", "create", "--all", "l1", &image]).success();
-    let refuse = env.write("refuse.json", demand(&registry, &json!({"type": "reject"})).to_string());
-    std::fs::copy(refuse, env.home().join(".config/containers/policy.json")).unwrap();
-    let said = env.run(["manifest", "push", "--all", "l1", "oci:out"]);
+    // Only the registry that the image is fetched from is refused.
+    let refuse = json!({
+        "default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": {registry.host(): [{"type": "reject"}]}}
+    });
+    std::fs::write(env.home().join(".config/containers/policy.json"), refuse.to_string()).unwrap();
+    let said = env.run(["manifest", "push", "--all", "l1", "oci:./out:x"]);
     assert_ne!(said.code, 0, "{said}");
     said.stderr_has("policy.json").stderr_has("reject");
     let accept = json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string();
     std::fs::write(env.home().join(".config/containers/policy.json"), accept).unwrap();
-    env.run(["manifest", "push", "--all", "l1", "oci:out2"]).success();
+    env.run(["manifest", "push", "--all", "l1", "oci:./out:x"]).success();
 }
 
 fn skopeo_agrees(tools: &Env, registry: &Registry, policy: &Path, image: &str) {
