@@ -13,7 +13,7 @@ fn unknown_images_tags_and_registries() {
     registry.image("busybox:latest");
     env.run(["pull", &registry.image("no-such:1")]).code(1).stderr_has("no-such");
     env.run(["pull", &registry.image("busybox:no-such")]).code(1).stderr_has("no-such");
-    env.run(["pull", "UPPER/case"]).code(1).stderr_has("UPPER");
+    env.run(["pull", "UPPER/case"]).code(1).stderr_has("upper");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     env.run(["pull", "--retry", "0", &format!("127.0.0.1:{port}/x:1")])
         .code(1)
