@@ -100,6 +100,17 @@ impl DirOut {
         self.write(path, &mut bytes, &mut |_| ()).map_err(failed)
     }
 
+    /// A link that was planted where a directory of blobs belongs would lead elsewhere.
+    fn refuse_links(&self, dir: &Path) -> Result<(), std::io::Error> {
+        for dir in dir.ancestors().take_while(|dir| *dir != self.root && dir.starts_with(&self.root)) {
+            if fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
+                let what = format!("`{}` is a link, which would lead out of the layout", dir.display());
+                return Err(std::io::Error::other(what));
+            }
+        }
+        Ok(())
+    }
+
     fn write(
         &self,
         path: &Path,
@@ -107,6 +118,7 @@ impl DirOut {
         moved: &mut dyn FnMut(u64),
     ) -> Result<(), std::io::Error> {
         let dir = path.parent().unwrap_or(&self.root);
+        self.refuse_links(dir)?;
         fs::create_dir_all(dir)?;
         let file = UnnamedFile::create_in(dir).map_err(std::io::Error::other)?;
         let mut out = file.file();
