@@ -33,7 +33,7 @@ impl DirOut {
         let mut entries = match fs::read_dir(root) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(root).map_err(failed)?;
+                atomic::create_dirs(root, 0o777).map_err(|error| failed(error.source))?;
                 return Ok(out);
             }
             Err(error) => return Err(failed(error)),
@@ -119,7 +119,7 @@ impl DirOut {
     ) -> Result<(), std::io::Error> {
         let dir = path.parent().unwrap_or(&self.root);
         self.refuse_links(dir)?;
-        fs::create_dir_all(dir)?;
+        atomic::create_dirs(dir, 0o777).map_err(|error| error.source)?;
         let file = UnnamedFile::create_in(dir).map_err(std::io::Error::other)?;
         let mut out = file.file();
         let mut buffer = vec![0_u8; CHUNK];
@@ -135,7 +135,7 @@ impl DirOut {
             written += length as u64;
             moved(written);
         }
-        out.sync_data()?;
+        atomic::sync_file(out, path).map_err(std::io::Error::other)?;
         file.publish(path).map_err(std::io::Error::other)
     }
 

@@ -86,10 +86,7 @@ impl OutFile {
         let path = self.path;
         match self.out {
             Out::Stream(mut out) => out.flush().map_err(|source| Error::Write { path, source }),
-            Out::Regular { file, target } => {
-                file.file().sync_data().map_err(|source| Error::Write { path, source })?;
-                Ok(file.publish(&target)?)
-            }
+            Out::Regular { file, target } => Ok(file.publish_durably(&target)?),
         }
     }
 

@@ -77,6 +77,9 @@ struct GlobalArgs {
         hide_short_help = true
     )]
     layering: Option<Layering>,
+    /// How what is done is made to outlive a power cut
+    #[arg(long, value_name = "MODE", global = true, help_heading = "Global options", hide_short_help = true)]
+    sync: Option<Sync>,
     /// Mirrors to ask first, of docker.io or of another registry: [REGISTRY=]URL
     #[arg(
         long,
@@ -152,6 +155,27 @@ impl Layering {
     }
 }
 
+/// `--sync`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sync {
+    /// Each file is on disk before anything points to it
+    Fsync,
+    /// The whole file system at once, before a name is moved
+    Syncfs,
+    /// Not at all: for stores that are thrown away
+    None,
+}
+
+impl Sync {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::Syncfs => "syncfs",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Run a command line, program name included.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -201,7 +225,8 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
-    let GlobalArgs { root, debug, userns_mode, layering, config, host, context, log_level, .. } = cli.global;
+    let GlobalArgs { root, debug, userns_mode, layering, sync, config, host, context, log_level, .. } =
+        cli.global;
     let debug = debug || matches!(log_level.as_deref(), Some("debug" | "trace"));
     let mut cx = Context::gather(&GlobalOptions { root, debug })?;
     if let Some(config) = config {
@@ -216,6 +241,11 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     set(&mut cx, "STRATE_SIGNATURE_POLICY", policy.as_deref());
     set(&mut cx, "STRATE_USERNS_MODE", userns_mode.map(UsernsMode::name));
     set(&mut cx, "STRATE_LAYERING", layering.map(Layering::name));
+    set(&mut cx, "STRATE_SYNC", sync.map(Sync::name));
+    if let Some(unknown) = crate::ops::store::choose_sync_mode(&cx) {
+        let unknown = unknown.escape_debug();
+        ui.warn(format!("STRATE_SYNC is `{unknown}` and not one of fsync, syncfs and none: fsync it is"));
+    }
     if host.is_some() || cx.var("DOCKER_HOST").is_some() {
         ui.warn(
             "DOCKER_HOST and --host are ignored: strate has no daemon and works on this machine's own store",
@@ -244,10 +274,11 @@ fn set(cx: &mut Context, name: &str, value: Option<&str>) {
 /// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
 /// lower codes are the program's.
 fn ends_with_125(args: &[OsString]) -> bool {
-    const TAKES_VALUE: [&str; 12] = [
+    const TAKES_VALUE: [&str; 13] = [
         "--root",
         "--userns-mode",
         "--layering",
+        "--sync",
         "--registry-mirror",
         "--registries-conf",
         "--signature-policy",

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::storage::{Error, Method, Notice};
+use crate::sys::atomic::set_sync_mode;
 
 /// What verbs hold and show of it.
 pub use crate::storage::{Status, Store};
@@ -21,6 +22,19 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
 pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
     let store = Store::open_writable(&cx.root, cx.abilities())?;
     Ok(store.with_notice(Notice::new(notice)).with_layering(layering(cx)))
+}
+
+/// Sync as `STRATE_SYNC` or `--sync` says. A value that names no mode comes back, and the safe one stays.
+#[must_use]
+pub fn choose_sync_mode(cx: &Context) -> Option<&str> {
+    let text = cx.var("STRATE_SYNC")?;
+    match text.parse() {
+        Ok(mode) => {
+            set_sync_mode(mode);
+            None
+        }
+        Err(()) => Some(text),
+    }
 }
 
 /// `STRATE_LAYERING` or `--layering`; a value that names no method was refused on the command line, and from the

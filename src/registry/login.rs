@@ -1,7 +1,7 @@
 //! Keeping and forgetting logins. The file is docker's `config.json` (or what `--authfile`, `REGISTRY_AUTH_FILE` or
 //! `DOCKER_CONFIG` name): persistent, and read by every other tool. Everything else in it stays as it is.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -221,7 +221,11 @@ fn write_atomically(path: &Path, document: &Map<String, Value>) -> Result<(), Er
     file.write_all(&bytes).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     file.persist(&target).map_err(|error| fail(error.error))?;
-    Ok(())
+    match std::fs::File::open(directory).and_then(|directory| directory.sync_all()) {
+        // Some file systems (FUSE, network) have nothing to sync in a directory and say so.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        result => result.map_err(fail),
+    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 //! A blob is written privately, synced, and renamed to its digest. The directory is synced once for all blobs, before
 //! a name is moved to something that needs them.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Store};
 use crate::layer;
 use crate::oci::{Descriptor, Digest, Hasher, descriptor};
-use crate::sys::{SysError, atomic, writeback};
+use crate::sys::atomic::{self, SyncMode};
+use crate::sys::{SysError, writeback};
 
 /// Manifests and configs may not be larger, in bytes.
 pub(super) const SMALL: u64 = 4 << 20;
@@ -137,20 +138,22 @@ impl Store {
     /// be damaged, and these bytes are known to be right.
     pub(super) fn publish_blob(&self, file: &File, path: &Path, digest: &Digest) -> Result<(), Error> {
         self.pin([digest])?;
-        file.sync_data().map_err(|error| SysError::path("sync", path, error))?;
-        let dir = self.layout.blob_dir(digest.algorithm());
+        sync_content(file, path)?;
         let target = self.layout.blob(digest);
-        let renamed = match fs::rename(path, &target) {
-            Err(error) if error.kind() == ErrorKind::NotFound => DirBuilder::new()
-                .mode(0o700)
-                .recursive(true)
-                .create(&dir)
-                .and_then(|()| fs::rename(path, &target)),
-            other => other,
-        };
-        renamed.map_err(|error| SysError::path("rename to", &target, error))?;
-        self.published_in(&dir);
-        Ok(())
+        let mut renamed = fs::rename(path, &target);
+        if matches!(&renamed, Err(error) if error.kind() == ErrorKind::NotFound) {
+            atomic::create_dirs(&self.layout.blob_dir(digest.algorithm()), 0o700)?;
+            renamed = fs::rename(path, &target);
+        }
+        renamed.map_err(|error| SysError::path("rename to", &target, error).into())
+    }
+}
+
+/// Make a blob's bytes durable before it gets its name; where the file system is synced as a whole, that comes later.
+pub(super) fn sync_content(file: &File, path: &Path) -> Result<(), Error> {
+    match atomic::sync_mode() {
+        SyncMode::Fsync => Ok(atomic::sync_file(file, path)?),
+        SyncMode::Syncfs | SyncMode::None => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
+use crate::sys::boot::boot_id;
 
 /// What was computed from a layer's blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,15 +24,40 @@ pub(super) struct LayerFact {
 impl Store {
     /// What is known of a blob, without computing anything.
     pub(super) fn layer_fact(&self, blob: &Digest) -> Option<LayerFact> {
+        self.layer_fact_and_boot(blob).map(|(fact, _)| fact)
+    }
+
+    /// The same, and the boot in which the blob was last read and found right.
+    fn layer_fact_and_boot(&self, blob: &Digest) -> Option<(LayerFact, String)> {
         let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
-        let (diff_id, size) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(LayerFact { diff_id: DiffId(diff_id.parse().ok()?), size: size.parse().ok()? })
+        let mut words = text.strip_suffix('\n')?.split(' ');
+        let (diff_id, size) = (DiffId(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
+        Some((LayerFact { diff_id, size }, words.next().unwrap_or_default().to_owned()))
     }
 
     /// Remember what was computed from a blob. A failure is none: it will be computed again.
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
-        let text = format!("{} {}\n", fact.diff_id, fact.size);
+        let text = format!("{} {} {}\n", fact.diff_id, fact.size, boot_id());
         let _ = fs::write(self.layout.layer_fact(blob), text);
+    }
+
+    /// The same for who would fetch the blob anew if it were damaged: one that nobody has read since the machine
+    /// started is read now. A disk that lied, or a power cut, is noticed by the next pull this way.
+    ///
+    /// # Errors
+    /// As [`Store::known_layer`].
+    pub(super) fn verified_layer(&self, descriptor: &Descriptor) -> Result<LayerFact, Error> {
+        let digest = digest_of(descriptor).map_err(crate::oci::ManifestError::from)?;
+        let Some((fact, boot)) = self.layer_fact_and_boot(&digest) else {
+            return self.known_layer(descriptor);
+        };
+        if boot != boot_id() {
+            let mut blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
+            io::copy(&mut blob, &mut io::sink())
+                .map_err(|error| Error::CorruptBlob { digest: digest.clone(), source: layer_error(error) })?;
+            self.remember_layer(&digest, &fact);
+        }
+        Ok(fact)
     }
 
     /// What is known of a blob that is here, computed from its bytes when nothing is.

@@ -1,8 +1,8 @@
 //! `oci-layout` and `strate.json`: the format version and feature flags of a store.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::lock::{LockMode, LockName, lock};
 use super::{Error, layout::Layout};
 use crate::sys::SysError;
-use crate::sys::atomic::{Durability, replace_file};
+use crate::sys::atomic::{Durability, create_dirs, replace_file};
 
 /// The format that this binary writes.
 const FORMAT: u32 = 1;
@@ -67,15 +67,13 @@ pub(super) fn create(layout: &Layout) -> Result<(), Error> {
     if root.is_dir() {
         refuse_foreign(root)?;
     }
-    let read_only = |path: &Path, error| match SysError::path("create", path, error) {
-        source if source.source.kind() == ErrorKind::StorageFull => Error::Sys(source),
-        source => Error::ReadOnly { path: root.to_owned(), source },
+    let read_only = |source: SysError| match source.source.kind() {
+        ErrorKind::StorageFull => Error::Sys(source),
+        _ => Error::ReadOnly { path: root.to_owned(), source },
     };
-    let mut private = DirBuilder::new();
-    private.mode(0o700).recursive(true);
-    for dir in [root.to_owned(), layout.locks()] {
-        private.create(&dir).map_err(|error| read_only(&dir, error))?;
-    }
+    let create = |dir: &Path| create_dirs(dir, 0o700).map_err(read_only);
+    create(root)?;
+    create(&layout.locks())?;
     check_owner(root)?;
     let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &|_| ())?;
     if check(layout, true)? {
@@ -84,7 +82,7 @@ pub(super) fn create(layout: &Layout) -> Result<(), Error> {
     let (sha256, tmp) = (layout.blob_dir("sha256"), layout.tmp());
     let dirs = [sha256, layout.partials(), layout.snapshots(), layout.containers(), layout.volumes()];
     for dir in dirs.into_iter().chain([layout.cache(), layout.records(), layout.layer_facts(), tmp]) {
-        private.create(&dir).map_err(|error| read_only(&dir, error))?;
+        create(&dir)?;
     }
     write_files(layout)
 }

@@ -120,7 +120,7 @@ impl Store {
     /// All blobs and snapshots, with the digest in their name.
     fn contents(&self) -> Result<Vec<(PathBuf, Digest)>, Error> {
         let mut all = Vec::new();
-        for algorithm in ["sha256", "sha512"] {
+        for algorithm in super::ALGORITHMS {
             for path in list(&self.layout.blob_dir(algorithm)) {
                 let hex = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if let Ok(digest) = format!("{algorithm}:{hex}").parse() {

@@ -40,12 +40,15 @@ pub use places::Place;
 pub use remove::{Collected, PruneImages, Removed};
 pub use snapshots::{Snapshot, Stack};
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use crate::sys::{SysError, atomic};
+use crate::sys::SysError;
+use crate::sys::atomic::{self, SyncMode};
+
+/// What the digests of blobs are made with: each has a directory below `blobs/`.
+const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
 
 /// What the process that opens the store can do with it.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +72,6 @@ pub struct Store {
     notice: Notice,
     forced_method: Option<Method>,
     staging: Mutex<Option<Arc<staging::Staging>>>,
-    /// Directories with new names that are not synced yet.
-    unsynced: Mutex<BTreeSet<PathBuf>>,
     _lock: Option<Locked>,
 }
 
@@ -109,7 +110,6 @@ impl Store {
             notice: Notice::default(),
             forced_method: None,
             staging: Mutex::default(),
-            unsynced: Mutex::default(),
             _lock: lock,
         }
     }
@@ -179,16 +179,17 @@ impl Store {
         atomic::replace_file(target, &temp, bytes, durability).map_err(Error::from)
     }
 
-    /// Remember that `dir` has a new name in it: [`Store::sync_published`] makes it durable before anything points to it.
-    fn published_in(&self, dir: &Path) {
-        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
-    }
-
-    /// Make the names of published blobs durable.
+    /// Make the names of blobs durable before anything points to them. Those that another process has published count
+    /// too: it may have been killed before it came to this.
     fn sync_published(&self) -> Result<(), Error> {
-        let dirs = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
-        for dir in dirs {
-            atomic::sync_dir(&dir)?;
+        if atomic::sync_mode() == SyncMode::Syncfs {
+            return Ok(atomic::sync_file_system(self.layout.root())?);
+        }
+        for algorithm in ALGORITHMS {
+            match atomic::sync_dir(&self.layout.blob_dir(algorithm)) {
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::blobs::SteadyFile;
+use super::blobs::{SteadyFile, sync_content};
 use super::facts::{LayerFact, diff_id_of, layer_error};
 use super::lock::{LockMode, LockName, lock};
 use super::unpack::Unpacked;
@@ -156,7 +156,7 @@ impl Store {
             return Ok(false);
         }
         let Some(place) = &layer.place else { return Ok(true) };
-        let Ok(fact) = self.known_layer(&layer.descriptor) else {
+        let Ok(fact) = self.verified_layer(&layer.descriptor) else {
             return Ok(false); // damaged: fetched again
         };
         if fact.diff_id == place.diff_id {
@@ -304,7 +304,7 @@ impl<'a> Transfer<'a> {
         }
         report.event(Event::Moved100(self.digest.clone()));
         // Here already, so that the disk works while the other thread still unpacks.
-        self.out.file().sync_data().map_err(|error| SysError::path("sync", &self.path, error).into())
+        sync_content(self.out.file(), &self.path)
     }
 
     /// What lies here from an earlier try goes through the hash and the unpacker again.

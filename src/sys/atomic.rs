@@ -2,8 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::io::Errno;
 
@@ -16,6 +17,50 @@ pub enum Durability {
     Durable,
     /// Not synced: atomic for other processes, but a power cut may lose it.
     Fast,
+}
+
+/// How this process makes durable what must be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SyncMode {
+    /// Each file and each directory is synced before anything points to it.
+    #[default]
+    Fsync,
+    /// Content is synced all at once, with its file system, before a name is moved to it.
+    Syncfs,
+    /// Nothing is synced: what is made must not be missed after a power cut.
+    None,
+}
+
+impl std::str::FromStr for SyncMode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "fsync" => Ok(Self::Fsync),
+            "syncfs" => Ok(Self::Syncfs),
+            "none" => Ok(Self::None),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The mode of this process: a policy like its umask, which holds for every file that it writes.
+static MODE: AtomicU8 = AtomicU8::new(SyncMode::Fsync as u8);
+
+/// Choose how this process syncs; [`SyncMode::Fsync`] until then.
+pub fn set_sync_mode(mode: SyncMode) {
+    MODE.store(mode as u8, Ordering::Relaxed);
+}
+
+/// How this process syncs.
+#[must_use]
+pub fn sync_mode() -> SyncMode {
+    match MODE.load(Ordering::Relaxed) {
+        mode if mode == SyncMode::Syncfs as u8 => SyncMode::Syncfs,
+        mode if mode == SyncMode::None as u8 => SyncMode::None,
+        _ => SyncMode::Fsync,
+    }
 }
 
 /// Replace `target` by a file with `bytes`: written to `temp` (on the same file system; an old one there is
@@ -40,9 +85,20 @@ fn write_new(path: &Path, bytes: &[u8], durability: Durability) -> SysResult<()>
     let mut file = create(path)?;
     file.write_all(bytes).map_err(|error| SysError::path("write", path, error))?;
     if durability == Durability::Durable {
-        file.sync_data().map_err(|error| SysError::path("sync", path, error))?;
+        sync_file(&file, path)?;
     }
     Ok(())
+}
+
+/// Make the bytes of a file durable, which messages call `path`.
+///
+/// # Errors
+/// When the disk fails.
+pub fn sync_file(file: &File, path: &Path) -> SysResult<()> {
+    if sync_mode() == SyncMode::None {
+        return Ok(());
+    }
+    file.sync_data().map_err(|error| SysError::path("sync", path, error))
 }
 
 /// Create (or empty) a regular file with mode 0644, whatever the umask allows beyond that.
@@ -65,6 +121,9 @@ pub fn create(path: &Path) -> SysResult<File> {
 /// # Errors
 /// When the disk fails.
 pub fn sync_dir(path: &Path) -> SysResult<()> {
+    if sync_mode() == SyncMode::None {
+        return Ok(());
+    }
     let failed = |error: std::io::Error| SysError::path("sync", path, error);
     let dir = File::open(path).map_err(failed)?;
     match rustix::fs::fsync(&dir) {
@@ -79,9 +138,29 @@ pub fn sync_dir(path: &Path) -> SysResult<()> {
 /// # Errors
 /// When the disk fails: since Linux 5.8 also when an earlier write-back failed.
 pub fn sync_file_system(path: &Path) -> SysResult<()> {
+    if sync_mode() == SyncMode::None {
+        return Ok(());
+    }
     let failed = |error: std::io::Error| SysError::path("sync the file system of", path, error);
     let dir = File::open(path).map_err(failed)?;
     rustix::fs::syncfs(&dir).map_err(|error| failed(error.into()))
+}
+
+/// Make a directory and those above it that lack, with `mode`, and make their names durable.
+///
+/// # Errors
+/// When one cannot be made.
+pub fn create_dirs(path: &Path, mode: u32) -> SysResult<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_dirs(parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        result => result.map_err(|error| SysError::path("create", path, error))?,
+    }
+    sync_dir(parent)
 }
 
 #[cfg(test)]

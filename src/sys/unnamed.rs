@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{SysError, SysResult};
+use super::{SysError, SysResult, atomic};
 
 /// How often another random name is tried.
 const NAME_TRIES: u32 = 32;
@@ -62,6 +62,17 @@ impl UnnamedFile {
             let _ = rustix::fs::unlink(&temp);
         }
         renamed.map_err(|error| SysError::path("replace", target, error))
+    }
+
+    /// The same for a file that must outlive a power cut: on disk, then under its name, then its directory on disk.
+    ///
+    /// # Errors
+    /// When a step fails; but for the last, what had the name is untouched then.
+    pub fn publish_durably(self, target: &Path) -> SysResult<()> {
+        atomic::sync_file(&self.file, target)?;
+        let dir = self.dir.clone();
+        self.publish(target)?;
+        atomic::sync_dir(&dir)
     }
 
     /// A random name: `linkat` never replaces, so it takes a link and a rename.

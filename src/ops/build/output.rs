@@ -15,6 +15,7 @@ use crate::image::{BoxError, Location, Platforms, Selection, Sink as _, What, co
 use crate::oci::{Descriptor, Digest, ImageId, Platform, RawManifest, Reference, media_type};
 use crate::ops::push::{self, PushRequest};
 use crate::storage::{Image, Store};
+use crate::sys::{SysError, atomic};
 
 pub use crate::archive::Format;
 pub use crate::build::NewCompression;
@@ -425,8 +426,10 @@ fn whole(
     let temp = out.into_inner().map_err(|error| failed(error.into_error()))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     temp.as_file().set_permissions(mode).map_err(failed)?;
+    let synced = |error: SysError| failed(error.source);
+    atomic::sync_file(temp.as_file(), &path).map_err(synced)?;
     temp.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(())
+    atomic::sync_dir(dir).map_err(synced)
 }
 
 fn title(output: &Output) -> &'static str {
