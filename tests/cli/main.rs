@@ -32,6 +32,7 @@ mod cmd_version;
 mod interop;
 mod policy;
 mod registries_conf;
+mod registry_attacks;
 mod registry_faults;
 mod walk_debian;
 
