@@ -29,6 +29,7 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod independent;
 mod interop;
 mod policy;
 mod registries_conf;
