@@ -33,6 +33,7 @@ mod independent;
 mod interop;
 mod policy;
 mod registries_conf;
+mod registry_attacks;
 mod registry_faults;
 mod walk_debian;
 
