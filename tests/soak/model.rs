@@ -46,6 +46,13 @@ pub struct Change {
     at: usize,
 }
 
+impl Change {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// All names.
 #[derive(Debug)]
 pub struct Model {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use crate::model::Model;
 use crate::support::{Env, Registry, busybox_image, must};
@@ -24,6 +25,8 @@ pub struct World {
     pub kill_percent: u64,
     /// The first words of commands, with how many ended well, failed as they may, and were killed.
     pub done: Mutex<BTreeMap<String, [u64; 3]>>,
+    /// A worker has found something.
+    pub failed: AtomicBool,
     /// The namespace of verbs that this binary has.
     verbs: Vec<&'static str>,
 }
@@ -49,7 +52,16 @@ impl World {
         let known = ["volume", "builder", "system"];
         let has = |verb: &str| maker.run([verb, "prune", "--help"]).code == 0;
         let verbs = known.into_iter().filter(|verb| has(verb)).collect();
-        Self { env, registry, model: Model::new(), ids, kill_percent, done: Mutex::default(), verbs }
+        Self {
+            env,
+            registry,
+            model: Model::new(),
+            ids,
+            kill_percent,
+            done: Mutex::default(),
+            failed: AtomicBool::default(),
+            verbs,
+        }
     }
 
     /// An image of the registry.
