@@ -269,7 +269,7 @@ impl<'a> Worker<'a> {
     fn remove(&mut self, name: &str) {
         let ran = self.change(name, false, &["rmi", name]);
         // A container, anybody's, may use it.
-        if !(ran.code == Some(1) && ran.stderr.contains("is in use by")) {
+        if !ran.stderr.contains("is in use by") {
             self.must_work_with(&ran, name);
         }
     }

@@ -155,6 +155,8 @@ mod tests {
         while !is_stopped(child.id()) && start.elapsed().as_secs() < 5 {
             std::thread::yield_now();
         }
+        // It may be counted once more on its way out.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         let (stopped, turns_then) = (is_stopped(child.id()), turns(child.id()));
         std::thread::sleep(std::time::Duration::from_millis(20));
         let turns_now = turns(child.id());

@@ -53,17 +53,9 @@ pub(super) fn wait(
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut announced = false;
-    // When the holder was last seen to do something, and when we last looked.
-    let (mut alive, mut looked) = (start, start);
-    let mut life: Option<Life> = None;
+    let mut watch = Watch { life: None, alive: start, looked: start };
     loop {
-        if patience.limit.is_some_and(|limit| alive.elapsed() >= limit) {
-            let holder = Holders::of(file).to_string();
-            let idle = alive.elapsed().as_secs();
-            return Err(Error::Busy { what: name.to_string(), holder, idle });
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSE);
+        std::thread::sleep(pause.min(patience.limit.unwrap_or(pause)));
         if flock::try_lock(file, exclusive)? {
             return Ok(());
         }
@@ -71,13 +63,39 @@ pub(super) fn wait(
             (patience.say)(&format!("waiting for {name}{}", Holders::of(file)));
             announced = true;
         }
-        if looked.elapsed() >= LOOK {
-            looked = Instant::now();
-            let now = Life::of(layout, name, file);
-            if life.as_ref().is_some_and(|before| *before != now) {
-                alive = looked;
-            }
-            life = Some(now);
+        // Short waits are not worth a look.
+        if pause == PAUSE && watch.is_due() {
+            watch.look(Life::of(layout, name, file));
         }
+        if patience.limit.is_some_and(|limit| watch.alive.elapsed() >= limit) {
+            watch.look(Life::of(layout, name, file));
+            let idle = watch.alive.elapsed();
+            if patience.limit.is_some_and(|limit| idle >= limit) {
+                let holder = Holders::of(file).to_string();
+                return Err(Error::Busy { what: name.to_string(), holder, idle: idle.as_secs() });
+            }
+        }
+        pause = (pause * 2).min(PAUSE);
+    }
+}
+
+/// When the holder was last seen to do something, and when we last looked.
+struct Watch {
+    life: Option<Life>,
+    alive: Instant,
+    looked: Instant,
+}
+
+impl Watch {
+    fn is_due(&self) -> bool {
+        self.life.is_none() || self.looked.elapsed() >= LOOK
+    }
+
+    fn look(&mut self, now: Life) {
+        self.looked = Instant::now();
+        if self.life.as_ref().is_some_and(|before| *before != now) {
+            self.alive = self.looked;
+        }
+        self.life = Some(now);
     }
 }
