@@ -77,8 +77,7 @@ pub(super) fn create(layout: &Layout) -> Result<(), Error> {
         private.create(&dir).map_err(|error| read_only(&dir, error))?;
     }
     check_owner(root)?;
-    let patience = Patience { limit: Some(super::Abilities::LOCK_TIMEOUT), say: &|_| () };
-    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &patience)?;
+    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &Patience::usual())?;
     if check(layout, true)? {
         return Ok(()); // somebody was faster
     }

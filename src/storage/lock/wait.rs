@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::holder::Holders;
 use super::{LockMode, LockName};
-use crate::storage::{Error, layout::Layout};
+use crate::storage::{Abilities, Error, layout::Layout};
 use crate::sys::flock;
 
 /// How long a wait stays silent.
@@ -22,6 +22,13 @@ pub(in crate::storage) struct Patience<'a> {
     pub limit: Option<Duration>,
     /// Told about a wait of more than a second.
     pub say: &'a dyn Fn(&str),
+}
+
+impl Patience<'_> {
+    /// For locks that are taken before anybody said how long to wait, or where to tell about it.
+    pub(in crate::storage) fn usual() -> Self {
+        Self { limit: Some(Abilities::LOCK_TIMEOUT), say: &|_| () }
+    }
 }
 
 /// What shows that a holder works: it ran, another took its place, or the file that it downloads to grew.
