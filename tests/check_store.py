@@ -741,7 +741,7 @@ class Checker:
                 stale = not marker["synced"] and marker["boot-id"] != self.boot
                 diff_id = marker["diff-id"]
             except (OSError, ValueError, KeyError, TypeError):
-                self.is_garbage("snapshot", key)  # no marker that makes sense: it does not exist
+                self.without_marker(key, path)
                 continue
             if stale:
                 self.is_garbage("stale snapshot", key)
@@ -751,6 +751,18 @@ class Checker:
                 self.is_garbage("snapshot", key)
             else:
                 self.check_snapshot(key, path, diff_id, marker)
+
+    def without_marker(self, key, path):
+        """One that was not written to its end does not exist; a whole marker that makes no sense is damage."""
+        try:
+            with open(os.path.join(path, "meta.json"), "rb") as file:
+                whole = file.read().endswith(b"}")
+        except OSError:
+            whole = False
+        if whole:
+            self.defect("snapshot", key, "its marker makes no sense")
+        else:
+            self.is_garbage("snapshot", key)
 
     def check_snapshot(self, key, path, diff_id, marker):
         layer = self.layers.get(self.by_diff_id[diff_id])

@@ -81,6 +81,16 @@ struct GlobalArgs {
     /// How what is done is made to outlive a power cut
     #[arg(long, value_name = "MODE", global = true, help_heading = "Global options", hide_short_help = true)]
     sync: Option<Sync>,
+    /// Fail when a process that holds a lock does nothing for so many seconds; `none` waits for ever [default: 60]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = lock_timeout,
+        global = true,
+        help_heading = "Global options",
+        hide_short_help = true
+    )]
+    lock_timeout: Option<String>,
     /// Mirrors to ask first, of docker.io or of another registry: [REGISTRY=]URL
     #[arg(
         long,
@@ -177,6 +187,12 @@ impl Sync {
     }
 }
 
+/// Seconds, or `none`.
+fn lock_timeout(text: &str) -> Result<String, String> {
+    let good = text == "none" || text.parse::<u32>().is_ok();
+    good.then(|| text.to_owned()).ok_or_else(|| "give a number of seconds, or `none`".to_owned())
+}
+
 /// Run a command line, program name included.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -226,8 +242,19 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
-    let GlobalArgs { root, debug, userns_mode, layering, sync, config, host, context, log_level, .. } =
-        cli.global;
+    let GlobalArgs {
+        root,
+        debug,
+        userns_mode,
+        layering,
+        sync,
+        lock_timeout,
+        config,
+        host,
+        context,
+        log_level,
+        ..
+    } = cli.global;
     let debug = debug || matches!(log_level.as_deref(), Some("debug" | "trace"));
     let mut cx = Context::gather(&GlobalOptions { root, debug })?;
     if let Some(config) = config {
@@ -247,6 +274,7 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
         let unknown = unknown.escape_debug();
         ui.warn(format!("STRATE_SYNC is `{unknown}` and not one of fsync, syncfs and none: fsync it is"));
     }
+    set(&mut cx, "STRATE_LOCK_TIMEOUT", lock_timeout.as_deref());
     if host.is_some() || cx.var("DOCKER_HOST").is_some() {
         ui.warn(
             "DOCKER_HOST and --host are ignored: strate has no daemon and works on this machine's own store",
@@ -275,8 +303,9 @@ fn set(cx: &mut Context, name: &str, value: Option<&str>) {
 /// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
 /// lower codes are the program's.
 fn ends_with_125(args: &[OsString]) -> bool {
-    const TAKES_VALUE: [&str; 13] = [
+    const TAKES_VALUE: [&str; 14] = [
         "--root",
+        "--lock-timeout",
         "--userns-mode",
         "--layering",
         "--sync",

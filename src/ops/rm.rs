@@ -33,7 +33,7 @@ pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> 
     // A description that cannot be read does not protect the container from being removed.
     let own: Vec<String> =
         spec_of(dir).map(|spec| spec.anonymous_volumes().map(str::to_owned).collect()).unwrap_or_default();
-    dir.remove(lock)?;
+    dir.remove_durably(lock)?;
     if volumes && !own.is_empty() {
         let used: Vec<String> = store.containers()?.iter().flat_map(volumes_of).collect();
         for name in own.iter().filter(|name| !used.contains(name)) {
@@ -139,7 +139,7 @@ pub fn prune(store: &Store, filter: &PruneFilter) -> Result<Pruned, Error> {
         // Whoever holds the lock works with the container: it is in use.
         let Ok(Some(lock)) = dir.try_lock() else { continue };
         let bytes = dir.size();
-        dir.remove(lock)?;
+        dir.remove_durably(lock)?;
         pruned.removed.push(dir.record.id.clone());
         pruned.bytes += bytes;
     }

@@ -20,8 +20,8 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
 /// # Errors
 /// As [`Store::open_writable`].
 pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
-    Ok(store.with_notice(Notice::new(notice)).with_layering(layering(cx)))
+    let store = Store::open_writable_with(&cx.root, cx.abilities(), Notice::new(notice))?;
+    Ok(store.with_layering(layering(cx)))
 }
 
 /// Sync as `STRATE_SYNC` or `--sync` says. A value that names no mode comes back, and the safe one stays.

@@ -283,9 +283,16 @@ impl Store {
         }
         drop(names);
         if durable {
-            sync_dir(&self.layout().containers())?;
+            self.sync_container_names()?;
         }
         Ok(lock)
+    }
+
+    /// Containers and the links with their names stay after a power cut.
+    fn sync_container_names(&self) -> Result<(), Error> {
+        let dir = self.layout().containers();
+        sync_dir(&dir.join("by-name"))?;
+        Ok(sync_dir(&dir)?)
     }
 
     /// Under the names lock: settle on a name and make its link.
@@ -377,7 +384,7 @@ impl Store {
             return Err(error);
         }
         let _ = fs::remove_file(self.name_link(&old));
-        Ok(())
+        self.sync_container_names()
     }
 }
 
@@ -388,6 +395,18 @@ impl ContainerDir {
     /// # Errors
     /// When the directory cannot be moved. What cannot be deleted after that is left to the collector.
     pub fn remove(&self, lock: RunLock) -> Result<(), Error> {
+        self.take_away(lock, false)
+    }
+
+    /// The same, and it stays away after a power cut: for a container that was made to outlive one.
+    ///
+    /// # Errors
+    /// As [`ContainerDir::remove`], or when the disk fails.
+    pub fn remove_durably(&self, lock: RunLock) -> Result<(), Error> {
+        self.take_away(lock, true)
+    }
+
+    fn take_away(&self, lock: RunLock, durable: bool) -> Result<(), Error> {
         // The link first: as long as the container is there nobody takes its name over.
         let link = self.layout.containers().join("by-name").join(&self.record.name);
         if fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.record.id.as_str()) {
@@ -395,6 +414,10 @@ impl ContainerDir {
         }
         let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
         fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
+        if durable {
+            // Before its files go: a container that comes back without them would be worse than either.
+            sync_dir(&self.layout.containers())?;
+        }
         let _ = tree::remove_path(&trash);
         drop(lock);
         Ok(())

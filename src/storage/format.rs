@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::lock::{LockMode, LockName, lock};
+use super::lock::{LockMode, LockName, Patience, lock};
 use super::{Error, layout::Layout};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, create_dirs, replace_file};
@@ -75,7 +75,7 @@ pub(super) fn create(layout: &Layout) -> Result<(), Error> {
     create(root)?;
     create(&layout.locks())?;
     check_owner(root)?;
-    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &|_| ())?;
+    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &Patience::usual())?;
     if check(layout, true)? {
         return Ok(()); // somebody was faster
     }

@@ -106,6 +106,14 @@ impl Marker {
         }
     }
 
+    /// Whether there is no marker, or one that was not written to its end.
+    pub(super) fn is_unwritten(dir: &Path) -> bool {
+        match fs::read(dir.join("meta.json")) {
+            Ok(bytes) => bytes.last() != Some(&b'}'),
+            Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        }
+    }
+
     /// Whether the snapshot can be trusted and its owners fit the present id map: with a larger map more owners could
     /// be put on disk than were, and with a smaller one there may be owners on disk that no id stands for.
     pub(super) fn usable(&self, diff_id: &DiffId, mapped_ids: u32) -> bool {

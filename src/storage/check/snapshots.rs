@@ -105,6 +105,10 @@ fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]
     }
     let Some(marker) = Marker::read(&dir)? else {
         return Ok(match dir.exists() {
+            // What a power cut leaves of one that was not synced: nobody takes it for a snapshot.
+            true if Marker::is_unwritten(&dir) => {
+                Verdict::Unknown("it was not written to its end, and is made anew when it is used".to_owned())
+            }
             true => Verdict::Bad("has no marker that makes sense".to_owned()),
             false => Verdict::Good, // collected meanwhile
         });
@@ -113,15 +117,18 @@ fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]
     if marker.diff_id != *diff_id {
         return Ok(Verdict::Bad(format!("says that it is {}", marker.diff_id)));
     }
+    let mapped_ids = store.abilities.map_or(marker.mapped_ids, |abilities| abilities.mapped_ids);
+    if !marker.usable(diff_id, mapped_ids) {
+        // Of an earlier boot and never synced, or made with other ids: made anew when it is used.
+        return Ok(Verdict::Good);
+    }
     let Some(owners) = read_owners(&dir, &marker) else {
         return Ok(Verdict::Bad("has no table of owners that makes sense".to_owned()));
     };
     if !dir.join("fs").is_dir() {
         return Ok(Verdict::Bad("has no files".to_owned()));
     }
-    let mapped_ids = store.abilities.map_or(marker.mapped_ids, |abilities| abilities.mapped_ids);
-    if !full || !marker.usable(diff_id, mapped_ids) {
-        // Of an earlier boot and never synced, or made with other ids: made anew when it is used.
+    if !full {
         return Ok(Verdict::Good);
     }
     if digest_of(descriptor).is_ok_and(|digest| bad.contains(&digest)) {
