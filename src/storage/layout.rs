@@ -35,6 +35,19 @@ impl Layout {
         self.root.join("strate.json")
     }
 
+    /// Where the next `strate.json` is written. Whoever does so holds the `names` lock of a store that is not made yet,
+    /// or the store lock exclusively.
+    #[must_use]
+    pub fn format_temp(&self) -> PathBuf {
+        self.root.join(".strate.json.new")
+    }
+
+    /// `probe.json`: what the store's file system can do.
+    #[must_use]
+    pub fn probe(&self) -> PathBuf {
+        self.root.join("probe.json")
+    }
+
     /// `index.json`: the names.
     #[must_use]
     pub fn index(&self) -> PathBuf {
