@@ -79,7 +79,7 @@ pub fn import(cx: &Context, request: &Request) -> Result<ImageId, Error> {
     for change in &request.changes {
         changes::apply(&mut config.config, change)?;
     }
-let store = super::store::write_plainly(cx)?;
+    let store = super::store::write_plainly(cx)?;
     let input = not_empty(open(cx, &request.source)?, shown(&request.source))?;
     let failed = |source| Error::Import { what: shown(&request.source).to_owned(), source };
     let (_, tar) =
