@@ -39,7 +39,7 @@ impl Layout {
     /// or the store lock exclusively.
     #[must_use]
     pub fn format_temp(&self) -> PathBuf {
-        self.root.join(".strate.json.new")
+        self.tmp().join("format")
     }
 
     /// `probe.json`: what the store's file system can do.

@@ -91,7 +91,7 @@ fn an_upgrade_that_was_cut_short_anywhere_is_finished() {
         |layout| fs::create_dir(layout.volume(".upgrade-plain")).unwrap(),
         |layout| {
             fs::create_dir(layout.volume(".upgrade-plain")).unwrap();
-            fs::write(layout.volume(".upgrade-plain").join(".volume.json.new"), "{\"na").unwrap();
+            fs::write(layout.tmp().join("volume"), "{\"na").unwrap();
         },
         |layout| {
             fs::create_dir(layout.volume(".upgrade-plain")).unwrap();

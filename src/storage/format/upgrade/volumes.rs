@@ -76,7 +76,7 @@ fn finish(layout: &Layout, name: &str, notice: &Notice) -> Result<(), Error> {
     // An older binary has made one of that name meanwhile: both stay.
     let kept = (1_u32..).map(|n| format!("{name}.{n}")).find(|name| !layout.volume(name).exists());
     let kept = kept.unwrap_or_default();
-    write_record(&aside, &kept)?;
+    write_record(layout, &aside, &kept)?;
     notice.say(&format!("volume `{name}` was made twice: what it held before the upgrade is `{kept}` now"));
     rename(layout, &aside, &layout.volume(&kept))
 }
@@ -85,7 +85,7 @@ fn give_record(layout: &Layout, name: &str) -> Result<(), Error> {
     let dir = layout.volume(name);
     let path = dir.join(RECORD);
     match fs::read(&path) {
-        Ok(bytes) => return complete_record(&dir, &path, &bytes),
+        Ok(bytes) => return complete_record(layout, &dir, &path, &bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed("read", &path)(error)),
     }
@@ -93,12 +93,12 @@ fn give_record(layout: &Layout, name: &str) -> Result<(), Error> {
     let only = entries.next().transpose().map_err(failed("read", &dir))?;
     if only.is_some_and(|only| only.file_name() == DATA && entries.next().is_none()) {
         // Its record was never written, or is lost.
-        return write_record(&dir, name);
+        return write_record(layout, &dir, name);
     }
     let aside = layout.volume(&format!("{PREFIX}{name}"));
     DirBuilder::new().mode(0o700).create(&aside).map_err(failed("create", &aside))?;
     let made = fs::metadata(&dir).map_err(failed("stat", &dir))?.mtime();
-    write(&aside, &fresh_record(name, made))?;
+    write(layout, &aside, &fresh_record(name, made))?;
     fs::rename(&dir, aside.join(DATA)).map_err(failed("move", &dir))?;
     sync_dir(&aside)?;
     rename(layout, &aside, &dir)
@@ -110,7 +110,7 @@ fn rename(layout: &Layout, from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// A record of format 1 lacks what was not thought of then. One that makes no sense is left for `system check`.
-fn complete_record(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+fn complete_record(layout: &Layout, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let Ok(mut record) = serde_json::from_slice::<Map<String, Value>>(bytes) else { return Ok(()) };
     let before = record.len();
     for (key, value) in [("driver", json!("local")), ("labels", json!({})), ("options", json!({}))] {
@@ -119,12 +119,12 @@ fn complete_record(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if record.len() == before && path.exists() {
         return Ok(());
     }
-    write(dir, &Value::Object(record))
+    write(layout, dir, &Value::Object(record))
 }
 
-fn write_record(dir: &Path, name: &str) -> Result<(), Error> {
+fn write_record(layout: &Layout, dir: &Path, name: &str) -> Result<(), Error> {
     let made = fs::metadata(dir).map_err(failed("stat", dir))?.mtime();
-    write(dir, &fresh_record(name, made))
+    write(layout, dir, &fresh_record(name, made))
 }
 
 /// `made` in Unix seconds.
@@ -139,8 +139,8 @@ fn is_anonymous(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-fn write(dir: &Path, record: &Value) -> Result<(), Error> {
+fn write(layout: &Layout, dir: &Path, record: &Value) -> Result<(), Error> {
     let path = dir.join(RECORD);
     let bytes = serde_json::to_vec(record).map_err(|source| Error::Json { path: path.clone(), source })?;
-    Ok(replace_file(&path, &dir.join(".volume.json.new"), &bytes, Durability::Durable)?)
+    Ok(replace_file(&path, &layout.tmp().join("volume"), &bytes, Durability::Durable)?)
 }
