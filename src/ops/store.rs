@@ -11,7 +11,7 @@ pub use crate::storage::{Status, Store};
 /// # Errors
 /// As [`Store::open`].
 pub fn read(cx: &Context) -> Result<Store, Error> {
-    Store::open_as(&cx.root, opening(cx, cx.notice.clone()))
+    Store::open_as(&cx.root, opening(cx))
 }
 
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
@@ -19,7 +19,8 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
 /// # Errors
 /// As [`Store::open_writable_as`].
 pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
-    Store::open_writable_as(&cx.root, cx.abilities(), opening(cx, Notice::new(notice)))
+    let how = Opening { notice: Notice::new(notice), ..opening(cx) };
+    Store::open_writable_as(&cx.root, cx.abilities(), how)
 }
 
 /// [`write`] for a verb that has no better place for notices than the terminal.
@@ -27,13 +28,14 @@ pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Res
 /// # Errors
 /// As [`Store::open_writable_as`].
 pub fn write_plainly(cx: &Context) -> Result<Store, Error> {
-    Store::open_writable_as(&cx.root, cx.abilities(), opening(cx, cx.notice.clone()))
+    Store::open_writable_as(&cx.root, cx.abilities(), opening(cx))
 }
 
 /// What the context says about the store.
-fn opening(cx: &Context, notice: Notice) -> Opening {
+#[must_use]
+pub fn opening(cx: &Context) -> Opening {
     let unsafe_allowed = cx.var("STRATE_UNSAFE_STORE").is_some_and(|value| value == "1");
-    Opening { notice, layering: layering(cx), unsafe_allowed }
+    Opening { notice: cx.notice.clone(), layering: layering(cx), unsafe_allowed }
 }
 
 /// `STRATE_LAYERING` or `--layering`; a value that names no method was refused on the command line, and from the
