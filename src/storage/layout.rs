@@ -186,7 +186,7 @@ impl Layout {
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let files = [self.oci_layout(), self.format(), self.index()];
+        let files = [self.oci_layout(), self.format(), self.probe(), self.index()];
         files
             .iter()
             .chain(&self.directories())
