@@ -35,6 +35,19 @@ pub enum Error {
         /// The ids it fits.
         fits: Vec<String>,
     },
+    /// Somebody holds a lock and does nothing.
+    #[error("{what} is busy: gave up after {idle} s in which nothing happened{holder}")]
+    Busy {
+        /// What the lock is on.
+        what: String,
+        /// `, held by process 7 (strate pull)`, as far as it can be seen.
+        holder: String,
+        /// Seconds.
+        idle: u64,
+    },
+    /// Somebody deleted or replaced a lock file that was held.
+    #[error("the lock file `{}` was deleted or replaced while it was held", .0.display())]
+    LockLost(PathBuf),
     /// Another container has the name.
     #[error("the container name `{name}` is in use by container {id}")]
     NameInUse {
@@ -133,14 +146,6 @@ pub enum Error {
         write: bool,
         /// The oldest version that can use the store, where it says so.
         needs: Option<String>,
-    },
-    /// An upgrade, or whatever else needs the store for itself, waited in vain.
-    #[error("the store at `{path}` must be upgraded, and others are using it{}", super::used_by(holders))]
-    Busy {
-        /// The store.
-        path: PathBuf,
-        /// The processes that have it open, as far as the kernel tells.
-        holders: Vec<u32>,
     },
     /// A part of the store does not lie where the rest does.
     #[error(

@@ -47,9 +47,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::sys::{SysError, atomic};
-use format::{Found, used_by};
+use format::Found;
+use lock::Patience;
 
 /// What the process that opens the store can do with it.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +61,13 @@ pub struct Abilities {
     /// Whether layers are unpacked when they arrive. False outside any namespace without root: blobs are kept, and the
     /// first command that needs the files unpacks them.
     pub unpack: bool,
+    /// How long the holder of a lock that it waits for may do nothing; `None`: for ever.
+    pub lock_timeout: Option<Duration>,
+}
+
+impl Abilities {
+    /// The default of [`Abilities::lock_timeout`].
+    pub const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 }
 
 /// What is said about a store when it is opened.
@@ -139,13 +148,13 @@ impl Store {
             match (&found, &lock) {
                 (Found::Older(_), _) => {
                     lock = None;
-                    format::upgrade(&layout, &how.notice)?;
+                    format::upgrade(&layout, &how.notice, abilities.lock_timeout)?;
                 }
                 (_, None) => {
                     // What was read before the lock was had may be of yesterday: it is read again under it.
-                    lock = Some(lock::lock(&layout, &LockName::Store, LockMode::Shared, &|text| {
-                        how.notice.say(text)
-                    })?);
+                    let patience =
+                        Patience { limit: abilities.lock_timeout, say: &|text| how.notice.say(text) };
+                    lock = Some(lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience)?);
                 }
                 (_, Some(_)) => {
                     let unsafe_allowed = how.unsafe_allowed;
@@ -210,9 +219,18 @@ impl Store {
     /// Take a lock; a wait of more than a second is announced.
     ///
     /// # Errors
-    /// When the lock file cannot be made.
+    /// [`Error::Busy`], or when the lock file cannot be made.
     pub(crate) fn lock(&self, name: &LockName<'_>, mode: LockMode) -> Result<Locked, Error> {
-        lock::lock(&self.layout, name, mode, &|text| self.notice.say(text))
+        self.lock_saying(name, mode, &|text| self.notice.say(text))
+    }
+
+    /// The same, announced elsewhere.
+    ///
+    /// # Errors
+    /// As [`Store::lock`].
+    fn lock_saying(&self, name: &LockName<'_>, mode: LockMode, say: &dyn Fn(&str)) -> Result<Locked, Error> {
+        let limit = self.abilities.map_or(Some(Abilities::LOCK_TIMEOUT), |abilities| abilities.lock_timeout);
+        lock::lock(&self.layout, name, mode, &Patience { limit, say })
     }
 
     /// Take a lock if nobody is in the way.

@@ -10,7 +10,6 @@ pub mod exec;
 pub mod fds;
 pub mod flock;
 pub mod fork;
-pub mod lock_holders;
 pub mod mount_attr;
 pub mod ns;
 pub mod rootdir;

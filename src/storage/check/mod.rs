@@ -142,7 +142,8 @@ impl Store {
         let can_write = matches!(format::check(&layout, true), Ok(Found::Current(_)))
             && format::check_owner(root).is_ok()
             && super::refuse_read_only(root).is_ok();
-        if can_write && let Ok(lock) = lock::lock(&layout, &LockName::Store, LockMode::Shared, &|_| ()) {
+        let patience = lock::Patience::usual();
+        if can_write && let Ok(lock) = lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience) {
             return Ok(Some(Self { _lock: Some(lock), ..Self::new(layout, how, &found, Some(abilities)) }));
         }
         Ok(Some(Self::new(layout, how, &found, None)))

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use super::{FormatFile, Found, Probe, check, one_fs};
-use crate::storage::lock::{LockMode, LockName, Notice, lock};
+use crate::storage::lock::{LockMode, LockName, Notice, Patience, lock};
 use crate::storage::{Error, index::IndexFile, layout::Layout};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
@@ -47,7 +47,7 @@ pub(in crate::storage) fn create(
             return Err(error);
         }
     };
-    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &|_| ())?;
+    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &Patience::usual())?;
     if !matches!(check(layout, true)?, Found::Nothing) {
         return Ok(()); // somebody was faster
     }

@@ -1,20 +1,14 @@
 //! Bringing a store of an older format up to date: steps from each format to the next, as data, under the exclusive store
 //! lock. A step may be killed at any instant and is simply done again; `strate.json` says so last.
 
-use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{FORMAT, FormatFile, Found, READ_BY, check};
-use crate::storage::lock::{LockMode, LockName, Locked, Notice, try_lock};
+use crate::storage::lock::{LockMode, LockName, Notice, Patience, lock};
 use crate::storage::{Error, layout::Layout};
-use crate::sys::{SysError, lock_holders};
+use crate::sys::SysError;
 
 mod volumes;
-
-/// How long others may go on before an upgrade gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the wait stays silent.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// One step, from its format to the next.
 struct Step {
@@ -26,13 +20,15 @@ struct Step {
 /// Every step, in order.
 const STEPS: &[Step] = &[Step { from: 1, run: volumes::get_records }];
 
-/// Bring the store up to the present format, once nobody else writes it. What was done is said.
-pub(in crate::storage) fn upgrade(layout: &Layout, notice: &Notice) -> Result<(), Error> {
-    upgrade_within(layout, notice, PATIENCE)
-}
-
-fn upgrade_within(layout: &Layout, notice: &Notice, patience: Duration) -> Result<(), Error> {
-    let _alone = lock_alone(layout, notice, patience)?;
+/// Bring the store up to the present format, once nobody else writes it. What was done is said; who has the store open
+/// is waited for, and may do nothing for as long as `limit` says.
+pub(in crate::storage) fn upgrade(
+    layout: &Layout,
+    notice: &Notice,
+    limit: Option<Duration>,
+) -> Result<(), Error> {
+    let patience = Patience { limit, say: &|text| notice.say(text) };
+    let _alone = lock(layout, &LockName::Store, LockMode::Exclusive, &patience)?;
     // Another process may have been faster, or have made it one that we do not even know.
     let Found::Older(mut file) = check(layout, true)? else { return Ok(()) };
     let first = file.format;
@@ -56,40 +52,6 @@ fn upgrade_within(layout: &Layout, notice: &Notice, patience: Duration) -> Resul
 fn no_way(layout: &Layout, file: &FormatFile) -> Error {
     let what = format!("there is no format {}", file.format);
     Error::Damaged { path: layout.format(), what }
-}
-
-/// The store lock, exclusively. Whoever has the store open holds it shared; their ids come from the kernel.
-fn lock_alone(layout: &Layout, notice: &Notice, patience: Duration) -> Result<Locked, Error> {
-    let (start, mut said) = (Instant::now(), false);
-    loop {
-        if let Some(lock) = try_lock(layout, &LockName::Store, LockMode::Exclusive)? {
-            return Ok(lock);
-        }
-        let waited = start.elapsed();
-        if waited >= patience {
-            return Err(Error::Busy { path: layout.root().to_owned(), holders: holders(layout) });
-        }
-        if waited >= QUIET && !said {
-            said = true;
-            notice.say(&format!("waiting to upgrade the store{}", used_by(&holders(layout))));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn holders(layout: &Layout) -> Vec<u32> {
-    let path = layout.lock(&LockName::Store.file_name());
-    fs::File::open(path).map(lock_holders::holders).unwrap_or_default()
-}
-
-/// `, in use by process 12`
-pub(in crate::storage) fn used_by(pids: &[u32]) -> String {
-    let list: Vec<String> = pids.iter().map(u32::to_string).collect();
-    match list.len() {
-        0 => String::new(),
-        1 => format!(", in use by process {}", list[0]),
-        _ => format!(", in use by processes {}", list.join(", ")),
-    }
 }
 
 /// What `operation` failed on, as the store's error.

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::storage::format::create::create;
-use crate::storage::lock::lock;
 
 /// A store of format 1 with a volume of each kind.
 fn old_store() -> (tempfile::TempDir, Layout) {
@@ -70,7 +70,7 @@ fn expected() -> BTreeMap<PathBuf, String> {
 #[test]
 fn volumes_get_records_and_what_is_unknown_is_kept() {
     let (_dir, layout) = old_store();
-    upgrade(&layout, &Notice::default()).unwrap();
+    upgrade(&layout, &Notice::default(), None).unwrap();
     assert_eq!(files(&layout), expected());
     assert!(layout.volume("empty").join("_data").is_dir());
     let file: serde_json::Value = serde_json::from_slice(&fs::read(layout.format()).unwrap()).unwrap();
@@ -79,7 +79,7 @@ fn volumes_get_records_and_what_is_unknown_is_kept() {
         (&2.into(), &"kept".into(), &"later".into())
     );
     // A second one finds nothing to do, and no step is undone by being done again.
-    upgrade(&layout, &Notice::default()).unwrap();
+    upgrade(&layout, &Notice::default(), None).unwrap();
     volumes::get_records(&layout, &Notice::default()).unwrap();
     assert_eq!(files(&layout), expected());
 }
@@ -113,7 +113,7 @@ fn an_upgrade_that_was_cut_short_anywhere_is_finished() {
         let (_dir, layout) = old_store();
         cut(&layout);
         assert!(matches!(check(&layout, true).unwrap(), Found::Older(_)), "state {i}");
-        upgrade(&layout, &Notice::default()).unwrap();
+        upgrade(&layout, &Notice::default(), None).unwrap();
         assert_eq!(files(&layout), expected(), "state {i}");
         assert!(matches!(check(&layout, true).unwrap(), Found::Current(_)), "state {i}");
     }
@@ -129,7 +129,7 @@ fn a_volume_that_an_older_binary_made_meanwhile_is_kept_beside_the_old_one() {
     fs::write(layout.volume("plain/_data/new"), "new").unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
     let to = Arc::clone(&said);
-    upgrade(&layout, &Notice::new(move |text| to.lock().unwrap().push(text.to_owned()))).unwrap();
+    upgrade(&layout, &Notice::new(move |text| to.lock().unwrap().push(text.to_owned())), None).unwrap();
     assert_eq!(fs::read_to_string(layout.volume("plain/_data/new")).unwrap(), "new");
     assert_eq!(fs::read_to_string(layout.volume("plain.1/_data/file")).unwrap(), "plain");
     assert!(said.lock().unwrap()[0].contains("`plain.1`"), "{said:?}");
@@ -138,11 +138,10 @@ fn a_volume_that_an_older_binary_made_meanwhile_is_kept_beside_the_old_one() {
 #[test]
 fn an_upgrade_waits_for_whoever_has_the_store_open_and_gives_up() {
     let (_dir, layout) = old_store();
-    let open = lock(&layout, &LockName::Store, LockMode::Shared, &|_| ()).unwrap();
-    let busy = upgrade_within(&layout, &Notice::default(), Duration::from_millis(50));
+    let open = lock(&layout, &LockName::Store, LockMode::Shared, &Patience::usual()).unwrap();
+    let busy = upgrade(&layout, &Notice::default(), Some(Duration::from_millis(50)));
     assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
     assert!(matches!(check(&layout, true).unwrap(), Found::Older(_)));
     drop(open);
-    upgrade_within(&layout, &Notice::default(), Duration::ZERO).unwrap();
-    assert_eq!(used_by(&[1, 2]), ", in use by processes 1, 2");
+    upgrade(&layout, &Notice::default(), Some(Duration::ZERO)).unwrap();
 }
