@@ -1,7 +1,7 @@
 //! Opening the store as a verb needs it.
 
 use crate::context::Context;
-use crate::storage::{Error, Method, Notice};
+use crate::storage::{Error, Method, Notice, Opening};
 use crate::sys::atomic::set_sync_mode;
 
 /// What verbs hold and show of it.
@@ -12,16 +12,31 @@ pub use crate::storage::{Status, Store};
 /// # Errors
 /// As [`Store::open`].
 pub fn read(cx: &Context) -> Result<Store, Error> {
-    Ok(Store::open(&cx.root)?.with_layering(layering(cx)))
+    Store::open_as(&cx.root, opening(cx))
 }
 
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors
-/// As [`Store::open_writable`].
+/// As [`Store::open_writable_as`].
 pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
-    let store = Store::open_writable_with(&cx.root, cx.abilities(), Notice::new(notice))?;
-    Ok(store.with_layering(layering(cx)))
+    let how = Opening { notice: Notice::new(notice), ..opening(cx) };
+    Store::open_writable_as(&cx.root, cx.abilities(), how)
+}
+
+/// [`write`] for a verb that has no better place for notices than the terminal.
+///
+/// # Errors
+/// As [`Store::open_writable_as`].
+pub fn write_plainly(cx: &Context) -> Result<Store, Error> {
+    Store::open_writable_as(&cx.root, cx.abilities(), opening(cx))
+}
+
+/// What the context says about the store.
+#[must_use]
+pub fn opening(cx: &Context) -> Opening {
+    let unsafe_allowed = cx.var("STRATE_UNSAFE_STORE").is_some_and(|value| value == "1");
+    Opening { notice: cx.notice.clone(), layering: layering(cx), unsafe_allowed }
 }
 
 /// Sync as `STRATE_SYNC` or `--sync` says. A value that names no mode comes back, and the safe one stays.

@@ -18,6 +18,13 @@ pub fn boot_id() -> &'static str {
     })
 }
 
+/// Whether a file was last written before this boot.
+#[must_use]
+pub fn is_older(meta: &std::fs::Metadata) -> bool {
+    let age = meta.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+    age.as_secs() > uptime()
+}
+
 /// Seconds since boot, time asleep included (`CLOCK_BOOTTIME`): never jumps.
 #[must_use]
 pub fn uptime() -> u64 {

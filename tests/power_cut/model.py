@@ -492,7 +492,12 @@ class Trial:
                 with open(full, "wb") as file:
                     file.write(data.replace(boot, other) if len(data) < 1 << 16 else data)
                 os.chmod(full, mode)
+        # Last changed before the machine started.
+        with open("/proc/uptime") as file:
+            before = time.time() - float(file.read().split()[0]) - 60
         for path in sorted(tree, reverse=True):
+            if tree[path][0] != "link" and not path.startswith("tmp/"):
+                os.utime(os.path.join(store, path) if path else store, (before, before))
             if tree[path][0] == "dir" and not path.startswith("tmp/"):
                 os.chmod(os.path.join(store, path) if path else store, tree[path][1])
 

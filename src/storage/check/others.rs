@@ -1,10 +1,12 @@
 //! Containers, volumes and caches.
 
 use std::fs;
+use std::path::Path;
 
 use super::references::files_of;
 use super::{Check, Fault, snapshots::chain_text};
 use crate::storage::{cache, layout, staging};
+use crate::sys::boot;
 
 impl Check<'_> {
     /// Every container: its record and its state.
@@ -63,7 +65,7 @@ impl Check<'_> {
         let layout = self.store.layout().clone();
         for entry in files_of(&layout.records()) {
             self.report.counts.records += 1;
-            if !cache::is_record(&entry.path()) && entry.path().exists() {
+            if !cache::is_record(&entry.path()) && is_damaged_here(&entry.path()) {
                 let what = "is no build record".to_owned();
                 self.report.faults.push(Fault::Cache { path: entry.path(), what });
             }
@@ -71,7 +73,7 @@ impl Check<'_> {
         for entry in files_of(&layout.layer_facts()) {
             let digest = entry.file_name().to_str().and_then(layout::parse_file_name);
             let makes_sense = digest.is_some_and(|digest| self.store.layer_fact(&digest).is_some());
-            if !makes_sense && entry.path().exists() {
+            if !makes_sense && is_damaged_here(&entry.path()) {
                 let what = "does not say what is known of a layer".to_owned();
                 self.report.faults.push(Fault::Cache { path: entry.path(), what });
             }
@@ -92,4 +94,15 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether what makes no sense is damage. Caches are not synced: one that was written in an earlier boot may be what a
+/// power cut left of it, and is not taken for anything.
+fn is_damaged_here(path: &Path) -> bool {
+    path.exists() && !is_of_earlier_boot(path)
+}
+
+/// Whether a file or directory was last changed before the machine started.
+pub(super) fn is_of_earlier_boot(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| boot::is_older(&meta))
 }

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::compare::{Tree, compare};
+use super::others::is_of_earlier_boot;
 use super::references::{LayerOf, Needs, files_of};
 use super::{Check, Fault, Progress, in_parallel};
 use crate::oci::{DiffId, Digest, chain_ids, digest_of};
@@ -106,7 +107,7 @@ fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]
     let Some(marker) = Marker::read(&dir)? else {
         return Ok(match dir.exists() {
             // What a power cut leaves of one that was not synced: nobody takes it for a snapshot.
-            true if Marker::is_unwritten(&dir) => {
+            true if Marker::is_unwritten(&dir) && is_of_earlier_boot(&dir) => {
                 Verdict::Unknown("it was not written to its end, and is made anew when it is used".to_owned())
             }
             true => Verdict::Bad("has no marker that makes sense".to_owned()),
