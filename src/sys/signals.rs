@@ -36,6 +36,12 @@ pub fn reset_all() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
+/// Have writes beyond the limit on the size of files fail with `EFBIG` (`man 2 setrlimit`).
+pub fn ignore_file_size() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Send a signal by number (real-time ones too) to the process behind a pid descriptor.
 ///
 /// # Errors

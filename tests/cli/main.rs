@@ -32,6 +32,7 @@ mod cmd_usage;
 mod cmd_version;
 mod independent;
 mod interop;
+mod limits;
 mod policy;
 mod registries_conf;
 mod registry_attacks;

@@ -129,3 +129,24 @@ fn pull() {
     setup.env.run(["push", "-q", "base:1", &name]).success();
     Workload::new(&[], &format!("pull -q {name}"), &[IMAGES], "same").hold();
 }
+
+/// Disks that really lost their power, as far as that can be had without one.
+#[test]
+fn a_real_disk() {
+    need!(root);
+    need!("mkfs.ext4", "python3", "unshare");
+    let setup = Workload::new(&[], "", &[], "");
+    let mut spec = setup.spec();
+    spec["rounds"] = json!([
+        [words(BASE), "base:1"],
+        [words("build -q -t two:1 two"), "two:1"],
+        [words("tag two:1 three:1"), "three:1"],
+    ]);
+    let spec = setup.env.write("spec.json", spec.to_string());
+    let found = python(&setup.env, "disk.py", include_str!("disk.py"), &[spec.display().to_string()]);
+    if let Some(why) = found["skipped"].as_str() {
+        return support::skip(&format!("no disk can be made here: {why}"));
+    }
+    assert!(found["tested"].as_u64().unwrap() > 0, "{found:#}");
+    assert_eq!(found["failed"], 0, "{found:#}");
+}
