@@ -1,6 +1,7 @@
 //! Locks: flock on files under `locks/`, released by the kernel when their holder dies.
 //!
-//! Order: store (shared always, exclusive only to sweep lock files) → container → blob → layer → collect → names. The
+//! Order: store (shared always, exclusive only to sweep lock files) → container → volumes → blob → layer → collect →
+//! names. The
 //! files lie flat in one directory and are unlinked only by who holds the store lock exclusively, so two processes can
 //! never hold "the same" lock on two different files.
 
@@ -49,6 +50,8 @@ pub enum LockName<'a> {
     Container(&'a str),
     /// A container's program: held exclusively as long as it runs, so that others can wait for its end.
     Run(&'a str),
+    /// Which volumes there are: shared while a container that uses some is made, exclusively to remove one.
+    Volumes,
     /// One blob being downloaded.
     Blob(&'a Digest),
     /// One layer being unpacked, by its diff id.
@@ -67,6 +70,7 @@ impl LockName<'_> {
             Self::Store => "store".into(),
             Self::Container(id) => format!("container-{id}"),
             Self::Run(id) => format!("run-{id}"),
+            Self::Volumes => "volumes".into(),
             Self::Blob(digest) => format!("blob-{}", super::layout::file_name(digest)),
             Self::Layer(digest) => format!("layer-{}", super::layout::file_name(digest)),
             Self::Collect => "collect".into(),
@@ -80,6 +84,7 @@ impl fmt::Display for LockName<'_> {
         match self {
             Self::Store => f.write_str("the store"),
             Self::Container(id) | Self::Run(id) => write!(f, "container {:.12}", id),
+            Self::Volumes => f.write_str("the list of volumes"),
             Self::Blob(digest) => write!(f, "the download of {}", digest.short()),
             Self::Layer(digest) => write!(f, "the unpacking of layer {}", digest.short()),
             Self::Collect => f.write_str("a collection of garbage"),
@@ -136,19 +141,37 @@ pub fn lock(
 ) -> Result<Locked, Error> {
     let mut file = open(layout, name)?;
     let exclusive = mode == LockMode::Exclusive;
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    while !flock::try_lock(&file, exclusive)? {
-        if start.elapsed() < QUIET {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(25));
-        } else {
-            say(&format!("waiting for {name}{}", holder(&mut file)));
-            flock::lock(&file, exclusive)?;
-            break;
-        }
+    if !try_quietly(&file, exclusive)? {
+        say(&format!("waiting for {name}{}", holder(&mut file)));
+        flock::lock(&file, exclusive)?;
     }
     Ok(held(file, mode))
+}
+
+/// Take the lock of an open directory, alone. After a second the wait is announced.
+///
+/// # Errors
+/// When the file system has no locks.
+pub(super) fn wait(dir: &OwnedFd, name: &dyn Fn() -> String, say: &dyn Fn(&str)) -> Result<(), Error> {
+    if !try_quietly(dir, true)? {
+        say(&format!("waiting for {}, which another process works on", name()));
+        flock::lock(dir, true)?;
+    }
+    Ok(())
+}
+
+/// Try for a second.
+fn try_quietly(file: impl AsFd, exclusive: bool) -> Result<bool, Error> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while !flock::try_lock(file.as_fd(), exclusive)? {
+        if start.elapsed() >= QUIET {
+            return Ok(false);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(25));
+    }
+    Ok(true)
 }
 
 /// Take a lock if nobody is in the way.
