@@ -187,6 +187,15 @@ impl Store {
         Ok(all)
     }
 
+    pub(super) fn container_ids(&self) -> Result<Vec<String>, Error> {
+        ids(self.layout())
+    }
+
+    /// A container by its whole id; `None` when it is half made or gone.
+    pub(super) fn read_container(&self, id: &str) -> Result<Option<ContainerDir>, Error> {
+        ContainerDir::read(self.layout(), id)
+    }
+
     /// Find a container as a user names it: a name wins over an id prefix; a leading `/` is ignored.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod blobs;
 mod cache;
+mod check;
 mod commit;
 mod containers;
 mod error;
@@ -29,6 +30,7 @@ mod unpack;
 mod volumes;
 
 pub use blobs::BlobWriter;
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Progress};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, VolumeUse};
 pub use error::Error;

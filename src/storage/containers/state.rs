@@ -47,6 +47,9 @@ pub struct ContainerState {
     pub finished_at: Option<String>,
     /// Why it could not be started.
     pub error: Option<String>,
+    /// Nothing of this was written: the record of the state cannot be read.
+    #[serde(skip)]
+    pub damaged: bool,
     /// Absolute paths that were made in the container's tree only to mount on, in all its runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
@@ -144,6 +147,7 @@ impl ContainerDir {
                 status: Status::Dead,
                 exit_code: Some(UNSEEN),
                 error: Some("the record of its state is damaged".into()),
+                damaged: true,
                 ..ContainerState::default()
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.exists() => {
