@@ -205,6 +205,7 @@ mod tests {
             let mut most = 0;
             while !removal.is_finished() {
                 most = most.max(open_below(dir.path()));
+                std::thread::sleep(std::time::Duration::from_millis(1));
             }
             most
         });

@@ -117,7 +117,7 @@ pub(in crate::storage) fn remove_unused(layout: &Layout, names: &[String]) -> Re
 fn discard(layout: &Layout, name: &str, _alone: &Locked) -> Result<PathBuf, Error> {
     let dir = layout.volume(name);
     for attempt in 0..u32::MAX {
-        let trash = layout.tmp().join(format!("removed-volume-{name}-{}-{attempt}", std::process::id()));
+        let trash = layout.tmp().join(format!("removed-volume-{}-{attempt}", std::process::id()));
         match fs::rename(&dir, &trash) {
             Ok(()) => return Ok(trash),
             Err(error)
