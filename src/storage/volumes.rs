@@ -128,7 +128,9 @@ impl Volume {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&self.dir, flags, Mode::empty())
             .map_err(|error| SysError::path("open", &self.dir, error))?;
-        super::lock::wait(&dir, &|| format!("volume {}", self.record.name), &|text| store.notice.say(text))?;
+        super::lock::lock_dir(&dir, &|| format!("volume {}", self.record.name), &|text| {
+            store.notice.say(text)
+        })?;
         Ok(dir)
     }
 }

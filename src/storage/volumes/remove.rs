@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::{Volume, usage};
 use crate::storage::containers::{self, Users};
 use crate::storage::layout::Layout;
-use crate::storage::lock::{LockMode, LockName, Locked};
+use crate::storage::lock::{LockMode, LockName, Locked, Patience, lock};
 use crate::storage::{Error, Store, VolumeUsage};
 use crate::sys::atomic::sync_dir;
 use crate::sys::{SysError, tree};
@@ -98,7 +98,7 @@ pub(in crate::storage) fn remove_unused(layout: &Layout, names: &[String]) -> Re
     if names.is_empty() {
         return Ok(());
     }
-    let alone = crate::storage::lock::lock(layout, &LockName::Volumes, LockMode::Exclusive, &|_| ())?;
+    let alone = lock(layout, &LockName::Volumes, LockMode::Exclusive, &Patience::usual())?;
     let users: Users = containers::volume_users(layout)?;
     let mut trash = Vec::new();
     for name in names {

@@ -8,7 +8,7 @@ use crate::storage::{Abilities, ContainerRecord, NewName, VolumeUse};
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let abilities = Abilities { mapped_ids: u32::MAX, unpack: false };
+    let abilities = Abilities { mapped_ids: u32::MAX, lock_timeout: None, unpack: false };
     let store = Store::open_writable(&dir.path().join("store"), abilities).unwrap();
     (dir, store)
 }
