@@ -10,7 +10,7 @@ BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help build demo test fuzz lint fmt real bench completions man install uninstall clean ci
+.PHONY: help build demo test fuzz lint fmt real bench power completions man install uninstall clean ci
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 16
@@ -39,6 +39,9 @@ fmt: ## Format the sources
 
 real: build ## Twenty real-world Dockerfiles, built, run and checked (package registries, minutes)
 	contrib/real.sh $(RELEASE)
+
+power: ## Every state that a power cut can leave of small commands (minutes)
+	STRATE_POWER_SECONDS=600 $(CARGO) test --locked --test power_cut -- --nocapture
 
 bench: build ## Speed side by side with podman and bubblewrap
 	contrib/bench.sh $(RELEASE)

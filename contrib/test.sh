@@ -7,8 +7,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-packages='docker-registry python3 skopeo umoci podman buildah runc uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns binutils bash-completion curl git openssh-client openssl gpg gpgv procps xz-utils bzip2 zstd'
-programs='docker-registry python3 skopeo umoci podman buildah runc newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns nm curl git ssh-agent openssl gpg gpgv pgrep xz bzip2 zstd'
+packages='docker-registry python3 skopeo umoci podman buildah runc uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns binutils bash-completion curl git openssh-client openssl gpg gpgv procps xz-utils bzip2 zstd e2fsprogs'
+programs='docker-registry python3 skopeo umoci podman buildah runc newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns nm curl git ssh-agent openssl gpg gpgv pgrep xz bzip2 zstd mkfs.ext4'
 user=strate-test
 
 say() { printf '\n== %s\n' "$*"; }
@@ -106,11 +106,12 @@ run 'hostile input, shortly' cargo test --locked --test fuzz
 
 cli=$(test_binary cli)
 language=$(test_binary language)
+power=$(test_binary power_cut)
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 images=$target/test-images
 binary=$target/x86_64-unknown-linux-gnu/debug/strate
 base=${STRATE_TEST_DIR:-/var/tmp}
-if [ -z "$cli" ] || [ -z "$language" ] || ! [ -x "$binary" ]; then
+if [ -z "$cli" ] || [ -z "$language" ] || [ -z "$power" ] || ! [ -x "$binary" ]; then
     echo "the tests of the binary did not build" >&2
     exit 1
 fi
@@ -121,12 +122,14 @@ if [ "$(id -u)" = 0 ]; then
     work=$(mktemp -d "$base/strate-make-test.XXXXXX")
     cp "$cli" "$work/cli"
     cp "$language" "$work/language"
+    cp "$power" "$work/power"
     cp "$binary" "$work/strate"
     mkdir -p "$images"
-    chmod 755 "$work" "$work/cli" "$work/language" "$work/strate"
+    chmod 755 "$work" "$work/cli" "$work/language" "$work/power" "$work/strate"
     run 'the verbs, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$images" "$work/cli"
     run 'the Dockerfile language, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/language"
+    run 'power cuts, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" STRATE_TEST_CACHE="$images" "$work/power"
     cp -r "$images" "$work/images"
     # Without a directory of its own, skopeo looks for logins below /run/containers, which root's podman may have closed.
     mkdir -m 700 "$work/run"
@@ -137,8 +140,12 @@ if [ "$(id -u)" = 0 ]; then
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/cli'"
     run "the Dockerfile language, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" sh -c "cd / && exec '$work/language'"
+    run "power cuts, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
+        CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
+        STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/power'"
 else
     run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
+    run 'power cuts, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$power"
     run 'the Dockerfile language, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$language"
 fi
 

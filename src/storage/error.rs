@@ -263,6 +263,14 @@ pub enum Error {
     /// An image contradicts itself.
     #[error("image is inconsistent: {0}")]
     Inconsistent(String),
+    /// More layers than the kernel stacks.
+    #[error("it has {found} layers, and the kernel stacks at most {most}")]
+    TooManyLayers {
+        /// So many.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
     /// An edited image could not be put together.
     #[error("cannot put the edited image together")]
     Edit(#[source] BoxError),

@@ -102,7 +102,6 @@ impl Store {
         let lower = dir.join("lower");
         make_dir(&lower)?;
         fs::write(lower.join("file"), "").map_err(|error| SysError::path("write", &lower, error))?;
-        let lower = open_dir(&lower)?;
         let mounted = self.overlay_writable(&[lower], None, dir, true)?;
         let failed = |error| SysError::path("use an overlay in", dir, error);
         rustix::fs::unlinkat(&mounted.root, "file", rustix::fs::AtFlags::empty()).map_err(failed)?;
@@ -115,7 +114,7 @@ impl Store {
     /// # Errors
     /// When the kernel refuses every method.
     pub fn mount_read_only(&self, stack: &Stack) -> Result<Mounted, Error> {
-        let lowers = open_lowers(stack)?;
+        let lowers = lowers_of(stack)?;
         if self.forced_method != Some(Method::Copy) {
             match self.overlay_read_only(lowers) {
                 Err(error) if may_fall_back(&error) => self.say_fallback(&error),
@@ -134,7 +133,7 @@ impl Store {
     pub fn mount_writable(&self, stack: &Stack, dir: &Path, volatile: bool) -> Result<Mounted, Error> {
         // A tree that was copied once holds the changes: it stays copied.
         if self.forced_method != Some(Method::Copy) && !dir.join("rootfs").exists() {
-            let lowers = open_lowers(stack)?;
+            let lowers = lowers_of(stack)?;
             match self.overlay_writable(
                 &lowers,
                 stack.layers.last().map(|top| top.fs.as_path()),
@@ -150,7 +149,11 @@ impl Store {
 
     fn say_fallback(&self, error: &Error) {
         let why = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-        self.notice.say(&format!("overlay mounts do not work here ({why}): the image's files are copied"));
+        let what = match error {
+            Error::TooManyLayers { .. } => "no overlay can be mounted",
+            _ => "overlay mounts do not work here",
+        };
+        self.notice.say(&format!("{what} ({why}): the image's files are copied"));
     }
 
     /// A private directory for a build step's changes, on the store's file system, removed when dropped by the guard.
@@ -166,9 +169,9 @@ impl Store {
     }
 
     /// The kernel wants two lower directories where there is no upper one; an empty one at the bottom changes nothing.
-    fn overlay_read_only(&self, mut lowers: Vec<File>) -> Result<Mounted, Error> {
+    fn overlay_read_only(&self, mut lowers: Vec<PathBuf>) -> Result<Mounted, Error> {
         while lowers.len() < 2 {
-            lowers.insert(0, open_dir(&self.empty_dir()?)?);
+            lowers.insert(0, self.empty_dir()?);
         }
         let root = self.overlay(&lowers, None)?;
         Ok(Mounted { root, method: Method::Overlay, upper: None })
@@ -176,7 +179,7 @@ impl Store {
 
     fn overlay_writable(
         &self,
-        lowers: &[File],
+        lowers: &[PathBuf],
         top: Option<&Path>,
         dir: &Path,
         volatile: bool,
@@ -191,7 +194,7 @@ impl Store {
         let (upper_dir, work_dir) = (open_dir(&upper)?, open_dir(&work)?);
         let writable = Upper { upper: &upper_dir, work: &work_dir, volatile };
         let root = if lowers.is_empty() {
-            self.overlay(&[open_dir(&self.empty_dir()?)?], Some(&writable))?
+            self.overlay(&[self.empty_dir()?], Some(&writable))?
         } else {
             self.overlay(lowers, Some(&writable))?
         };
@@ -205,12 +208,9 @@ impl Store {
     }
 
     /// Mount an overlay; `lowers` lowest first.
-    fn overlay(&self, lowers: &[File], upper: Option<&Upper<'_>>) -> Result<OwnedFd, Error> {
+    fn overlay(&self, lowers: &[PathBuf], upper: Option<&Upper<'_>>) -> Result<OwnedFd, Error> {
         if lowers.len() > MAX_LOWERS {
-            return Err(Error::Inconsistent(format!(
-                "it has {} layers, and the kernel stacks at most {MAX_LOWERS}",
-                lowers.len()
-            )));
+            return Err(Error::TooManyLayers { found: lowers.len(), most: MAX_LOWERS });
         }
         match overlay_by_fd(lowers, upper) {
             Err(Errno::INVAL | Errno::NOSYS) => self.overlay_by_string(lowers, upper),
@@ -223,10 +223,11 @@ impl Store {
     /// For kernels that know no `lowerdir+`: `mount(2)`, which takes one page of options.
     pub(super) fn overlay_by_string(
         &self,
-        lowers: &[File],
+        lowers: &[PathBuf],
         upper: Option<&Upper<'_>>,
     ) -> Result<OwnedFd, Error> {
         let failed = |error| SysError::path("mount an overlay in", self.layout.root(), error);
+        let lowers = lowers.iter().map(|lower| open_dir(lower)).collect::<Result<Vec<File>, Error>>()?;
         let mut options = String::from("userxattr,lowerdir=");
         for (i, lower) in lowers.iter().rev().enumerate() {
             let colon = if i == 0 { "" } else { ":" };
@@ -274,14 +275,13 @@ impl Store {
 /// The directories of a stack, lowest first. A layer that comes twice (steps that did the same) is taken once, at its
 /// higher place: everything the lower one says is said again there, and the kernel refuses one directory twice (ELOOP).
 /// Nothing is taken from below a layer that hides all: the kernel does not look for the mark on the root of a lower one.
-pub(super) fn open_lowers(stack: &Stack) -> Result<Vec<File>, Error> {
+pub(super) fn lowers_of(stack: &Stack) -> Result<Vec<PathBuf>, Error> {
     let mut seen = std::collections::BTreeSet::new();
-    let mut lowers: Vec<File> = Vec::with_capacity(stack.layers.len());
+    let mut lowers = Vec::with_capacity(stack.layers.len());
     for layer in stack.layers.iter().rev().filter(|layer| seen.insert(&layer.fs)) {
         let dir = open_dir(&layer.fs)?;
-        let hides = hides_all_below(&dir)?;
-        lowers.push(dir);
-        if hides {
+        lowers.push(layer.fs.clone());
+        if hides_all_below(&dir)? {
             break;
         }
     }
@@ -289,13 +289,15 @@ pub(super) fn open_lowers(stack: &Stack) -> Result<Vec<File>, Error> {
     Ok(lowers)
 }
 
-/// `fsopen` and friends; directories are passed as descriptors where the kernel takes them (6.13), else by number.
-fn overlay_by_fd(lowers: &[File], upper: Option<&Upper<'_>>) -> Result<OwnedFd, Errno> {
+/// `fsopen` and friends; directories are passed as descriptors where the kernel takes them (6.13), else by number. The
+/// kernel holds on to each, so that one descriptor does for any number of layers.
+fn overlay_by_fd(lowers: &[PathBuf], upper: Option<&Upper<'_>>) -> Result<OwnedFd, Errno> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(fs.as_fd(), "source", "overlay")?;
     fsconfig_set_flag(fs.as_fd(), "userxattr")?;
     for lower in lowers.iter().rev() {
-        set_dir(&fs, "lowerdir+", lower)?;
+        let lower = File::open(lower).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        set_dir(&fs, "lowerdir+", &lower)?;
     }
     let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
     if let Some(Upper { upper, work, volatile }) = upper {
@@ -332,6 +334,7 @@ fn may_fall_back(error: &Error) -> bool {
     let refused = [Errno::PERM, Errno::NODEV, Errno::INVAL, Errno::OPNOTSUPP, Errno::ACCESS, Errno::NOSYS];
     match error {
         Error::Sys(error) => refused.iter().any(|errno| error.errno() == Some(errno.raw_os_error())),
+        Error::TooManyLayers { .. } => true,
         _ => false,
     }
 }

@@ -250,7 +250,7 @@ fn the_string_interface_of_older_kernels_gives_the_same_mount() {
     may_mount("the_string_interface_of_older_kernels_gives_the_same_mount", || {
         let (_dir, store) = scratch();
         let stack = stacked(&store);
-        let lowers = layering::open_lowers(&stack).unwrap();
+        let lowers = layering::lowers_of(&stack).unwrap();
         let by_string = store.overlay_by_string(&lowers, None).unwrap();
         let usual = store.mount_read_only(&stack).unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", by_string.as_raw_fd()));

@@ -26,7 +26,7 @@ esac
 grep -q panicked "$disk.said" && fail 'it panicked'
 "$strate" images -a >"$disk.said" 2>&1 || fail 'images'
 "$strate" ps -a >"$disk.said" 2>&1 || fail 'ps'
-[ $code = 0 ] || "$strate" image prune -f >"$disk.said" 2>&1 || fail 'prune on the full disk'
+[ $code = 0 ] || [ ! -e "$STRATE_ROOT/strate.json" ] || "$strate" image prune -f >"$disk.said" 2>&1 || fail 'prune on the full disk'
 mount -o remount,size=64m,nr_inodes=100k "$disk" || exit 77
 "$strate" "$@" >"$disk.said" 2>&1 || fail 'again, with space'
 python3 "$checker" "$STRATE_ROOT" >"$disk.said" 2>&1 || fail 'the store is damaged'
