@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
+use crate::sys::atomic;
 use crate::sys::boot::boot_id;
 
 /// What was computed from a layer's blob.
@@ -38,7 +39,7 @@ impl Store {
     /// Remember what was computed from a blob. A failure is none: it will be computed again.
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
         let text = format!("{} {} {}\n", fact.diff_id, fact.size, boot_id());
-        let _ = fs::write(self.layout.layer_fact(blob), text);
+        let _ = atomic::write_file(&self.layout.layer_fact(blob), text.as_bytes());
     }
 
     /// The same for who would fetch the blob anew if it were damaged: one that nobody has read since the machine

@@ -86,10 +86,10 @@ impl Marker {
     pub(super) fn write(&self, dir: &Path, owners: &OwnerTable) -> Result<(), Error> {
         if self.owners {
             let path = dir.join("owners");
-            fs::write(&path, owners.to_bytes()).map_err(|error| SysError::path("write", path, error))?;
+            atomic::write_file(&path, &owners.to_bytes())?;
         }
         let path = dir.join("meta.json");
-        fs::write(&path, self.to_bytes(&path)?).map_err(|error| SysError::path("write", path, error).into())
+        Ok(atomic::write_file(&path, &self.to_bytes(&path)?)?)
     }
 
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {

@@ -101,6 +101,14 @@ pub fn sync_file(file: &File, path: &Path) -> SysResult<()> {
     file.sync_data().map_err(|error| SysError::path("sync", path, error))
 }
 
+/// Write a file that others need not see whole and that may be lost, with mode 0644 at most.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> SysResult<()> {
+    write_new(path, bytes, Durability::Fast)
+}
+
 /// Create (or empty) a regular file with mode 0644, whatever the umask allows beyond that.
 ///
 /// # Errors

@@ -40,6 +40,7 @@ fn what_the_verbs_leave_is_sound_for_another_reader() {
     let env = worked_in(&shared_registry().image("busybox:latest"));
     let found = env.check_store().sound();
     assert!(found.garbage.is_empty(), "{found:#?}");
+    env.run(["system", "check"]).success();
     for (what, number) in
         [("names", 4), ("containers", 1), ("volumes", 1), ("layers", 4), ("snapshots", 3), ("manifests", 3)]
     {
@@ -80,6 +81,8 @@ fn damaged(env: &Env, path: &Path, damage: impl FnOnce(&Path), expected: &str) {
     // What is damaged below `snapshots/` is only seen by a look at every file.
     let whole = path.starts_with(env.store().join("snapshots"));
     check_store(&env.store(), if whole { &[] } else { &["--quick"] }).has_defect(expected);
+    let verdict = env.run(["system", "check"]);
+    assert!(verdict.code != 0, "system check overlooks that {expected}: {verdict}");
     fs::write(path, bytes).unwrap();
     fs::set_permissions(path, mode).unwrap();
 }

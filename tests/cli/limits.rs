@@ -26,7 +26,12 @@ esac
 grep -q panicked "$disk.said" && fail 'it panicked'
 "$strate" images -a >"$disk.said" 2>&1 || fail 'images'
 "$strate" ps -a >"$disk.said" 2>&1 || fail 'ps'
-[ $code = 0 ] || [ ! -e "$STRATE_ROOT/strate.json" ] || "$strate" image prune -f >"$disk.said" 2>&1 || fail 'prune on the full disk'
+[ $code = 0 ] || [ ! -e "$STRATE_ROOT/strate.json" ] || "$strate" image prune -f >"$disk.said" 2>&1 ||
+    case $options in
+        # Without one inode left there is none for a lock: it must say so.
+        *inodes*) grep -qi 'space' "$disk.said" || fail 'prune without inodes does not say why' ;;
+        *) fail 'prune on the full disk' ;;
+    esac
 mount -o remount,size=64m,nr_inodes=100k "$disk" || exit 77
 "$strate" "$@" >"$disk.said" 2>&1 || fail 'again, with space'
 python3 "$checker" "$STRATE_ROOT" >"$disk.said" 2>&1 || fail 'the store is damaged'
@@ -274,6 +279,6 @@ fn names_that_are_too_long_are_refused() {
     let mut fake = Fake::default();
     fake.image("1", &[FakeLayer::gzip(&[(&long, b"x")])]);
     let image = fake.serve().image("long:1");
-    env.run(["pull", "-q", "--retry", "0", &image]).code(1).stderr_has("name too long");
+    env.run(["pull", "-q", "--retry", "0", &image]).code(1).stderr_has("too long");
     env.check_store().sound();
 }

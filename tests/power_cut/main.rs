@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
 #[path = "../cli/support/mod.rs"]
+#[allow(unused_imports, reason = "the tests of the verbs need more of it")]
 mod support;
 
 use std::process::Command;

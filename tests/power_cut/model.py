@@ -175,7 +175,7 @@ class Parser:
             return
         node = self.log.find(path)
         if "O_TMPFILE" in arguments:
-            self.log.unknown.append("O_TMPFILE")
+            return  # without a name it is of nobody's concern
         if node is None and "O_CREAT" in arguments:
             mode = re.search(r", (0\d+)$", arguments)
             node = Inode("file", mode=int(mode[1], 8) & ~0o022 if mode else 0o644)
@@ -253,8 +253,9 @@ class Parser:
         node = self.log.find(self.path(arguments, 0))
         if node is not None:
             self.log.put(self.path(arguments, 1), node)
-        elif self.log.parts(self.path(arguments, 1)) is not None:
-            self.log.unknown.append("link")
+        else:
+            # A file that had no name. If it stays, a look at the disk tells that its bytes are not known.
+            self.log.put(self.path(arguments, 1), Inode("file"))
 
     do_linkat = do_link
 
