@@ -61,8 +61,14 @@ pub struct Look {
 ///
 /// # Errors
 /// When the store cannot be opened.
-pub fn inspect(cx: &Context, names: &[String], kind: Kind, look: &Look) -> Result<Inspected, storage::Error> {
-    let store = store::read(cx)?;
+pub fn inspect(
+    cx: &Context,
+    names: &[String],
+    kind: Kind,
+    look: &Look,
+    notice: fn(&str),
+) -> Result<Inspected, storage::Error> {
+    let store = store::read_telling(cx, notice)?;
     let mut all = Inspected::default();
     for name in names {
         match one(&store, name, kind, look) {

@@ -14,6 +14,14 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
     Ok(Store::open(&cx.root)?.with_layering(layering(cx)))
 }
 
+/// As [`read`]; what is left out of a listing is told through `notice`.
+///
+/// # Errors
+/// As [`Store::open`].
+pub fn read_telling(cx: &Context, notice: fn(&str)) -> Result<Store, Error> {
+    Ok(read(cx)?.with_notice(Notice::new(notice)))
+}
+
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors

@@ -101,11 +101,16 @@ fn write_files(layout: &Layout) -> Result<(), Error> {
     if !layout.index().exists() {
         put(&layout.index(), super::index::IndexFile::default().to_bytes()?.as_slice())?;
     }
+    write(layout, &layout.tmp().join("create"))
+}
+
+/// Write the format file anew.
+pub(super) fn write(layout: &Layout, temp: &Path) -> Result<(), Error> {
     let path = layout.format();
     let format = FormatFile { format: FORMAT, ..FormatFile::default() };
     let bytes =
         serde_json::to_vec_pretty(&format).map_err(|source| Error::Json { path: path.clone(), source })?;
-    put(&path, &bytes)
+    Ok(replace_file(&path, temp, &bytes, Durability::Durable)?)
 }
 
 /// A mistyped `--root` must not turn a home directory into a store. An OCI layout may be adopted.

@@ -41,6 +41,12 @@ impl Layout {
         self.root.join("index.json")
     }
 
+    /// `index.json.bak`: the list of names before its last change.
+    #[must_use]
+    pub fn previous_index(&self) -> PathBuf {
+        self.root.join("index.json.bak")
+    }
+
     /// `blobs/`
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
@@ -173,7 +179,7 @@ impl Layout {
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let files = [self.oci_layout(), self.format(), self.index()];
+        let files = [self.oci_layout(), self.format(), self.index(), self.previous_index()];
         files
             .iter()
             .chain(&self.directories())

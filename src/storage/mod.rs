@@ -23,13 +23,14 @@ mod lock;
 mod materialise;
 mod places;
 mod remove;
+mod reset;
 mod sink;
 mod snapshots;
 mod staging;
 mod unpack;
 
 pub use blobs::BlobWriter;
-pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Progress};
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, LostBlob, Progress};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;
@@ -40,6 +41,7 @@ pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
 pub use remove::{Collected, PruneImages, Removed};
+pub use reset::{ResetPlan, plan_reset, reset};
 pub use snapshots::{Snapshot, Stack};
 
 use std::collections::BTreeSet;
