@@ -211,6 +211,10 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
+        E::Busy { .. } => {
+            "wait for that process or end it; --lock-timeout says how long one may do nothing".to_owned()
+        }
+        E::LockLost(_) => "nothing was changed: try again, and keep others out of `locks/`".to_owned(),
         E::NameInUse { name, .. } => {
             format!("remove that container with `strate rm {name}`, or choose another --name")
         }

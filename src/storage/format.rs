@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::lock::{LockMode, LockName, lock};
+use super::lock::{LockMode, LockName, Patience, lock};
 use super::{Error, layout::Layout};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
@@ -77,7 +77,7 @@ pub(super) fn create(layout: &Layout) -> Result<(), Error> {
         private.create(&dir).map_err(|error| read_only(&dir, error))?;
     }
     check_owner(root)?;
-    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &|_| ())?;
+    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &Patience::usual())?;
     if check(layout, true)? {
         return Ok(()); // somebody was faster
     }

@@ -143,7 +143,8 @@ impl Store {
         let can_write = format::check(&layout, true).unwrap_or(false)
             && format::check_owner(root).is_ok()
             && super::refuse_read_only(root).is_ok();
-        if can_write && let Ok(lock) = lock::lock(&layout, &LockName::Store, LockMode::Shared, &|_| ()) {
+        let patience = lock::Patience::usual();
+        if can_write && let Ok(lock) = lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience) {
             return Ok(Some(Self::new(layout, Some(abilities), Some(lock))));
         }
         Ok(Some(Self::new(layout, None, None)))
