@@ -145,12 +145,6 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// Others work on the store and do not end.
-    #[error("other commands are at work on the store at `{path}`")]
-    Busy {
-        /// The store.
-        path: PathBuf,
-    },
     /// The store cannot be written.
     #[error("the store at `{path}` cannot be written")]
     ReadOnly {

@@ -70,7 +70,7 @@ pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
     }
     let layout = Layout::new(root);
     let _alone = match layout.locks().is_dir() {
-        true => Some(wait_alone(&layout)?),
+        true => Some(wait_alone(&layout, PATIENCE)?),
         false => None, // a reset that was cut short has removed them
     };
     let marker = layout.format();
@@ -93,14 +93,18 @@ pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
     }
 }
 
-fn wait_alone(layout: &Layout) -> Result<lock::Locked, Error> {
+fn wait_alone(layout: &Layout, patience: Duration) -> Result<lock::Locked, Error> {
     let start = Instant::now();
     loop {
         if let Some(alone) = lock::try_lock(layout, &LockName::Store, LockMode::Exclusive)? {
             return Ok(alone);
         }
-        if start.elapsed() > PATIENCE {
-            return Err(Error::Busy { path: layout.root().to_owned() });
+        if start.elapsed() > patience {
+            return Err(Error::Busy {
+                what: LockName::Store.to_string(),
+                holder: String::new(),
+                idle: patience.as_secs(),
+            });
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -202,7 +206,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         store(dir.path());
         let layout = Layout::new(dir.path());
-        let _other = lock::lock(&layout, &LockName::Store, LockMode::Shared, &|_| ()).unwrap();
-        assert!(lock::try_lock(&layout, &LockName::Store, LockMode::Exclusive).unwrap().is_none());
+        let _other = lock::try_lock(&layout, &LockName::Store, LockMode::Shared).unwrap().unwrap();
+        assert!(matches!(wait_alone(&layout, Duration::from_millis(50)), Err(Error::Busy { .. })));
     }
 }
