@@ -47,6 +47,11 @@ pub(super) fn check(cx: &mut Context, ui: &mut Ui, args: CheckArgs) -> CmdResult
         return Err(CmdError::usage("--force goes with --repair").with_exit_code(125));
     }
     let remote = args.remote.options(&args.retry).map_err(|error| error.with_exit_code(125))?;
+    let how = match (args.repair, args.force) {
+        (false, _) => How::Look,
+        (true, false) => How::Repair,
+        (true, true) => How::Force,
+    };
     let request = Request { quick: args.quick, repair: args.repair, force: args.force, remote };
     let teller = Teller::new(ui.stderr_is_terminal());
     let result = check_op::check(cx, &request, &|progress| teller.tell(progress), notice);
@@ -59,13 +64,22 @@ pub(super) fn check(cx: &mut Context, ui: &mut Ui, args: CheckArgs) -> CmdResult
         Some(template) => ui.line(template.render(&as_json(&report, &done))?),
         None => {
             done.iter().for_each(|line| ui.line(line));
-            print(ui, &report, args.repair);
+            print(ui, &report, how);
         }
     }
     Ok(u8::from(!report.faults.is_empty()))
 }
 
-fn print(ui: &mut Ui, report: &CheckReport, repaired: bool) {
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Look,
+    Repair,
+    Force,
+}
+
+fn print(ui: &mut Ui, report: &CheckReport, how: How) {
+    let repaired = how != How::Look;
     for fault in &report.faults {
         ui.line(fault);
     }
@@ -89,20 +103,20 @@ fn print(ui: &mut Ui, report: &CheckReport, repaired: bool) {
         let size = words::size(report.collectable.bytes);
         ui.note(format_args!("nothing needs {size} of it: `strate system prune` takes that"));
     }
-    if let Some(hint) = hint(report, repaired) {
+    if let Some(hint) = hint(report, how) {
         ui.note(format_args!("hint: {hint}"));
     }
 }
 
-fn hint(report: &CheckReport, repaired: bool) -> Option<&'static str> {
+fn hint(report: &CheckReport, how: How) -> Option<&'static str> {
     let lost = report.faults.iter().any(|fault| !fault.needed_by().is_empty() || fault.kind() == "name");
-    match (report.faults.is_empty(), repaired) {
-        (true, _) => None,
-        (false, false) => Some("`strate system check --repair` mends what can be mended"),
-        (false, true) if lost => Some(
+    match how {
+        _ if report.faults.is_empty() => None,
+        How::Look => Some("`strate system check --repair` mends what can be mended"),
+        How::Repair if lost => Some(
             "pull, load or build those images again; `strate system check --repair --force` gives their names up",
         ),
-        (false, true) => Some("remove what is damaged: `strate rm`, `strate volume rm`"),
+        _ => Some("remove what cannot be mended with `strate rm` and `strate volume rm`"),
     }
 }
 

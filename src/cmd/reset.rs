@@ -41,11 +41,11 @@ pub(super) fn reset(cx: &mut Context, ui: &mut Ui, args: ResetArgs) -> CmdResult
 fn warn(ui: &mut Ui, loss: &Loss) {
     ui.note("WARNING! This will remove:");
     for (n, what) in [
-        (loss.images, "images, with all names and layers"),
-        (loss.containers, "containers, with all that they have written"),
-        (loss.volumes, "volumes, with all that is in them"),
+        (loss.images, "all names of images, and their layers"),
+        (loss.containers, "all containers, with what they have written"),
+        (loss.volumes, "all volumes, with what is in them"),
     ] {
-        ui.note(format_args!("  - {n} {what}"));
+        ui.note(format_args!("  - {what}: {n}"));
     }
     ui.note(format_args!(
         "  - the directory `{}` ({})",

@@ -10,7 +10,7 @@ use super::remote::RemoteOptions;
 use crate::context::Context;
 use crate::image::{BoxError, Event, Reporter, Source};
 use crate::oci::{Digest, Reference, descriptor};
-use crate::registry::{Action, Client};
+use crate::registry::{self, Action, Client};
 use crate::storage::{CheckOptions, Error, LostBlob, Notice, Store};
 
 pub use crate::storage::{CheckReport, Fault, Progress};
@@ -59,7 +59,8 @@ pub fn check(
     };
     let store = store.with_notice(Notice::new(notice.clone()));
     done.extend(store.mend_names()?);
-    store.sweep_containers()?;
+    // A record that cannot be read stands in the way of this and is told below.
+    let _ = store.sweep_containers();
     let mut report = store.check(&options);
     fetch_blobs(cx, &store, request, &report.faults, &Notes(notice), &mut done)?;
     done.extend(store.mend_names()?);
@@ -70,6 +71,12 @@ pub fn check(
         done.extend(dropped.iter().map(|name| format!("`{name}` was given up")));
         left = store.check_again(left, &options);
     }
+    // What came back may lead to more that lacks, and counts.
+    let now = store.check(&CheckOptions { quick: true, progress: &|_| () });
+    report.counts = now.counts;
+    left.extend(now.faults.into_iter().filter(|fault| {
+        !left.iter().any(|known| known.kind() == fault.kind() && known.subject() == fault.subject())
+    }).collect::<Vec<_>>());
     report.faults = left;
     Ok(Checked { report, done })
 }
@@ -90,6 +97,7 @@ fn fetch_blobs(
     done: &mut Vec<String>,
 ) -> Result<(), Error> {
     let mut tried: BTreeSet<Digest> = BTreeSet::new();
+    let mut registries = Registries { cx, store, request, report, out_of_reach: BTreeSet::new() };
     loop {
         let mut lost = store.lost_blobs(faults);
         lost.retain(|blob| !tried.contains(&blob.digest));
@@ -100,7 +108,7 @@ fn fetch_blobs(
             tried.insert(blob.digest.clone());
             if store.remake_layer(&blob)? {
                 done.push(format!("blob {} was made again from its unpacked files", blob.digest.short()));
-            } else if let Some(from) = fetch(cx, store, request, &blob, report) {
+            } else if let Some(from) = registries.fetch(&blob) {
                 done.push(format!("blob {} was fetched again from {from}", blob.digest.short()));
             }
         }
@@ -116,50 +124,52 @@ fn fetch_blobs(
     Ok(())
 }
 
-/// Fetch a blob from the first repository that has it. The repository comes back.
-fn fetch(
-    cx: &Context,
-    store: &Store,
-    request: &Request,
-    blob: &LostBlob,
-    report: &dyn Reporter,
-) -> Option<String> {
-    let mut tried: BTreeSet<String> = BTreeSet::new();
-    for place in &blob.places {
-        let name = format!("{}/{}", place.registry(), place.repository());
-        if !tried.insert(name.clone()) {
-            continue;
-        }
-        match fetch_from(cx, store, request, blob, place, report) {
-            Ok(()) => return Some(name),
-            Err(error) => report.event(Event::Note(format!(
+/// Where blobs may be had.
+struct Registries<'a> {
+    cx: &'a Context,
+    store: &'a Store,
+    request: &'a Request,
+    report: &'a dyn Reporter,
+    /// Those that did not answer are not asked again.
+    out_of_reach: BTreeSet<String>,
+}
+
+impl Registries<'_> {
+    /// Fetch a blob from the first repository that has it. The repository comes back.
+    fn fetch(&mut self, blob: &LostBlob) -> Option<String> {
+        let mut tried: BTreeSet<String> = BTreeSet::new();
+        for place in &blob.places {
+            let name = format!("{}/{}", place.registry(), place.repository());
+            if self.out_of_reach.contains(place.registry()) || !tried.insert(name.clone()) {
+                continue;
+            }
+            let Err(error) = self.fetch_from(blob, place) else { return Some(name) };
+            if error.downcast_ref().is_some_and(registry::Error::is_out_of_reach) {
+                self.out_of_reach.insert(place.registry().to_owned());
+            }
+            self.report.event(Event::Note(format!(
                 "blob {} cannot be had from {name}: {}",
                 blob.digest.short(),
                 chain(error.as_ref())
-            ))),
+            )));
         }
+        None
     }
-    None
-}
 
-fn fetch_from(
-    cx: &Context,
-    store: &Store,
-    request: &Request,
-    blob: &LostBlob,
-    place: &Reference,
-    report: &dyn Reporter,
-) -> Result<(), BoxError> {
-    let client = Client::new(&request.remote.settings(cx), place, Action::Pull, report)?;
-    if blob.is_document {
-        let found = client.resolve(&place.with_digest(blob.digest.clone()))?;
-        let raw = client.manifest(&found)?;
-        store.replace_blob(&blob.digest, raw.bytes.len() as u64, &mut raw.bytes.as_slice())?;
-        return Ok(());
+    fn fetch_from(&self, blob: &LostBlob, place: &Reference) -> Result<(), BoxError> {
+        let settings = self.request.remote.settings(self.cx);
+        let client = Client::new(&settings, place, Action::Pull, self.report)?;
+        if blob.is_document {
+            let found = client.resolve(&place.with_digest(blob.digest.clone()))?;
+            let raw = client.manifest(&found)?;
+            let size = raw.bytes.len() as u64;
+            return Ok(self.store.replace_blob(&blob.digest, size, &mut raw.bytes.as_slice())?);
+        }
+        let size = blob.size.unwrap_or(0);
+        let (_, mut data) =
+            client.raw_blob(&descriptor("application/octet-stream", &blob.digest, size), 0)?;
+        Ok(self.store.replace_blob(&blob.digest, size, &mut data)?)
     }
-    let size = blob.size.unwrap_or(0);
-    let (_, mut data) = client.raw_blob(&descriptor("application/octet-stream", &blob.digest, size), 0)?;
-    Ok(store.replace_blob(&blob.digest, size, &mut data)?)
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

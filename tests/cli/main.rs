@@ -30,6 +30,7 @@ mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod independent;
+mod damage;
 mod interop;
 mod policy;
 mod registries_conf;

@@ -81,8 +81,10 @@ impl Store {
             if is_right && !wrong(digest) {
                 continue;
             }
-            let mut places: Vec<Reference> = need.names.values().cloned().collect();
-            places.extend(self.places(digest).iter().filter_map(|place: &Place| place.manifest(digest)));
+            let known = self.places(digest);
+            let mut places: Vec<Reference> =
+                known.iter().filter_map(|place: &Place| place.manifest(digest)).collect();
+            places.extend(need.names.values().cloned());
             lost.push(LostBlob {
                 digest: digest.clone(),
                 size: need.size,

@@ -48,10 +48,12 @@ impl Store {
     fn mend_entries(&self, index: &mut IndexFile, done: &mut Vec<String>) {
         let before = self.previous_entries();
         let mut named = BTreeSet::new();
+        let name_of = |entry: &Entry| entry.annotations.get(REF_NAME).cloned();
+        let names: BTreeSet<String> = index.manifests.iter().filter_map(name_of).collect();
         for mut entry in std::mem::take(&mut index.manifests) {
             let label = super::references::label_of(&entry);
             let is_bad = entry.check_sum().is_err() || entry.digest().is_none() || !self.agrees(&entry);
-            if is_bad && let Some(better) = self.better(&entry, &before) {
+            if is_bad && let Some(better) = self.renamed(&entry, &before, &names).or_else(|| self.better(&entry, &before)) {
                 done.push(format!("the entry of `{label}` was written anew"));
                 entry = better;
             }
@@ -63,6 +65,19 @@ impl Store {
                 index.manifests.push(entry);
             }
         }
+    }
+
+    /// The entry whose name it was that is damaged: the list before had it with the same target under a name that is
+    /// listed no more, and did not know this one.
+    fn renamed(&self, entry: &Entry, before: &[Entry], names: &BTreeSet<String>) -> Option<Entry> {
+        let name = |entry: &Entry| entry.annotations.get(REF_NAME).cloned();
+        if entry.digest().is_none() || before.iter().any(|other| name(other) == name(entry)) {
+            return None;
+        }
+        let fits = |other: &&Entry| {
+            other.digest() == entry.digest() && name(other).is_some_and(|name| !names.contains(&name))
+        };
+        before.iter().find(fits).filter(|other| self.is_here(other)).cloned()
     }
 
     /// An entry in place of one that is damaged; `None` when nothing better is known.
@@ -127,7 +142,7 @@ impl Store {
         }
         self.add_unnamed(&mut index);
         done.push(format!(
-            "the list of images was put together anew: {} with a name, {} without",
+            "the list of images was put together anew: {} with a name, {} without; the last change to it may be lost",
             names.len(),
             index.manifests.len().saturating_sub(names.len())
         ));
