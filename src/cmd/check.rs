@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::image::notice;
 use super::registry::{RemoteArgs, RetryArgs};
 use super::{CmdError, CmdResult};
 use crate::context::Context;
@@ -54,7 +53,7 @@ pub(super) fn check(cx: &mut Context, ui: &mut Ui, args: CheckArgs) -> CmdResult
     };
     let request = Request { quick: args.quick, repair: args.repair, force: args.force, remote };
     let teller = Teller::new(ui.stderr_is_terminal());
-    let result = check_op::check(cx, &request, &|progress| teller.tell(progress), notice);
+    let result = check_op::check(cx, &request, &|progress| teller.tell(progress));
     teller.clear(ui);
     let Checked { report, done } = result?;
     for remark in &report.remarks {

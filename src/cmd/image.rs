@@ -85,7 +85,7 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
     };
     let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
     let request = images_op::Request { reference: args.reference, filters: args.filter };
-    let mut rows = images_op::images(cx, &request, notice)?;
+    let mut rows = images_op::images(cx, &request)?;
     sort(&mut rows, args.sort);
     if args.quiet && args.format.is_none() {
         let ids = rows.iter().map(|row| id(&row.id, args.no_trunc) + "\n");
@@ -177,7 +177,7 @@ pub(super) fn history(cx: &mut Context, ui: &mut Ui, args: HistoryArgs) -> CmdRe
     let created = if args.human { "CreatedSince" } else { "CreatedAt" };
     let listing =
         Listing::parse(args.format.as_deref(), &columns, &["ID", created, "CreatedBy", "Size", "Comment"])?;
-    let steps = history_op::history(cx, &args.image, args.platform.as_ref(), notice)?;
+    let steps = history_op::history(cx, &args.image, args.platform.as_ref())?;
     let now = Timestamp::now();
     let rows: Vec<Value> = steps.iter().map(|step| history_row(step, &args, now)).collect();
     if args.quiet && args.format.is_none() {
@@ -292,7 +292,7 @@ pub(super) fn print_inspected(
     // A template that cannot be parsed is wrong usage: docker's code for it is 64.
     let template = format.map(Template::parse).transpose();
     let template = template.map_err(|error| CmdError::from(error).with_exit_code(64))?;
-    let Inspected { found, failures } = inspect_op::inspect(cx, names, kind, look, notice)?;
+    let Inspected { found, failures } = inspect_op::inspect(cx, names, kind, look)?;
     match template {
         Some(template) => {
             for value in &found {

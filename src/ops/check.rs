@@ -46,23 +46,22 @@ pub fn check(
     cx: &Context,
     request: &Request,
     progress: &(dyn Fn(Progress) + Sync),
-    notice: impl Fn(&str) + Send + Sync + Clone + 'static,
 ) -> Result<Checked, Error> {
     let options = CheckOptions { quick: request.quick, progress };
+    let how = super::store::opening(cx);
     if !request.repair {
-        let store = Store::open_to_check(&cx.root, cx.abilities())?;
+        let store = Store::open_to_check(&cx.root, cx.abilities(), how)?;
         let report = store.map(|store| store.check(&options)).unwrap_or_default();
         return Ok(Checked { report, done: Vec::new() });
     }
-    let Some((store, mut done)) = Store::open_to_repair(&cx.root, cx.abilities())? else {
+    let Some((store, mut done)) = Store::open_to_repair(&cx.root, cx.abilities(), how)? else {
         return Ok(Checked::default());
     };
-    let store = store.with_notice(Notice::new(notice.clone()));
     done.extend(store.mend_names()?);
     // A record that cannot be read stands in the way of this and is told below.
     let _ = store.sweep_containers();
     let mut report = store.check(&options);
-    fetch_blobs(cx, &store, request, &report.faults, &Notes(notice), &mut done)?;
+    fetch_blobs(cx, &store, request, &report.faults, &Notes(&cx.notice), &mut done)?;
     done.extend(store.mend_names()?);
     done.extend(store.mend_caches(&report.faults)?);
     let mut left = store.check_again(report.faults.clone(), &options);
@@ -74,9 +73,14 @@ pub fn check(
     // What came back may lead to more that lacks, and counts.
     let now = store.check(&CheckOptions { quick: true, progress: &|_| () });
     report.counts = now.counts;
-    left.extend(now.faults.into_iter().filter(|fault| {
-        !left.iter().any(|known| known.kind() == fault.kind() && known.subject() == fault.subject())
-    }).collect::<Vec<_>>());
+    left.extend(
+        now.faults
+            .into_iter()
+            .filter(|fault| {
+                !left.iter().any(|known| known.kind() == fault.kind() && known.subject() == fault.subject())
+            })
+            .collect::<Vec<_>>(),
+    );
     report.faults = left;
     Ok(Checked { report, done })
 }
@@ -183,12 +187,12 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Hands notes on, and nothing else.
-struct Notes<F>(F);
+struct Notes<'a>(&'a Notice);
 
-impl<F: Fn(&str) + Send + Sync> Reporter for Notes<F> {
+impl Reporter for Notes<'_> {
     fn event(&self, event: Event) {
         if let Event::Note(text) = event {
-            (self.0)(&text);
+            self.0.say(&text);
         }
     }
 }

@@ -24,13 +24,8 @@ pub struct Step {
 ///
 /// # Errors
 /// When the image is unknown or its documents cannot be read.
-pub fn history(
-    cx: &Context,
-    text: &str,
-    platform: Option<&Platform>,
-    notice: fn(&str),
-) -> Result<Vec<Step>, Error> {
-    let store = store::read_telling(cx, notice)?;
+pub fn history(cx: &Context, text: &str, platform: Option<&Platform>) -> Result<Vec<Step>, Error> {
+    let store = store::read(cx)?;
     let image = store.image_for(&store.find_image(text)?, platform)?;
     let mut sizes = store.layer_sizes(&image).into_iter();
     let mut steps: Vec<Step> = image

@@ -63,8 +63,8 @@ pub enum Error {
 ///
 /// # Errors
 /// When a filter makes no sense or the store cannot be read.
-pub fn images(cx: &Context, request: &Request, notice: fn(&str)) -> Result<Vec<Row>, Error> {
-    let store = store::read_telling(cx, notice)?;
+pub fn images(cx: &Context, request: &Request) -> Result<Vec<Row>, Error> {
+    let store = store::read(cx)?;
     let filters = Filters::parse(&request.filters, &store)?;
     let wanted = request.reference.as_deref();
     let records = store.images()?;

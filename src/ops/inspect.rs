@@ -61,14 +61,8 @@ pub struct Look {
 ///
 /// # Errors
 /// When the store cannot be opened.
-pub fn inspect(
-    cx: &Context,
-    names: &[String],
-    kind: Kind,
-    look: &Look,
-    notice: fn(&str),
-) -> Result<Inspected, storage::Error> {
-    let store = store::read_telling(cx, notice)?;
+pub fn inspect(cx: &Context, names: &[String], kind: Kind, look: &Look) -> Result<Inspected, storage::Error> {
+    let store = store::read(cx)?;
     let mut all = Inspected::default();
     for name in names {
         match one(&store, name, kind, look) {

@@ -42,7 +42,7 @@ pub fn plan_reset(root: &Path, home: Option<&Path>) -> Result<Option<ResetPlan>,
     if real.parent().is_none() || home.is_some_and(|home| home.starts_with(&real)) {
         return Err(refuse("a home directory lies there".to_owned()));
     }
-    if !format::check(&layout, true)? {
+    if let format::Found::Nothing = format::check(&layout, true)? {
         return Err(refuse("it does not say that it is a store: strate.json is not there".to_owned()));
     }
     format::check_owner(root)?;

@@ -167,7 +167,9 @@ fn every_file_of_a_store_may_be_damaged() {
             *tried.entry(file.split('/').next().unwrap()).or_default() += 1;
         }
     }
-    for part in ["blobs", "snapshots", "containers", "volumes", "cache", "index.json", "oci-layout", "strate.json"] {
+    for part in
+        ["blobs", "snapshots", "containers", "volumes", "cache", "index.json", "oci-layout", "strate.json"]
+    {
         assert!(tried.get(part).is_some_and(|n| *n > 0), "{part} was not tried: {tried:?}");
     }
 }
@@ -175,7 +177,8 @@ fn every_file_of_a_store_may_be_damaged() {
 fn look(case: &Case<'_>, file: &str, damage: Damage) {
     let what = format!("{file} {damage:?}");
     let prepared = case.prepared;
-    for args in [&["images"][..], &["ps", "-a"], &["inspect", &prepared.image], &["history", &prepared.image]] {
+    for args in [&["images"][..], &["ps", "-a"], &["inspect", &prepared.image], &["history", &prepared.image]]
+    {
         let output = case.run(args);
         assert!(output.code == 0 || output.stderr.contains("error:"), "{what}: {output}");
     }
@@ -262,13 +265,17 @@ fn a_damaged_blob_is_found_before_the_other_side_believes_it() {
     let layers = |digest: &str| digest.len() == 64;
     let mut by_size: Vec<_> = fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap()).collect();
     by_size.retain(|entry| layers(entry.file_name().to_str().unwrap()));
-    let gzip = by_size.iter().find(|entry| fs::read(entry.path()).unwrap().starts_with(&[0x1f, 0x8b])).unwrap();
+    let gzip =
+        by_size.iter().find(|entry| fs::read(entry.path()).unwrap().starts_with(&[0x1f, 0x8b])).unwrap();
     Damage::Flipped.inflict(&gzip.path());
     let elsewhere = Registry::start();
     let target = elsewhere.image("copy:1");
     case.run(&["tag", &prepared.image, &target]).success();
     let refused = case.run(&["push", "-q", &target]).code(1);
-    assert!(refused.stderr.contains("in the store is corrupt") && refused.stderr.contains("hint:"), "{refused}");
+    assert!(
+        refused.stderr.contains("in the store is corrupt") && refused.stderr.contains("hint:"),
+        "{refused}"
+    );
     // The same size, and listed as if it were here: a pull looks at it all the same, as its file was written to.
     case.run(&["pull", "-q", &prepared.image]).success();
     case.run(&["push", "-q", &target]).success();

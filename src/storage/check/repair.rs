@@ -9,9 +9,10 @@ use super::{Check, CheckOptions, CheckReport, Fault};
 use crate::image::Silent;
 use crate::layer::{self, DiffOptions, HashingWriter, gzip_writer};
 use crate::oci::{Descriptor, DiffId, Digest, Reference, chain_ids, digest_of};
+use crate::storage::format::Found;
 use crate::storage::index::{IndexFile, REF_NAME};
 use crate::storage::unpack::open_dir;
-use crate::storage::{Abilities, Error, Place, Stack, Store, check_known, format, layout::Layout};
+use crate::storage::{Abilities, Error, Opening, Place, Stack, Store, check_known, format, layout::Layout};
 use crate::sys::atomic::{Durability, replace_file};
 use crate::sys::{SysError, tree};
 
@@ -37,12 +38,16 @@ impl Store {
     ///
     /// # Errors
     /// When it belongs to another user, cannot be written, or has a newer format.
-    pub fn open_to_repair(root: &Path, abilities: Abilities) -> Result<Option<(Self, Vec<String>)>, Error> {
+    pub fn open_to_repair(
+        root: &Path,
+        abilities: Abilities,
+        how: Opening,
+    ) -> Result<Option<(Self, Vec<String>)>, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
         let senseless = match format::check(&layout, true) {
-            Ok(false) if !layout.index().exists() && !layout.blobs().exists() => return Ok(None),
-            Ok(known) => !known,
+            Ok(Found::Nothing) if !layout.index().exists() && !layout.blobs().exists() => return Ok(None),
+            Ok(found) => matches!(found, Found::Nothing),
             Err(Error::Json { .. }) => true,
             Err(error) => return Err(error),
         };
@@ -51,7 +56,7 @@ impl Store {
         let mut done = mend_directories(&layout)?;
         let temp = layout.tmp().join("mend");
         if senseless {
-            format::write(&layout, &temp)?;
+            format::write_anew(&layout)?;
             done.push("`strate.json` was written anew".to_owned());
         }
         let bytes = fs::read(layout.oci_layout()).unwrap_or_default();
@@ -61,7 +66,7 @@ impl Store {
             replace_file(&layout.oci_layout(), &temp, super::OCI_LAYOUT, Durability::Durable)?;
             done.push("`oci-layout` was written anew".to_owned());
         }
-        Ok(Some((Self::open_writable(root, abilities)?, done)))
+        Ok(Some((Self::open_writable_as(root, abilities, how)?, done)))
     }
 
     /// The blobs that names and containers need and that are missing, or wrong as `faults` say. What a manifest that is

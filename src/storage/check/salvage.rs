@@ -53,7 +53,10 @@ impl Store {
         for mut entry in std::mem::take(&mut index.manifests) {
             let label = super::references::label_of(&entry);
             let is_bad = entry.check_sum().is_err() || entry.digest().is_none() || !self.agrees(&entry);
-            if is_bad && let Some(better) = self.renamed(&entry, &before, &names).or_else(|| self.better(&entry, &before)) {
+            if is_bad
+                && let Some(better) =
+                    self.renamed(&entry, &before, &names).or_else(|| self.better(&entry, &before))
+            {
                 done.push(format!("the entry of `{label}` was written anew"));
                 entry = better;
             }
