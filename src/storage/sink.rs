@@ -47,7 +47,7 @@ impl Source for Store {
     ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
         let digest = digest_of(descriptor)?;
         let blob = layer::VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
-        let mut blob = OwnBlob { blob, digest };
+        let mut blob = OwnBlob { blob, digest, left: descriptor.size() };
         // What the other side has already counts for the digest all the same.
         let skipped = io::copy(&mut (&mut blob).take(offset), &mut io::sink())?;
         Ok((skipped, Box::new(blob)))
@@ -63,11 +63,24 @@ impl Source for Store {
 struct OwnBlob {
     blob: layer::VerifiedReader<fs::File>,
     digest: Digest,
+    left: u64,
+}
+
+impl OwnBlob {
+    /// The last bytes are only handed on with all of them: who knows how many come does not wait for the end.
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.blob.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        if self.left == 0 {
+            self.blob.read(&mut [0])?;
+        }
+        Ok(n)
+    }
 }
 
 impl Read for OwnBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.blob.read(buffer).map_err(|error| match layer_error(error) {
+        self.read_on(buffer).map_err(|error| match layer_error(error) {
             source @ (layer::Error::Digest { .. } | layer::Error::Size { .. }) => io::Error::new(
                 ErrorKind::InvalidData,
                 Error::CorruptBlob { digest: self.digest.clone(), source },

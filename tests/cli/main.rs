@@ -24,6 +24,7 @@ mod cmd_login;
 mod cmd_manifest;
 mod cmd_pull;
 mod cmd_push;
+mod cmd_reset;
 mod cmd_rmi;
 mod cmd_run;
 mod cmd_save;
