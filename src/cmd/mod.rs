@@ -24,6 +24,7 @@ mod sides;
 mod sync;
 mod system;
 mod verbs;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
