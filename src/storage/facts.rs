@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
@@ -22,43 +23,61 @@ pub(super) struct LayerFact {
     pub size: u64,
 }
 
+/// A fact as it was written down.
+struct Known {
+    fact: LayerFact,
+    /// The modification time that the blob's file had.
+    time: Option<String>,
+    /// The boot in which the blob was read and found right.
+    boot: String,
+}
+
 impl Store {
     /// What is known of a blob, without computing anything.
     pub(super) fn layer_fact(&self, blob: &Digest) -> Option<LayerFact> {
-        self.layer_fact_and_boot(blob).map(|(fact, _)| fact)
+        self.read_fact(blob).map(|known| known.fact)
     }
 
-    /// The same, and the boot in which the blob was last read and found right.
-    fn layer_fact_and_boot(&self, blob: &Digest) -> Option<(LayerFact, String)> {
+    /// What is known of a blob, and when that was found.
+    fn read_fact(&self, blob: &Digest) -> Option<Known> {
         let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
         let mut words = text.strip_suffix('\n')?.split(' ');
         let (diff_id, size) = (DiffId(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
-        Some((LayerFact { diff_id, size }, words.next().unwrap_or_default().to_owned()))
+        let (time, boot) = (words.next().map(str::to_owned), words.next().unwrap_or_default().to_owned());
+        words.next().is_none().then_some(Known { fact: LayerFact { diff_id, size }, time, boot })
+    }
+
+    /// The modification time of a blob's file, as facts note it.
+    fn blob_time(&self, blob: &Digest) -> Option<String> {
+        let meta = fs::metadata(self.layout.blob(blob)).ok()?;
+        Some(format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()))
     }
 
     /// Remember what was computed from a blob. A failure is none: it will be computed again.
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
-        let text = format!("{} {} {}\n", fact.diff_id, fact.size, boot_id());
+        let seen = self.blob_time(blob).map(|time| format!(" {time} {}", boot_id())).unwrap_or_default();
+        let text = format!("{} {}{seen}\n", fact.diff_id, fact.size);
         let _ = atomic::write_file(&self.layout.layer_fact(blob), text.as_bytes());
     }
 
-    /// The same for who would fetch the blob anew if it were damaged: one that nobody has read since the machine
-    /// started is read now. A disk that lied, or a power cut, is noticed by the next pull this way.
+    /// What is known of a blob, for who would fetch it anew if it were damaged: one that nobody has read since the
+    /// machine started is read now. A disk that lied, or a power cut, is noticed by the next pull this way.
     ///
     /// # Errors
     /// As [`Store::known_layer`].
     pub(super) fn verified_layer(&self, descriptor: &Descriptor) -> Result<LayerFact, Error> {
         let digest = digest_of(descriptor).map_err(crate::oci::ManifestError::from)?;
-        let Some((fact, boot)) = self.layer_fact_and_boot(&digest) else {
-            return self.known_layer(descriptor);
-        };
-        if boot != boot_id() {
+        if let Some(known) = self.read_fact(&digest)
+            && known.boot != boot_id()
+            && known.time == self.blob_time(&digest)
+        {
             let mut blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
             io::copy(&mut blob, &mut io::sink())
                 .map_err(|error| Error::CorruptBlob { digest: digest.clone(), source: layer_error(error) })?;
-            self.remember_layer(&digest, &fact);
+            self.remember_layer(&digest, &known.fact);
+            return Ok(known.fact);
         }
-        Ok(fact)
+        self.known_layer(descriptor)
     }
 
     /// What is known of a blob that is here, computed from its bytes when nothing is.
@@ -67,8 +86,11 @@ impl Store {
     /// When the blob cannot be read or is corrupt.
     pub(super) fn known_layer(&self, descriptor: &Descriptor) -> Result<LayerFact, Error> {
         let digest = digest_of(descriptor).map_err(crate::oci::ManifestError::from)?;
-        if let Some(fact) = self.layer_fact(&digest) {
-            return Ok(fact);
+        // A file that was written to since is not believed: whoever did that, its bytes may be others.
+        if let Some(known) = self.read_fact(&digest)
+            && known.time.is_none_or(|time| self.blob_time(&digest) == Some(time))
+        {
+            return Ok(known.fact);
         }
         let blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
         let (diff_id, size) = diff_id_of(Box::new(blob))
