@@ -213,6 +213,6 @@ fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Spec`]
 pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
-    serde_json::from_value(dir.record.spec.clone())
+    serde::Deserialize::deserialize(&dir.record.spec)
         .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
 }

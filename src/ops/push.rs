@@ -199,7 +199,8 @@ pub fn push(
     done: &mut Done,
     report: &dyn Reporter,
 ) -> Result<Pushed, Error> {
-    let store = Store::open(&cx.root)?;
+    let store = super::store::hold(cx, |_| ())?;
+    store.hold(&job.record)?;
     let push = Push { cx, request, job, store: &store, report };
     let (content, target) = push.content()?;
     let (target, converted) = match request.conversion == Conversion::default() {

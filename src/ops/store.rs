@@ -14,6 +14,14 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
     Ok(Store::open(&cx.root)?.with_layering(layering(cx)))
 }
 
+/// Open the store for a verb that reads images for long, and keeps them meanwhile ([`Store::hold`]).
+///
+/// # Errors
+/// As [`Store::open_holding`].
+pub fn hold(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
+    Ok(Store::open_holding(&cx.root, cx.abilities(), Notice::new(notice))?.with_layering(layering(cx)))
+}
+
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors

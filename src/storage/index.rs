@@ -95,48 +95,6 @@ impl Entry {
         self.digest.parse().ok()
     }
 
-    pub(super) fn target(&self) -> Option<Descriptor> {
-        Some(descriptor(&self.media_type, &self.digest()?, self.size))
-    }
-
-    /// What stands where the digest should.
-    pub(super) fn digest_text(&self) -> &str {
-        &self.digest
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub(super) fn media_type(&self) -> &str {
-        &self.media_type
-    }
-
-    /// Note the check sum of all that the entry says. It goes wrong with the first bit, which no other part of the store
-    /// would tell of a name.
-    fn seal(&mut self) {
-        let sum = self.sum();
-        self.annotations.insert(SUM.to_owned(), sum);
-    }
-
-    fn sum(&self) -> String {
-        let mut text = format!("{}\n{}\n{}\n", self.media_type, self.digest, self.size);
-        for (key, value) in self.annotations.iter().filter(|(key, _)| *key != SUM) {
-            text.push_str(&format!("{}:{key}{}:{value}", key.len(), value.len()));
-        }
-        Digest::sha256(text).short().to_owned()
-    }
-
-    /// Whether the entry is as it was written. One that another tool made has no sum.
-    pub(super) fn check_sum(&self) -> Result<(), String> {
-        match self.annotations.get(SUM) {
-            Some(sum) if *sum != self.sum() => {
-                Err("is not as it was written: it is damaged, or another tool has changed it".to_owned())
-            }
-            _ => Ok(()),
-        }
-    }
-
     pub(super) fn is_index(&self) -> bool {
         media_type::is_index(&self.media_type)
     }
