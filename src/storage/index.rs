@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::lock::{LockMode, LockName};
 use super::{Error, Store, layout::Layout};
-use crate::oci::{Descriptor, Digest, Reference, descriptor, media_type};
+use crate::oci::{Descriptor, Digest, Reference, media_type};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
 
@@ -93,6 +93,44 @@ impl Entry {
     /// What the entry points to; `None` when another tool wrote something that is not a sha256 or sha512 digest.
     pub(super) fn digest(&self) -> Option<Digest> {
         self.digest.parse().ok()
+    }
+
+    /// What stands where the digest should.
+    pub(super) fn digest_text(&self) -> &str {
+        &self.digest
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// Note the check sum of all that the entry says. It goes wrong with the first bit, which no other part of the store
+    /// would tell of a name.
+    fn seal(&mut self) {
+        let sum = self.sum();
+        self.annotations.insert(SUM.to_owned(), sum);
+    }
+
+    fn sum(&self) -> String {
+        let mut text = format!("{}\n{}\n{}\n", self.media_type, self.digest, self.size);
+        for (key, value) in self.annotations.iter().filter(|(key, _)| *key != SUM) {
+            text.push_str(&format!("{}:{key}{}:{value}", key.len(), value.len()));
+        }
+        Digest::sha256(text).short().to_owned()
+    }
+
+    /// Whether the entry is as it was written. One that another tool made has no sum.
+    pub(super) fn check_sum(&self) -> Result<(), String> {
+        match self.annotations.get(SUM) {
+            Some(sum) if *sum != self.sum() => {
+                Err("is not as it was written: it is damaged, or another tool has changed it".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn is_index(&self) -> bool {
@@ -200,6 +238,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::descriptor;
 
     fn entry(content: &str) -> Entry {
         let target = descriptor(media_type::OCI_MANIFEST, &Digest::sha256(content), 1);

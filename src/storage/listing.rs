@@ -116,8 +116,13 @@ impl Line<'_> {
 /// All descriptors of the file.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Lines<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, deserialize_with = "null_is_empty")]
     pub manifests: Vec<Line<'a>>,
+}
+
+/// As `index.rs` has it: a file without the list is damaged, and tools written in Go say `null` for an empty one.
+fn null_is_empty<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Vec<Line<'a>>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl<'a> Lines<'a> {
@@ -160,7 +165,7 @@ mod tests {
         assert_eq!(line.annotations.get(CONFIG), None);
         assert_eq!(line.name().unwrap().to_string(), "docker.io/a/b:c");
         assert!(matches!(line.digest.0, Cow::Borrowed(_)));
-        for bad in ["", "[]", "{\"manifests\":[{}]}", "{\"manifests\":3}"] {
+        for bad in ["", "[]", "{}", "{\"manifests\":[{}]}", "{\"manifests\":3}"] {
             assert!(matches!(Lines::parse(&layout, bad.as_bytes()), Err(Error::Json { .. })), "{bad}");
         }
     }
