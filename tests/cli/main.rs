@@ -31,6 +31,7 @@ mod cmd_usage;
 mod cmd_version;
 mod independent;
 mod interop;
+mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;
