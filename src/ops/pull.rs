@@ -97,7 +97,7 @@ pub enum Error {
 pub fn pull(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<Pulled, Error> {
     let reference = &request.reference;
     if request.policy != PullPolicy::Always
-        && let Some(record) = here(&Store::open(&cx.root)?, request)?
+        && let Some(record) = here(&super::store::read(cx)?, request)?
     {
         match request.policy {
             PullPolicy::Newer => return newer(cx, request, report, &record),
@@ -176,7 +176,7 @@ fn here(store: &Store, request: &PullRequest) -> Result<Option<ImageRecord>, Err
     };
     match store.image_for(&record, request.platform.as_ref()) {
         Ok(_) => Ok(Some(record)),
-        Err(storage::Error::NoPlatform { .. }) => Ok(None),
+        Err(storage::Error::NoPlatform { .. } | storage::Error::NoSuchImage(_)) => Ok(None),
         // What is no container image has no platform.
         Err(storage::Error::NotAnImage { .. }) => Ok(Some(record)),
         Err(error) => Err(error.into()),
@@ -198,7 +198,7 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     let reference = &request.reference;
     let failed = |source: BoxError| Error::Pull { reference: reference.to_string(), source };
     // A store that cannot be written fails before any request.
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let store = super::store::write_plainly(cx)?;
     store.settle()?;
     let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
     let before = store.find_image(&reference.to_string()).ok();
@@ -213,7 +213,11 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     };
     let copied = copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;
     remember(&store, reference, &copied);
-    let record = store.find_image(&reference.to_string())?;
+    let record = match store.find_image(&reference.to_string()) {
+        // A peer has taken the name away again: the pull has done its work all the same.
+        Err(storage::Error::NoSuchImage(_)) => store.record_of(reference, &copied.target)?,
+        record => record?,
+    };
     Ok(Pulled {
         reference: reference.clone(),
         changed: before.is_none_or(|before| before.digest != record.digest || before.id != record.id),

@@ -71,7 +71,7 @@ pub enum Error {
 /// # Errors
 /// When an image is unknown or cannot be read, or the archive cannot be written.
 pub fn save(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<(), Error> {
-    let store = store::hold(cx, |_| ())?;
+    let store = store::hold(cx)?;
     let members = members(&store, &request.images)?;
     let platforms = match request.platforms.as_slice() {
         [] => Platforms::Present,

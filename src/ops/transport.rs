@@ -97,7 +97,7 @@ impl<'r> Input<'r> {
                 Self::of_client(Arc::new(client), reference)
             }
             Location::Store(name) => {
-                let store = store::hold(cx, |_| ())?;
+                let store = store::hold(cx)?;
                 let record = store.find_image(name)?;
                 store.hold(&record)?;
                 Ok(Self { place, source: Arc::new(store), target: record.target, reference: None })
@@ -219,7 +219,7 @@ impl<'r> Output<'r> {
             }
             Location::Store(name) => {
                 let name = Reference::parse(name).map_err(LocationError::from)?;
-                let store = storage::Store::open_writable(&cx.root, cx.abilities())?;
+                let store = super::store::write_plainly(cx)?;
                 store.settle()?;
                 Kind::Store(Box::new(store), name)
             }

@@ -56,6 +56,50 @@ pub enum Error {
         /// Whose it is.
         id: String,
     },
+    /// The record of a container cannot be read.
+    #[error("the record of container {id} is damaged")]
+    DamagedContainer {
+        /// Its short id.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: Box<Error>,
+    },
+    /// No volume of that name.
+    #[error("no such volume: {0}")]
+    NoSuchVolume(String),
+    /// A name that no volume can have.
+    #[error("invalid volume name `{0}`: only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed")]
+    BadVolumeName(String),
+    /// Containers use the volume.
+    #[error("volume {name} is in use by {}", containers.join(", "))]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// The names of the containers, running or not.
+        containers: Vec<String>,
+    },
+    /// The record of a volume cannot be read.
+    #[error("the record of volume {name} is damaged")]
+    DamagedVolume {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A volume's options make no sense, or cannot work here.
+    #[error("volume {name} cannot be had with its options")]
+    VolumeOption {
+        /// Its name.
+        name: String,
+        /// Which, and why.
+        #[source]
+        source: super::BadOption,
+    },
+    /// The volume has files only while a container runs.
+    #[error("volume {0} is memory: it has files only while a container runs")]
+    VolumeInMemory(String),
     /// A container uses the image.
     #[error("image {image} is in use by {state} container {container}")]
     ImageInUse {
@@ -115,7 +159,10 @@ pub enum Error {
         what: String,
     },
     /// The store is of a format this binary does not know.
-    #[error("the store at `{path}` has format {found}, and this strate reads up to {known}")]
+    #[error(
+        "the store at `{path}` has format {found}, and this strate ({OWN}) knows up to {known}: {} can use it",
+        version(needs)
+    )]
     Format {
         /// The store.
         path: PathBuf,
@@ -123,9 +170,17 @@ pub enum Error {
         found: u32,
         /// Ours.
         known: u32,
+        /// The oldest version that can use it, where the store says so.
+        needs: Option<String>,
     },
     /// The store uses a feature this binary does not know.
-    #[error("the store at `{path}` uses the feature `{feature}`, which this strate does not know and needs to {}", if *.write { "write it" } else { "read it" })]
+    #[error(
+        "the store at `{path}` uses the feature `{}`, without which it cannot be {}, and this strate ({OWN}) does not \
+         know it: {} can",
+        feature.escape_debug(),
+        if *.write { "written" } else { "read" },
+        version(needs)
+    )]
     Feature {
         /// The store.
         path: PathBuf,
@@ -133,6 +188,30 @@ pub enum Error {
         feature: String,
         /// Whether it only stands in the way of writing.
         write: bool,
+        /// The oldest version that can use the store, where it says so.
+        needs: Option<String>,
+    },
+    /// A part of the store does not lie where the rest does.
+    #[error(
+        "`{path}` is {what}, and all parts of a store lie in one file system: nothing could be renamed into it"
+    )]
+    Split {
+        /// The part.
+        path: PathBuf,
+        /// The store.
+        root: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The file system cannot hold a store.
+    #[error("no store can lie at `{path}`: {why}")]
+    Unfit {
+        /// Where.
+        path: PathBuf,
+        /// What it lacks.
+        why: String,
+        /// Whether the user may insist.
+        negotiable: bool,
     },
     /// The directory holds other things.
     #[error("`{0}` is not empty and not a store")]
@@ -202,6 +281,17 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     Sys(#[from] SysError),
+}
+
+/// The version of this program.
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// Who can use a store that this binary cannot.
+fn version(needs: &Option<String>) -> String {
+    match needs {
+        Some(version) => format!("strate {version} or later"),
+        None => "a newer strate".to_owned(),
+    }
 }
 
 fn offer(here: &[String], elsewhere: &[String]) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Abilities, Error, ImageRecord, Notice, Store, format, layout::Layout};
+use super::{Abilities, Error, ImageRecord, Opening, Store};
 use crate::oci::{Digest, ManifestError, Parsed, RawManifest, digest_of};
 
 impl Store {
@@ -12,12 +12,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`]; [`Error::Busy`].
-    pub fn open_holding(root: &Path, abilities: Abilities, notice: Notice) -> Result<Self, Error> {
-        let store = Self::open(root)?;
-        if !format::check(&Layout::new(root), false)? {
+    pub fn open_holding(root: &Path, abilities: Abilities, how: Opening) -> Result<Self, Error> {
+        let store = Self::open_as(root, how.clone())?;
+        if !store.layout.format().exists() {
             return Ok(store);
         }
-        match Self::open_writable_with(root, abilities, notice) {
+        match Self::open_writable_as(root, abilities, how) {
             Err(Error::ReadOnly { .. } | Error::NotYours { .. } | Error::Feature { .. } | Error::Sys(_)) => {
                 Ok(store)
             }

@@ -111,6 +111,19 @@ impl Store {
         Ok(lines.manifests.iter().filter_map(name).collect())
     }
 
+    /// What the listing would say of a name that stands for something that is here.
+    ///
+    /// # Errors
+    /// When its documents cannot be read.
+    pub fn record_of(&self, name: &Reference, target: &Descriptor) -> Result<ImageRecord, Error> {
+        let mut notes = self.describe_target(target)?;
+        notes.insert(REF_NAME.to_owned(), name.to_string());
+        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
+        let media_type = target.media_type().to_string();
+        let line = Line::new(&media_type, digest.as_str(), target.size(), Notes::of(&notes));
+        self.record(&line).ok_or_else(|| Error::NoSuchImage(name.familiar()))
+    }
+
     /// The names that stand for the same image as `record`, itself among them, newest first.
     ///
     /// # Errors

@@ -98,7 +98,13 @@ pub(super) struct Line<'a> {
     pub annotations: Notes<'a>,
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
+    /// A line that is not in the file.
+    pub(super) fn new(media_type: &'a str, digest: &'a str, size: u64, annotations: Notes<'a>) -> Self {
+        let text = |text| Text(Cow::Borrowed(text));
+        Self { media_type: text(media_type), digest: text(digest), size, annotations }
+    }
+
     pub(super) fn media_type(&self) -> &str {
         &self.media_type.0
     }
