@@ -93,6 +93,13 @@ impl Store {
         let bytes = Lines::read(&self.layout)?;
         let lines = Lines::parse(&self.layout, &bytes)?;
         let mut records: Vec<_> = lines.manifests.iter().filter_map(|line| self.record(line)).collect();
+        let skipped = lines.manifests.len() - records.len();
+        if skipped > 0 {
+            let entries = if skipped == 1 { "entry" } else { "entries" };
+            self.notice.say(&format!(
+                "{skipped} {entries} of the list of images cannot be read and left out: `strate system check` says why"
+            ));
+        }
         records.sort_by_cached_key(|record| {
             let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
             (Reverse(created), record.name.as_ref().map(Reference::familiar))
