@@ -10,11 +10,7 @@ BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-<<<<<<< HEAD
-.PHONY: help build demo test fuzz lint fmt real bench power completions man install uninstall clean ci
-=======
-.PHONY: help build demo test soak fuzz lint fmt real bench completions man install uninstall clean ci
->>>>>>> main
+.PHONY: help build demo test soak power fuzz lint fmt real bench completions man install uninstall clean ci
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 16

@@ -106,20 +106,13 @@ run 'hostile input, shortly' cargo test --locked --test fuzz
 
 cli=$(test_binary cli)
 language=$(test_binary language)
-<<<<<<< HEAD
 power=$(test_binary power_cut)
-=======
 soak=$(test_binary soak)
->>>>>>> main
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 images=$target/test-images
 binary=$target/x86_64-unknown-linux-gnu/debug/strate
 base=${STRATE_TEST_DIR:-/var/tmp}
-<<<<<<< HEAD
-if [ -z "$cli" ] || [ -z "$language" ] || [ -z "$power" ] || ! [ -x "$binary" ]; then
-=======
-if [ -z "$cli" ] || [ -z "$language" ] || [ -z "$soak" ] || ! [ -x "$binary" ]; then
->>>>>>> main
+if [ -z "$cli" ] || [ -z "$language" ] || [ -z "$soak" ] || [ -z "$power" ] || ! [ -x "$binary" ]; then
     echo "the tests of the binary did not build" >&2
     exit 1
 fi
@@ -130,26 +123,17 @@ if [ "$(id -u)" = 0 ]; then
     work=$(mktemp -d "$base/strate-make-test.XXXXXX")
     cp "$cli" "$work/cli"
     cp "$language" "$work/language"
-<<<<<<< HEAD
+    cp "$soak" "$work/soak"
     cp "$power" "$work/power"
     cp "$binary" "$work/strate"
     mkdir -p "$images"
-    chmod 755 "$work" "$work/cli" "$work/language" "$work/power" "$work/strate"
-    run 'the verbs, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
-        STRATE_TEST_CACHE="$images" "$work/cli"
-    run 'the Dockerfile language, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/language"
-    run 'power cuts, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" STRATE_TEST_CACHE="$images" "$work/power"
-=======
-    cp "$soak" "$work/soak"
-    cp "$binary" "$work/strate"
-    mkdir -p "$images"
-    chmod 755 "$work" "$work/cli" "$work/language" "$work/soak" "$work/strate"
+    chmod 755 "$work" "$work/cli" "$work/language" "$work/soak" "$work/power" "$work/strate"
     run 'the verbs, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$images" "$work/cli"
     run 'the Dockerfile language, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/language"
     run 'the soak, shortly, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$images" "$work/soak" --nocapture
->>>>>>> main
+    run 'power cuts, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" STRATE_TEST_CACHE="$images" "$work/power"
     cp -r "$images" "$work/images"
     # Without a directory of its own, skopeo looks for logins below /run/containers, which root's podman may have closed.
     mkdir -m 700 "$work/run"
@@ -160,15 +144,12 @@ if [ "$(id -u)" = 0 ]; then
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/cli'"
     run "the Dockerfile language, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" sh -c "cd / && exec '$work/language'"
-<<<<<<< HEAD
     run "power cuts, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/power'"
-=======
     run "the soak, shortly, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/soak' --nocapture"
->>>>>>> main
 else
     run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
     run 'power cuts, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$power"

@@ -34,11 +34,8 @@ mod cmd_version;
 mod damage;
 mod independent;
 mod interop;
-<<<<<<< HEAD
 mod limits;
-=======
 mod parallel;
->>>>>>> main
 mod policy;
 mod registries_conf;
 mod registry_attacks;
