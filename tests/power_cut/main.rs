@@ -87,7 +87,7 @@ fn python(env: &Env, name: &str, script: &str, arguments: &[String]) -> Value {
     let script = env.write(&format!("scripts/{name}"), script);
     let output = support::must(Command::new("python3").arg(script).args(arguments));
     let found: Value = serde_json::from_slice(&output).unwrap();
-    let numbers = ["operations", "states", "tested", "failed"].map(|key| format!("{key} {}", found[key]));
+    let numbers = ["operations", "tested", "all", "failed"].map(|key| format!("{key} {}", found[key]));
     println!("{name}: {}", numbers.join(", "));
     found
 }
