@@ -66,7 +66,7 @@ enum SortBy {
     Tag,
 }
 
-const IMAGE_COLUMNS: [Column; 7] = [
+const IMAGE_COLUMNS: [Column; 8] = [
     Column::new("Repository", "REPOSITORY"),
     Column::new("Tag", "TAG"),
     Column::new("Digest", "DIGEST"),
@@ -74,6 +74,7 @@ const IMAGE_COLUMNS: [Column; 7] = [
     Column::new("CreatedSince", "CREATED"),
     Column::new("CreatedAt", "CREATED AT"),
     Column::new("Size", "SIZE"),
+    Column::new("ReadOnly", "R/O"),
 ];
 
 /// `strate images`
@@ -83,9 +84,14 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
         true => &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"],
         false => &["Repository", "Tag", "ID", "CreatedSince", "Size"],
     };
-    let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
+    // A format that is none is told before anything is read.
+    Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
     let request = images_op::Request { reference: args.reference, filters: args.filter };
     let mut rows = images_op::images(cx, &request)?;
+    let mut shown = shown.to_vec();
+    // As podman does: the column is there when it says something.
+    shown.extend(rows.iter().any(|row| row.read_only).then_some("ReadOnly"));
+    let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, &shown)?;
     sort(&mut rows, args.sort);
     if args.quiet && args.format.is_none() {
         let ids = rows.iter().map(|row| id(&row.id, args.no_trunc) + "\n");
@@ -125,6 +131,7 @@ fn image_row(row: &images_op::Row, no_trunc: bool, now: Timestamp) -> Value {
         "Digest": row.digest.to_string(),
         "ID": id(&row.id, no_trunc),
         "IsManifestList": row.is_index,
+        "ReadOnly": row.read_only,
         "Repository": row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
         "SharedSize": "N/A",
         "Size": words::size(row.size),

@@ -23,7 +23,8 @@ pub(super) struct LayerFact {
 impl Store {
     /// What is known of a blob, without computing anything.
     pub(super) fn layer_fact(&self, blob: &Digest) -> Option<LayerFact> {
-        let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
+        let own = fs::read_to_string(self.layout.layer_fact(blob)).ok();
+        let text = own.or_else(|| self.fact_elsewhere(blob))?;
         let (diff_id, size) = text.strip_suffix('\n')?.split_once(' ')?;
         Some(LayerFact { diff_id: DiffId(diff_id.parse().ok()?), size: size.parse().ok()? })
     }

@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use super::index::{CONFIG, CREATED, Entry, IndexFile, KIND, MANIFEST, SIZE};
+use super::index::{CONFIG, CREATED, Entry, IndexFile, KIND, MANIFEST, SIZE, STORES};
 use super::indexes::{Kind, parse_origins};
 use super::{Error, Store};
 use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, is_container_image};
@@ -36,6 +37,8 @@ pub struct ImageRecord {
     pub size: u64,
     /// Where those images of an index can be had that are not here: repositories, by the digest of the manifest.
     pub origins: BTreeMap<Digest, Reference>,
+    /// The additional store that it lies in; `None` for one of our own.
+    pub store: Option<PathBuf>,
 }
 
 impl ImageRecord {
@@ -83,17 +86,28 @@ impl Image {
 }
 
 impl Store {
-    /// Every name and every untagged image, newest first.
+    /// Every name and every untagged image, newest first, those of additional stores with them.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn images(&self) -> Result<Vec<ImageRecord>, Error> {
+        let mut records = self.own_images()?;
+        let others = self.images_elsewhere(&records);
+        if !others.is_empty() {
+            records.extend(others);
+            newest_first(&mut records);
+        }
+        Ok(records)
+    }
+
+    /// Every name and every untagged image of this store itself, newest first.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn own_images(&self) -> Result<Vec<ImageRecord>, Error> {
         let index = IndexFile::read(&self.layout)?;
         let mut records: Vec<_> = index.manifests.iter().filter_map(|entry| self.record(entry)).collect();
-        records.sort_by_cached_key(|record| {
-            let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-            (Reverse(created), record.name.as_ref().map(Reference::familiar))
-        });
+        newest_first(&mut records);
         Ok(records)
     }
 
@@ -109,7 +123,14 @@ impl Store {
         {
             return Ok(found.clone());
         }
-        by_id(&records, text)
+        match records.iter().any(|record| record.store.is_some()) {
+            true => {
+                // What is ours comes before what others hold.
+                let own: Vec<_> = records.iter().filter(|record| record.store.is_none()).cloned().collect();
+                by_id(&own, text).or_else(|_| by_id(&records, text))
+            }
+            false => by_id(&records, text),
+        }
     }
 
     /// Read and verify an image's documents. Opened for writing, the store keeps a collector from taking any part of
@@ -173,14 +194,23 @@ impl Store {
         self.image(&manifest.digest)
     }
 
-    /// Give an image that is here another name.
+    /// Give an image that is here, or in an additional store, another name. Of one there the documents are copied, and
+    /// the layers are used where they lie.
     ///
     /// # Errors
     /// When it cannot be written, or the image has been removed meanwhile.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), Error> {
         let target = digest_of(&image.target).map_err(crate::oci::ManifestError::from)?;
+        let foreign = match &image.store {
+            Some(_) => {
+                self.bring_documents(&image.target)?;
+                Some(Entry::new(&image.target, self.describe_target(&image.target)?))
+            }
+            None => None,
+        };
         self.edit_index(|index| {
             let entry = index.manifests.iter().find(|e| e.digest().as_ref() == Some(&target)).cloned();
+            let entry = entry.or(foreign);
             index.set_name(name, entry.ok_or_else(|| Error::NoSuchImage(image.label()))?);
             Ok(())
         })
@@ -250,6 +280,8 @@ impl Store {
         let mut all = BTreeMap::new();
         all.insert(CONFIG.to_owned(), image.id.to_string());
         all.insert(SIZE.to_owned(), self.layer_sizes(image).iter().sum::<u64>().to_string());
+        let stores = self.stores_needed(image.manifest.layers());
+        all.extend(stores.map(|stores| (STORES.to_owned(), stores)));
         if let Some(created) = &image.config.created {
             all.insert(CREATED.to_owned(), created.clone());
         }
@@ -287,7 +319,7 @@ impl Store {
 
     /// What an entry says; what another tool left out is read from the blobs. An entry whose documents are gone or
     /// cannot be read is left out.
-    fn record(&self, entry: &Entry) -> Option<ImageRecord> {
+    pub(super) fn record(&self, entry: &Entry) -> Option<ImageRecord> {
         let (target, digest) = (entry.target()?, entry.digest()?);
         let noted = |key| entry.annotations.contains_key(key);
         let complete = noted(SIZE) && (noted(KIND) || (noted(CONFIG) && noted(MANIFEST) == entry.is_index()));
@@ -316,9 +348,17 @@ impl Store {
             created: notes.get(CREATED).cloned(),
             size: notes.get(SIZE).and_then(|size| size.parse().ok()).unwrap_or(0),
             origins: parse_origins(&entry.annotations),
+            store: None,
             target,
         })
     }
+}
+
+fn newest_first(records: &mut [ImageRecord]) {
+    records.sort_by_cached_key(|record| {
+        let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        (Reverse(created), record.name.as_ref().map(Reference::familiar))
+    });
 }
 
 fn by_name<'a>(records: &'a [ImageRecord], wanted: &Reference) -> Option<&'a ImageRecord> {

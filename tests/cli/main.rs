@@ -9,6 +9,7 @@
 
 mod support;
 
+mod additional_stores;
 mod bad_input;
 mod build_output;
 mod build_sources;
@@ -30,6 +31,7 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod import_store;
 mod independent;
 mod interop;
 mod policy;
