@@ -20,10 +20,12 @@ mod manifest;
 mod progress;
 mod registry;
 mod remote;
+mod reset;
 mod sides;
 mod sync;
 mod system;
 mod verbs;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

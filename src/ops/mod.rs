@@ -38,6 +38,7 @@ pub mod referrers;
 pub mod remote;
 pub mod remote_inspect;
 pub mod remove_image;
+pub mod reset;
 pub mod rm;
 pub mod save;
 pub mod search;
@@ -50,6 +51,7 @@ pub mod tag;
 pub mod tags;
 pub mod transport;
 pub mod version;
+pub mod volume;
 pub mod wait;
 pub mod when;
 
