@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::format::{self, Found};
 use super::index::{IndexFile, STORES};
+use super::listing::Lines;
 use super::lock::Notice;
 use super::snapshots::Marker;
 use super::{Error, ImageRecord, Store, layout::Layout};
@@ -117,9 +118,10 @@ impl Store {
         let mut found: Vec<ImageRecord> = Vec::new();
         for store in &self.additional {
             // One that cannot be read any more was there when we began: somebody is taking it away.
-            let Ok(index) = IndexFile::read(&store.layout) else { continue };
-            for entry in &index.manifests {
-                let Some(mut record) = self.record(entry) else { continue };
+            let Ok(bytes) = Lines::read(&store.layout) else { continue };
+            let Ok(lines) = Lines::parse(&store.layout, &bytes) else { continue };
+            for line in &lines.manifests {
+                let Some(mut record) = self.record(line) else { continue };
                 let taken = own.iter().chain(&found).any(|known| match &record.name {
                     Some(name) => known.name.as_ref() == Some(name),
                     None => known.target.digest() == record.target.digest(),

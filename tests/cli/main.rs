@@ -36,6 +36,7 @@ mod damage;
 mod import_store;
 mod independent;
 mod interop;
+mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;
