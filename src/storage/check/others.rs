@@ -4,7 +4,7 @@ use std::fs;
 
 use super::references::files_of;
 use super::{Check, Fault, snapshots::chain_text};
-use crate::storage::{cache, layout, staging};
+use crate::storage::{cache, containers, layout, staging};
 
 impl Check<'_> {
     /// Every container: its record and its state.
@@ -16,7 +16,11 @@ impl Check<'_> {
                 Ok(None) if self.store.layout().container(&id).join("config.json").exists() => {
                     self.container(&id, "has an empty record".to_owned());
                 }
-                Ok(None) => self.report.leftovers += 1,
+                Ok(None) if containers::is_half_made(&self.store.layout().container(&id)) => {
+                    self.report.leftovers += 1;
+                }
+                Ok(None) if !self.store.layout().container(&id).exists() => {}
+                Ok(None) => self.container(&id, "has lost its record".to_owned()),
                 Ok(Some(container)) => {
                     self.report.counts.containers += 1;
                     match container.state() {
@@ -46,12 +50,17 @@ impl Check<'_> {
                 self.stray(&entry.path());
                 continue;
             }
+            let data = entry.path().join("_data");
+            if !entry.path().join("volume.json").exists() && !data.exists() {
+                self.report.leftovers += 1;
+                continue;
+            }
             self.report.counts.volumes += 1;
             let record = fs::read(entry.path().join("volume.json"));
             let value = record.map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes));
             let what = match value {
                 Ok(Ok(value)) if value["name"].as_str() == Some(&name) => {
-                    if entry.path().join("_data").is_dir() {
+                    if data.is_dir() {
                         continue;
                     }
                     "has lost its data".to_owned()
