@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::references::files_of;
+use super::references::{Needs, files_of};
 use super::{Check, Fault, snapshots::chain_text};
 use crate::storage::{cache, containers, layout, staging};
 
@@ -74,7 +74,7 @@ impl Check<'_> {
     }
 
     /// What is computed again when it is lost: build records, what is known of layers, where blobs came from.
-    pub(super) fn caches(&mut self) {
+    pub(super) fn caches(&mut self, needs: &Needs) {
         let layout = self.store.layout().clone();
         for entry in files_of(&layout.records()) {
             self.report.counts.records += 1;
@@ -85,10 +85,17 @@ impl Check<'_> {
         }
         for entry in files_of(&layout.layer_facts()) {
             let digest = entry.file_name().to_str().and_then(layout::parse_file_name);
-            let makes_sense = digest.is_some_and(|digest| self.store.layer_fact(&digest).is_some());
-            if !makes_sense && entry.path().exists() {
-                let what = "does not say what is known of a layer".to_owned();
-                self.report.faults.push(Fault::Cache { path: entry.path(), what });
+            let fact = digest.as_ref().and_then(|digest| self.store.layer_fact(digest));
+            let said = digest.and_then(|digest| needs.diff_ids.get(&digest));
+            let what = match (fact, said) {
+                (None, _) => "does not say what is known of a layer",
+                (Some(fact), Some(said)) if !said.contains(&fact.diff_id.0) => {
+                    "says something else than the images"
+                }
+                _ => continue,
+            };
+            if entry.path().exists() {
+                self.report.faults.push(Fault::Cache { path: entry.path(), what: what.to_owned() });
             }
         }
     }
