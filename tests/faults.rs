@@ -1,0 +1,69 @@
+//! Kills and errors at every system call that changes something: what `doc/storage.md` promises must hold after each.
+//!
+//! The tracer stops the real binary, its threads and its children at their calls. Between two calls that change the
+//! disk nothing changes, so all instants of a command are tried. Sweeps of many calls take a stride, with another start
+//! each time; `make faults` leaves nothing out. `STRATE_FAULTS_SEED` and `STRATE_FAULTS_AT` repeat one.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
+
+#[allow(unused_imports, unused_macros, reason = "the tests of the verbs need more of it")]
+#[path = "cli/support/mod.rs"]
+mod support;
+
+#[path = "faults/calls.rs"]
+mod calls;
+#[path = "faults/store.rs"]
+mod store;
+#[path = "faults/sweep.rs"]
+mod sweep;
+#[path = "faults/tracer.rs"]
+mod tracer;
+#[path = "faults/workloads.rs"]
+mod workloads;
+
+use std::io::Write;
+
+use calls::Kind;
+use support::need;
+use tracer::Act;
+
+/// Write past the test runner's capture: counts are worth seeing.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Calls that fail when the disk is full.
+const SPACE: &[Kind] = &[Kind::Write, Kind::Create, Kind::Name, Kind::Size, Kind::Sync];
+/// Calls that fail when the disk is broken.
+const DISK: &[Kind] = &[Kind::Write, Kind::Create, Kind::Name, Kind::Remove, Kind::Meta, Kind::Size, Kind::Sync];
+
+/// A test that kills a workload at its calls, and tests that let them fail.
+macro_rules! sweeps {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn killed() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::kill(&workloads::$name(), Act::Kill, 60);
+            }
+
+            #[test]
+            fn no_space() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Fail(libc::ENOSPC), SPACE, 30);
+            }
+
+            #[test]
+            fn broken_disk() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 30);
+            }
+        })+
+    };
+}
+
+sweeps!(tag, pull, first_pull);
