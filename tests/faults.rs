@@ -37,7 +37,8 @@ fn say(text: &str) {
 /// Calls that fail when the disk is full.
 const SPACE: &[Kind] = &[Kind::Write, Kind::Create, Kind::Name, Kind::Size, Kind::Sync];
 /// Calls that fail when the disk is broken.
-const DISK: &[Kind] = &[Kind::Write, Kind::Create, Kind::Name, Kind::Remove, Kind::Meta, Kind::Size, Kind::Sync];
+const DISK: &[Kind] =
+    &[Kind::Write, Kind::Create, Kind::Name, Kind::Remove, Kind::Meta, Kind::Size, Kind::Sync];
 
 /// A test that kills a workload at its calls, and tests that let them fail.
 macro_rules! sweeps {
@@ -66,4 +67,19 @@ macro_rules! sweeps {
     };
 }
 
-sweeps!(tag, pull, first_pull);
+sweeps!(
+    tag,
+    pull,
+    first_pull,
+    load,
+    save,
+    save_over,
+    commit,
+    build,
+    build_files,
+    rmi,
+    image_prune,
+    push,
+    create,
+    rm,
+);

@@ -27,17 +27,43 @@ fn walk(top: &Path, dir: &Path, all: &mut Listing) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries {
         let path = entry.unwrap().path();
-        let name = path.strip_prefix(top).unwrap().display().to_string();
+        let mut name = without_id(&path.strip_prefix(top).unwrap().display().to_string());
         let Ok(meta) = path.symlink_metadata() else { continue };
-        if name.starts_with("locks/") || name == "cache/places" {
+        if name.starts_with("locks/") || name.starts_with("cache/places") {
             continue;
         }
-        let varies = name == "index.json" || name.ends_with("meta.json") || name.starts_with("cache/");
+        while all.contains_key(&name) {
+            name.push('+');
+        }
+        let varies = name.ends_with(".json") || name.starts_with("cache/");
         all.insert(name, (meta.is_file() && !varies).then_some(meta.len()));
         if meta.is_dir() {
             walk(top, &path, all);
         }
     }
+}
+
+/// A container's id is another one each time.
+fn without_id(name: &str) -> String {
+    match name.strip_prefix("containers/").and_then(|rest| rest.split_at_checked(64)) {
+        Some((id, rest)) if id.bytes().all(|b| b.is_ascii_hexdigit()) => format!("containers/ID{rest}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// The same without digests: only how many there are.
+pub fn without_digests(listing: &Listing) -> Listing {
+    let mut all = Listing::new();
+    for (name, size) in listing {
+        let parts = name.split('/').map(|part| if part.len() >= 64 { "DIGEST" } else { part });
+        let mut short = parts.collect::<Vec<_>>().join("/");
+        let size = size.filter(|_| short == *name);
+        while all.contains_key(&short) {
+            short.push('+');
+        }
+        all.insert(short, size);
+    }
+    all
 }
 
 /// What one listing has and the other has not. A cache may lack anything: it is made again when it is needed.
@@ -51,8 +77,22 @@ pub fn difference(found: &Listing, expected: &Listing) -> Vec<String> {
         .collect()
 }
 
-/// The names of a store and what they point to.
+/// The names of a store and what they point to; containers and volumes.
 pub fn names(store: &Path) -> BTreeSet<String> {
+    let mut all = images(store);
+    for dir in files(&store.join("containers")) {
+        if let Ok(bytes) = std::fs::read(dir.join("config.json")) {
+            let record: Value = serde_json::from_slice(&bytes).expect("a container's record is whole");
+            all.insert(format!("container {}", record["name"]));
+        }
+    }
+    for dir in files(&store.join("volumes")) {
+        all.insert(format!("volume {}", dir.file_name().unwrap().display()));
+    }
+    all
+}
+
+fn images(store: &Path) -> BTreeSet<String> {
     let Ok(bytes) = std::fs::read(store.join("index.json")) else { return BTreeSet::new() };
     let index: Value = serde_json::from_slice(&bytes).expect("index.json is whole");
     let name = |entry: &Value| {
@@ -105,11 +145,14 @@ fn references(store: &Path, document: &Value, named: bool, all: &mut Vec<String>
         if here || named {
             check(store, &descriptor, all);
         }
-        if here && let Ok(Ok(inner)) = std::fs::read(blob(store, &descriptor)).map(|b| serde_json::from_slice(&b)) {
+        if here
+            && let Ok(Ok(inner)) = std::fs::read(blob(store, &descriptor)).map(|b| serde_json::from_slice(&b))
+        {
             references(store, &inner, false, all);
         }
     }
-    for descriptor in list("layers").iter().chain(document.get("config").filter(|c| c["digest"].is_string())) {
+    for descriptor in list("layers").iter().chain(document.get("config").filter(|c| c["digest"].is_string()))
+    {
         check(store, descriptor, all);
     }
 }
@@ -117,7 +160,10 @@ fn references(store: &Path, document: &Value, named: bool, all: &mut Vec<String>
 fn check(store: &Path, descriptor: &Value, all: &mut Vec<String>) {
     let size = std::fs::metadata(blob(store, descriptor)).map(|meta| meta.len()).ok();
     if size != descriptor["size"].as_u64() {
-        all.push(format!("{} is promised with {} bytes and has {size:?}", descriptor["digest"], descriptor["size"]));
+        all.push(format!(
+            "{} is promised with {} bytes and has {size:?}",
+            descriptor["digest"], descriptor["size"]
+        ));
     }
 }
 

@@ -1,5 +1,6 @@
 //! One command, stopped or failed at each of its calls in turn; after each, the promises of the store are looked at.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct Workload {
     pub root: Root,
     /// The command line.
     pub args: Vec<String>,
+    /// How many times the store was put back: `@` in the command line becomes this number.
+    pub round: Cell<usize>,
     /// Commands that only read and must work whatever happened.
     pub readers: Vec<Vec<String>>,
     /// What must be the same whenever the command has worked.
@@ -31,8 +34,10 @@ pub struct Workload {
     pub prune: Vec<&'static str>,
     /// The command can be done once only: a second one finds nothing to do and says so.
     pub once: bool,
-    /// Killed before it was done, it leaves things that are kept on purpose for the next try.
-    pub keeps: bool,
+    /// What a command that was killed leaves on purpose for the next try: the beginnings of paths.
+    pub keeps: &'static [&'static str],
+    /// The content has the time in it: blobs have other digests each time.
+    pub dated: bool,
 }
 
 /// How a store looks at rest.
@@ -67,11 +72,14 @@ impl Workload {
         self.env.run(args)
     }
 
-    fn command(&self) -> Command {
-        self.env.command(&self.args)
+    /// The command, the same one until the store is put back.
+    pub fn command(&self) -> Command {
+        let round = self.round.get().to_string();
+        self.env.command(self.args.iter().map(|arg| arg.replace('@', &round)))
     }
 
-    fn restore(&self) {
+    pub fn restore(&self) {
+        self.round.set(self.round.get() + 1);
         store::copy(&self.saved(), &self.store());
         if let Some(path) = &self.outside {
             let _ = std::fs::remove_file(path);
@@ -98,10 +106,15 @@ impl Workload {
         }
         Rest {
             names,
-            listing: store::listing(&self.store()),
+            listing: self.listing(),
             result: (self.result)(self),
             outside: self.outside.as_ref().and_then(|path| std::fs::read(path).ok()),
         }
+    }
+
+    fn listing(&self) -> Listing {
+        let all = store::listing(&self.store());
+        if self.dated { store::without_digests(&all) } else { all }
     }
 
     fn states(&self) -> (Rest, Rest) {
@@ -202,7 +215,7 @@ fn after_a_kill(w: &Workload, old: &Rest, new: &Rest, at: usize, traced: &Traced
     if !traced.strays.is_empty() {
         return Err(format!("processes are left: {:?}", traced.strays));
     }
-    readable(w)?;
+    readable(w, at)?;
     old_or_new(w, old, new)?;
     // One time the command is tried again at once, with all that lies about; the other time a collection comes first.
     if at % 2 == 0 || is_full() {
@@ -217,8 +230,9 @@ fn after_a_kill(w: &Workload, old: &Rest, new: &Rest, at: usize, traced: &Traced
 }
 
 /// Reading works, and what is named is whole.
-fn readable(w: &Workload) -> Result<(), String> {
-    for reader in &w.readers {
+fn readable(w: &Workload, at: usize) -> Result<(), String> {
+    let turn = |i: usize| is_full() || at % w.readers.len() == i;
+    for (_, reader) in w.readers.iter().enumerate().filter(|(i, _)| turn(*i)) {
         let output = w.run(reader);
         if output.code != 0 {
             return Err(format!("a reader failed: {output}"));
@@ -272,7 +286,7 @@ fn is_new(w: &Workload, new: &Rest) -> Result<(), String> {
     if output.code != 0 {
         return Err(format!("the collection failed: {output}"));
     }
-    same(w, &[new])
+    same(w, &[new], &[])
 }
 
 fn prune_first(w: &Workload, old: &Rest, new: &Rest) -> Result<(), String> {
@@ -281,17 +295,23 @@ fn prune_first(w: &Workload, old: &Rest, new: &Rest) -> Result<(), String> {
         return Err(format!("the collection failed: {output}"));
     }
     whole(w)?;
-    if !w.keeps {
-        same(w, &[old, new])?;
-    }
+    same(w, &[old, new], w.keeps)?;
     again(w, old, new)
 }
 
-/// The store has just the files that one of these had.
-fn same(w: &Workload, rests: &[&Rest]) -> Result<(), String> {
-    let found = store::listing(&w.store());
+/// The store has just the files that one of these had, and some that are kept.
+fn same(w: &Workload, rests: &[&Rest], keeps: &[&str]) -> Result<(), String> {
+    let mut found = w.listing();
+    found.retain(|name, _| {
+        !keeps.iter().any(|kept| name.starts_with(kept))
+            || rests.iter().any(|rest| rest.listing.contains_key(name))
+    });
     let differences: Vec<_> = rests.iter().map(|rest| store::difference(&found, &rest.listing)).collect();
-    if differences.iter().any(Vec::is_empty) { Ok(()) } else { Err(format!("files are left: {differences:#?}")) }
+    if differences.iter().any(Vec::is_empty) {
+        Ok(())
+    } else {
+        Err(format!("files are left: {differences:#?}"))
+    }
 }
 
 /// Let calls of the command itself fail, one after the other.
@@ -306,7 +326,7 @@ pub fn fail(workload: &Workload, act: Act, kinds: &[Kind], budget: usize) {
         tally.runs += 1;
         tally.struck += usize::from(traced.hit.is_some());
         tally.survived += usize::from(traced.code == 0);
-        if let Err(why) = after_an_error(workload, act, &old, &new, &traced) {
+        if let Err(why) = after_an_error(workload, act, (&old, &new), at, &traced) {
             tally.failed(at, &traced, &why);
         }
     }
@@ -321,14 +341,18 @@ fn describe(act: Act) -> String {
     }
 }
 
-fn after_an_error(w: &Workload, act: Act, old: &Rest, new: &Rest, traced: &Traced) -> Result<(), String> {
+fn after_an_error(
+    w: &Workload,
+    act: Act,
+    (old, new): (&Rest, &Rest),
+    at: usize,
+    traced: &Traced,
+) -> Result<(), String> {
     if traced.hung || !traced.strays.is_empty() {
         return Err(format!("hung: {}, processes left: {:?}", traced.hung, traced.strays));
     }
-    let is_new_state = {
-        readable(w)?;
-        old_or_new(w, old, new)?
-    };
+    readable(w, at)?;
+    let is_new_state = old_or_new(w, old, new)?;
     if traced.code == 0 {
         // Survived: then the result must be right, and what was to be durable must be.
         if !is_new_state || (w.result)(w) != new.result {

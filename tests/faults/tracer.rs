@@ -184,7 +184,8 @@ impl<'a> Tracer<'a> {
             for tid in self.threads.keys() {
                 let line = std::fs::read(format!("/proc/{tid}/cmdline")).unwrap_or_default();
                 let state = std::fs::read_to_string(format!("/proc/{tid}/wchan")).unwrap_or_default();
-                self.strays.insert(format!("{tid} {} ({state})", String::from_utf8_lossy(&line).replace('\0', " ")));
+                self.strays
+                    .insert(format!("{tid} {} ({state})", String::from_utf8_lossy(&line).replace('\0', " ")));
                 kill(*tid, libc::SIGKILL);
             }
         }
@@ -220,7 +221,8 @@ impl<'a> Tracer<'a> {
             if event == libc::PTRACE_EVENT_EXEC {
                 self.threads.insert(tid, Thread { foreign: true, ..Thread::default() });
             }
-            if [libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK, libc::PTRACE_EVENT_CLONE].contains(&event) {
+            if [libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK, libc::PTRACE_EVENT_CLONE].contains(&event)
+            {
                 self.is_born(tid);
             }
             return self.go_on(tid, 0);
@@ -248,7 +250,7 @@ impl<'a> Tracer<'a> {
             Some(thread) => thread.foreign |= foreign,
             None if foreign => {
                 self.foreign_unseen.insert(child);
-            },
+            }
             None => {}
         }
     }
