@@ -94,7 +94,7 @@ fn on(name: &'static str, images: &[&str], line: &str) -> Workload {
         readers: vec![words("images -a"), words("ps -a")],
         result: |_| String::new(),
         outside: None,
-        prune: vec!["image", "prune", "-f"],
+        prune: &["image prune -f"],
         once: false,
         keeps: &[],
         dated: false,
@@ -184,7 +184,7 @@ pub fn build() -> Workload {
     let context = workload.env.work().join("context");
     workload.args = words("build -q --network none --output type=image,name=built:1,rewrite-timestamp=true");
     workload.args.push(context.display().to_string());
-    Workload { result: |w| told(w, ID, "built:1"), keeps: BUILD, ..workload }
+    Workload { result: |w| told(w, ID, "built:1"), keeps: BUILD, dated: true, ..workload }
 }
 
 /// A build that needs no namespace.
@@ -228,7 +228,12 @@ pub fn push() -> Workload {
 pub fn create() -> Workload {
     let line = format!("create --name box {} true", IMAGES.name("one"));
     let result = |w: &Workload| w.run(["ps", "-a", "--format", "{{.Names}} {{.Image}}"]).stdout;
-    Workload { result, once: true, prune: vec!["container", "prune", "-f"], ..on("create", &["one"], &line) }
+    Workload {
+        result,
+        once: true,
+        prune: &["container prune -f", "image prune -f"],
+        ..on("create", &["one"], &line)
+    }
 }
 
 pub fn rm() -> Workload {
@@ -236,7 +241,7 @@ pub fn rm() -> Workload {
     let workload = Workload {
         result,
         once: true,
-        prune: vec!["container", "prune", "-f"],
+        prune: &["container prune -f", "image prune -f"],
         ..on("rm", &["one"], "rm box")
     };
     workload.run(["create", "--name", "box", &IMAGES.name("one"), "true"]).success();
