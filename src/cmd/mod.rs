@@ -7,6 +7,7 @@
 mod archive;
 mod build;
 mod build_call;
+mod check;
 mod complete;
 mod container;
 mod copy;

@@ -10,8 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, archive, build, container, copy, image, imagetools, man, manifest, registry, remote, sync,
-    system,
+    CmdResult, archive, build, check, container, copy, image, imagetools, man, manifest, registry, remote,
+    sync, system,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -319,6 +319,9 @@ verbs! {
 verbs! {
     /// Verbs of `system`.
     SystemVerb {
+        /// Check that everything in the store is as it should be
+        Check(check::CheckArgs) => check::check, UserNamespace, 125;
+
         /// Check this host and say how to fix what is missing
         Doctor(system::DoctorArgs) => system::doctor, Quietly;
 

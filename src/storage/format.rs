@@ -97,7 +97,7 @@ fn write_files(layout: &Layout) -> Result<(), Error> {
     };
     put(&layout.snapshots().join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
     put(&layout.cache().join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
-    put(&layout.oci_layout(), b"{\"imageLayoutVersion\":\"1.0.0\"}")?;
+    put(&layout.oci_layout(), super::check::OCI_LAYOUT)?;
     if !layout.index().exists() {
         put(&layout.index(), super::index::IndexFile::default().to_bytes()?.as_slice())?;
     }

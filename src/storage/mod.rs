@@ -6,6 +6,7 @@
 
 mod blobs;
 mod cache;
+mod check;
 mod commit;
 mod containers;
 mod error;
@@ -28,6 +29,7 @@ mod staging;
 mod unpack;
 
 pub use blobs::BlobWriter;
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Progress};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;

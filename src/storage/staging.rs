@@ -174,7 +174,7 @@ impl Store {
 }
 
 /// Whether the owner of a staging directory lives: it is of this boot and its lease is locked.
-fn is_alive(path: &Path) -> bool {
+pub(super) fn is_alive(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let boot = boot::boot_id().get(..8).unwrap_or("unknown");
     if !name.starts_with(boot) {
