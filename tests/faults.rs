@@ -14,6 +14,8 @@ mod support;
 
 #[path = "faults/calls.rs"]
 mod calls;
+#[path = "faults/more.rs"]
+mod more;
 #[path = "faults/store.rs"]
 mod store;
 #[path = "faults/sweep.rs"]
@@ -83,3 +85,40 @@ sweeps!(
     create,
     rm,
 );
+
+/// Descriptors run out, once, at each place that opens something.
+const OPENS: &[Kind] = &[Kind::Open, Kind::Create];
+
+macro_rules! tests {
+    ($($name:ident => $what:expr),+ $(,)?) => {
+        $(#[test]
+        fn $name() {
+            need!("docker-registry", "skopeo", "busybox");
+            $what;
+        })+
+    };
+}
+
+tests! {
+    pull_killed_just_after => sweep::kill(&workloads::pull(), Act::KillAfter, 20),
+    pull_killed_alone => sweep::kill(&workloads::pull(), Act::KillOne, 20),
+    build_killed_alone => sweep::kill(&workloads::build(), Act::KillOne, 20),
+    pull_full_disk => sweep::fail(&workloads::pull(), Act::FailAll(libc::ENOSPC), SPACE, 20),
+    build_full_disk => sweep::fail(&workloads::build(), Act::FailAll(libc::ENOSPC), SPACE, 20),
+    pull_over_quota => sweep::fail(&workloads::first_pull(), Act::Fail(libc::EDQUOT), SPACE, 15),
+    pull_without_descriptors => sweep::fail(&workloads::pull(), Act::Fail(libc::EMFILE), OPENS, 20),
+    build_without_descriptors => sweep::fail(&workloads::build_files(), Act::Fail(libc::EMFILE), OPENS, 20),
+    pull_writes_little => sweep::fail(&workloads::pull(), Act::Short, &[Kind::Write], 15),
+    load_writes_little => sweep::fail(&workloads::load(), Act::Short, &[Kind::Write], 15),
+    save_writes_little => sweep::fail(&workloads::save(), Act::Short, &[Kind::Write], 15),
+    pull_is_interrupted => sweep::fail(&workloads::pull(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 20),
+    commit_is_interrupted => sweep::fail(&workloads::commit(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 20),
+    pull_without_processes => sweep::fail(&workloads::pull(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 10),
+    build_without_processes => sweep::fail(&workloads::build(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 10),
+    recovery_of_a_pull => more::killed_again(&workloads::pull(), 15),
+    recovery_of_a_removal => more::killed_again(&workloads::rmi(), 10),
+    recovery_of_a_build => more::killed_again(&workloads::build_files(), 10),
+    one_of_two_pulls_killed => more::one_of_two_killed(20),
+    pull_asked_to_end => more::asked_to_end(&workloads::pull(), 6),
+    build_asked_to_end => more::asked_to_end(&workloads::build(), 8),
+}

@@ -32,6 +32,8 @@ pub enum Kind {
     Mount,
     /// A file opened only to read it: changes nothing, but fails when descriptors run out.
     Open,
+    /// A new thread or process: changes nothing on disk, but fails when there are too many.
+    Spawn,
     /// The end of a process.
     Exit,
 }
@@ -39,7 +41,7 @@ pub enum Kind {
 impl Kind {
     /// Whether the call can change what is on disk, or a lock.
     pub fn changes(self) -> bool {
-        self != Self::Open
+        !matches!(self, Self::Open | Self::Spawn)
     }
 }
 
@@ -112,6 +114,10 @@ const TABLE: &[Row] = &[
     Row(libc::SYS_open_tree, "open_tree", Kind::Mount, Subject::Path(1)),
     Row(libc::SYS_mount_setattr, "mount_setattr", Kind::Mount, Subject::Path(1)),
     Row(libc::SYS_pivot_root, "pivot_root", Kind::Mount, Subject::Path(0)),
+    Row(libc::SYS_fork, "fork", Kind::Spawn, Subject::None),
+    Row(libc::SYS_vfork, "vfork", Kind::Spawn, Subject::None),
+    Row(libc::SYS_clone, "clone", Kind::Spawn, Subject::None),
+    Row(libc::SYS_clone3, "clone3", Kind::Spawn, Subject::None),
     Row(libc::SYS_exit_group, "exit_group", Kind::Exit, Subject::None),
 ];
 
@@ -121,8 +127,6 @@ const FCHMODAT2: c_long = 452;
 /// A system call of a traced process.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The thread that makes it.
-    pub tid: i32,
     /// Its name.
     pub name: &'static str,
     /// What it changes.
@@ -155,7 +159,7 @@ pub fn classify(tid: i32, number: u64, args: &[u64; 6], foreign: bool) -> Option
         Subject::Path(at) => text_of(tid, args[at]),
         Subject::None => String::new(),
     };
-    Some(Call { tid, name, kind, path, foreign })
+    Some(Call { name, kind, path, foreign })
 }
 
 fn opens(flags: u64) -> Kind {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::calls::{Call, Kind};
 use super::store::{self, Listing};
-use super::support::{Env, Output};
+use super::support::{Env, Output, check_store};
 use super::tracer::{self, Act, Plan, Traced};
 
 /// A command on a store, and how to see what came of it.
@@ -90,7 +90,7 @@ impl Workload {
     }
 
     /// Keep the store as it is now: every run starts from it.
-    fn save(&self) {
+    pub fn save(&self) {
         store::copy(&self.store(), &self.saved());
         if let Some(path) = &self.outside
             && path.exists()
@@ -106,7 +106,7 @@ impl Workload {
         Rest { names, listing: self.listing(), result, outside }
     }
 
-    fn collect(&self) -> Result<(), String> {
+    pub fn collect(&self) -> Result<(), String> {
         for line in self.prune {
             let output = self.run(line.split(' '));
             if output.code != 0 {
@@ -137,7 +137,7 @@ impl Workload {
         (old, self.rest())
     }
 
-    fn count(&self, which: &(dyn Fn(&Call) -> bool + Sync)) -> usize {
+    pub fn count(&self, which: &(dyn Fn(&Call) -> bool + Sync)) -> usize {
         self.restore();
         let traced = tracer::run(self.command(), &Plan { at: 0, act: Act::Count, which });
         assert!(traced.code == 0 && traced.strays.is_empty() && !traced.hung, "{}: {traced}", self.name);
@@ -146,7 +146,7 @@ impl Workload {
 }
 
 /// Which points of `all` are tried: every one in a full sweep, else about `budget` of them from a random one on.
-fn points(all: usize, budget: usize) -> Vec<usize> {
+pub fn points(all: usize, budget: usize) -> Vec<usize> {
     if let Some(only) = number("STRATE_FAULTS_AT") {
         return vec![only];
     }
@@ -250,12 +250,31 @@ fn readable(w: &Workload, at: usize) -> Result<(), String> {
             return Err(format!("a reader failed: {output}"));
         }
     }
-    whole(w)
+    whole(w)?;
+    checked(w, at)
 }
 
 fn whole(w: &Workload) -> Result<(), String> {
     let defects = store::defects(&w.store());
     if defects.is_empty() { Ok(()) } else { Err(format!("the store is damaged: {defects:#?}")) }
+}
+
+/// What the command and the independent checker say of the store. They take long, so not every time.
+fn checked(w: &Workload, at: usize) -> Result<(), String> {
+    if !is_full() && !(at / 2).is_multiple_of(4) {
+        return Ok(());
+    }
+    let said = w.run(["system", "check"]);
+    if said.code != 0 {
+        return Err(format!("the check found something: {said}"));
+    }
+    if (at / 2).is_multiple_of(8) && w.store().join("strate.json").exists() {
+        let found = check_store(&w.store(), &[]);
+        if !found.defects.is_empty() {
+            return Err(format!("the independent checker found {:#?}", found.defects));
+        }
+    }
+    Ok(())
 }
 
 /// Which of the two states it is; an error when it is neither.
@@ -294,6 +313,7 @@ fn is_new(w: &Workload, new: &Rest) -> Result<(), String> {
         return Err(format!("the next try made {result}, a fresh store {}", new.result));
     }
     whole(w)?;
+    checked(w, w.round.get())?;
     w.collect()?;
     same(w, &[new], &[])
 }
@@ -371,7 +391,9 @@ fn after_an_error(
         }
     } else if traced.code > 127 || traced.stderr.contains("panicked") {
         return Err("it crashed".into());
-    } else if let Act::Fail(errno) | Act::FailAll(errno) = act {
+    } else if let Act::Fail(errno) | Act::FailAll(errno) = act
+        && errno != libc::EINTR
+    {
         names_its_cause(errno, traced)?;
     } else {
         return Err("a short or interrupted call is no error".into());
