@@ -51,19 +51,19 @@ macro_rules! sweeps {
             #[test]
             fn killed() {
                 need!("docker-registry", "skopeo", "busybox");
-                sweep::kill(&workloads::$name(), Act::Kill, 60);
+                sweep::kill(&workloads::$name(), Act::Kill, 24);
             }
 
             #[test]
             fn no_space() {
                 need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Fail(libc::ENOSPC), SPACE, 30);
+                sweep::fail(&workloads::$name(), Act::Fail(libc::ENOSPC), SPACE, 12);
             }
 
             #[test]
             fn broken_disk() {
                 need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 30);
+                sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 12);
             }
         })+
     };
@@ -100,25 +100,25 @@ macro_rules! tests {
 }
 
 tests! {
-    pull_killed_just_after => sweep::kill(&workloads::pull(), Act::KillAfter, 20),
-    pull_killed_alone => sweep::kill(&workloads::pull(), Act::KillOne, 20),
-    build_killed_alone => sweep::kill(&workloads::build(), Act::KillOne, 20),
-    pull_full_disk => sweep::fail(&workloads::pull(), Act::FailAll(libc::ENOSPC), SPACE, 20),
-    build_full_disk => sweep::fail(&workloads::build(), Act::FailAll(libc::ENOSPC), SPACE, 20),
-    pull_over_quota => sweep::fail(&workloads::first_pull(), Act::Fail(libc::EDQUOT), SPACE, 15),
-    pull_without_descriptors => sweep::fail(&workloads::pull(), Act::Fail(libc::EMFILE), OPENS, 20),
-    build_without_descriptors => sweep::fail(&workloads::build_files(), Act::Fail(libc::EMFILE), OPENS, 20),
-    pull_writes_little => sweep::fail(&workloads::pull(), Act::Short, &[Kind::Write], 15),
-    load_writes_little => sweep::fail(&workloads::load(), Act::Short, &[Kind::Write], 15),
-    save_writes_little => sweep::fail(&workloads::save(), Act::Short, &[Kind::Write], 15),
-    pull_is_interrupted => sweep::fail(&workloads::pull(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 20),
-    commit_is_interrupted => sweep::fail(&workloads::commit(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 20),
-    pull_without_processes => sweep::fail(&workloads::pull(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 10),
-    build_without_processes => sweep::fail(&workloads::build(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 10),
-    recovery_of_a_pull => more::killed_again(&workloads::pull(), 15),
-    recovery_of_a_removal => more::killed_again(&workloads::rmi(), 10),
-    recovery_of_a_build => more::killed_again(&workloads::build_files(), 10),
+    pull_killed_just_after => sweep::kill(&workloads::pull(), Act::KillAfter, 8),
+    pull_killed_alone => sweep::kill(&workloads::pull(), Act::KillOne, 8),
+    build_killed_alone => sweep::kill(&workloads::build(), Act::KillOne, 8),
+    pull_full_disk => sweep::fail(&workloads::pull(), Act::FailAll(libc::ENOSPC), SPACE, 8),
+    build_full_disk => sweep::fail(&workloads::build(), Act::FailAll(libc::ENOSPC), SPACE, 8),
+    pull_over_quota => sweep::fail(&workloads::first_pull(), Act::Fail(libc::EDQUOT), SPACE, 6),
+    pull_without_descriptors => sweep::fail(&workloads::pull(), Act::Fail(libc::EMFILE), OPENS, 8),
+    build_without_descriptors => sweep::fail(&workloads::build_files(), Act::Fail(libc::EMFILE), OPENS, 8),
+    pull_writes_little => sweep::fail(&workloads::pull(), Act::Short, &[Kind::Write], 6),
+    load_writes_little => sweep::fail(&workloads::load(), Act::Short, &[Kind::Write], 6),
+    save_writes_little => sweep::fail(&workloads::save(), Act::Short, &[Kind::Write], 6),
+    pull_is_interrupted => sweep::fail(&workloads::pull(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 8),
+    commit_is_interrupted => sweep::fail(&workloads::commit(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 8),
+    pull_without_processes => sweep::fail(&workloads::pull(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
+    build_without_processes => sweep::fail(&workloads::build(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
+    recovery_of_a_pull => more::killed_again(&workloads::pull(), 6),
+    recovery_of_a_removal => more::killed_again(&workloads::rmi(), 5),
+    recovery_of_a_build => more::killed_again(&workloads::build_files(), 5),
     one_of_two_pulls_killed => more::one_of_two_killed(20),
-    pull_asked_to_end => more::asked_to_end(&workloads::pull(), 6),
-    build_asked_to_end => more::asked_to_end(&workloads::build(), 8),
+    pull_asked_to_end => more::asked_to_end(&workloads::pull(), 3),
+    build_asked_to_end => more::asked_to_end(&workloads::build(), 3),
 }

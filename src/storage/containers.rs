@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
-use super::lock::{self, LockMode, LockName};
+use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
 use crate::sys::atomic::{Durability, replace_file, sync_dir};
@@ -392,7 +392,7 @@ impl ContainerDir {
         fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
         let _ = tree::remove_path(&trash);
         // The link last: a container must never be there without its name. One that leads nowhere is harmless.
-        let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &|_| ());
+        let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &Patience::usual());
         let link = self.layout.containers().join("by-name").join(&self.record.name);
         let is_ours = fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.record.id.as_str());
         if names.is_ok() && is_ours {

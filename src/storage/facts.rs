@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
+use crate::sys::atomic::Durability;
 
 /// What was computed from a layer's blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Store {
     /// Remember what was computed from a blob. A failure is none: it will be computed again.
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
         let text = format!("{} {}\n", fact.diff_id, fact.size);
-        let _ = fs::write(self.layout.layer_fact(blob), text);
+        let _ = self.replace_file(&self.layout.layer_fact(blob), text.as_bytes(), Durability::Fast);
     }
 
     /// What is known of a blob that is here, computed from its bytes when nothing is.
