@@ -84,6 +84,8 @@ sweeps!(
     push,
     create,
     rm,
+    volume_create,
+    volume_rm,
 );
 
 /// Descriptors run out, once, at each place that opens something.

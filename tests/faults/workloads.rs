@@ -247,3 +247,15 @@ pub fn rm() -> Workload {
     workload.run(["create", "--name", "box", &IMAGES.name("one"), "true"]).success();
     workload
 }
+
+pub fn volume_create() -> Workload {
+    let result = |w: &Workload| w.run(["volume", "ls", "-q"]).stdout;
+    Workload { result, ..on("volume create", &["one"], "volume create data") }
+}
+
+pub fn volume_rm() -> Workload {
+    let result = |w: &Workload| w.run(["volume", "ls", "-q"]).stdout;
+    let workload = Workload { result, once: true, ..on("volume rm", &["one"], "volume rm data") };
+    workload.run(["volume", "create", "data"]).success();
+    workload
+}
