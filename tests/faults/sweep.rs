@@ -326,12 +326,13 @@ fn prune_first(w: &Workload, old: &Rest, new: &Rest) -> Result<(), String> {
 
 /// The store has just the files that one of these had, and some that are kept.
 fn same(w: &Workload, rests: &[&Rest], keeps: &[&str]) -> Result<(), String> {
-    let mut found = w.listing();
-    found.retain(|name, _| {
-        !keeps.iter().any(|kept| name.starts_with(kept))
-            || rests.iter().any(|rest| rest.listing.contains_key(name))
-    });
-    let differences: Vec<_> = rests.iter().map(|rest| store::difference(&found, &rest.listing)).collect();
+    let found = w.listing();
+    let difference = |rest: &&Rest| {
+        let kept = |name: &str| keeps.iter().any(|kept| name.starts_with(kept)) && !rest.listing.contains_key(name);
+        let found = found.clone().into_iter().filter(|(name, _)| !kept(name)).collect();
+        store::difference(&found, &rest.listing)
+    };
+    let differences: Vec<_> = rests.iter().map(difference).collect();
     if differences.iter().any(Vec::is_empty) {
         Ok(())
     } else {
