@@ -328,7 +328,8 @@ fn prune_first(w: &Workload, old: &Rest, new: &Rest) -> Result<(), String> {
 fn same(w: &Workload, rests: &[&Rest], keeps: &[&str]) -> Result<(), String> {
     let found = w.listing();
     let difference = |rest: &&Rest| {
-        let kept = |name: &str| keeps.iter().any(|kept| name.starts_with(kept)) && !rest.listing.contains_key(name);
+        let kept =
+            |name: &str| keeps.iter().any(|kept| name.starts_with(kept)) && !rest.listing.contains_key(name);
         let found = found.clone().into_iter().filter(|(name, _)| !kept(name)).collect();
         store::difference(&found, &rest.listing)
     };
