@@ -48,14 +48,9 @@ impl Store {
 
     /// Remember what was computed from a blob. A failure is none: it will be computed again.
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
-<<<<<<< HEAD
-        let text = format!("{} {}\n", fact.diff_id, fact.size);
-        let _ = self.replace_file(&self.layout.layer_fact(blob), text.as_bytes(), Durability::Fast);
-=======
         let time = self.blob_time(blob).map(|time| format!(" {time}")).unwrap_or_default();
         let text = format!("{} {}{time}\n", fact.diff_id, fact.size);
-        let _ = fs::write(self.layout.layer_fact(blob), text);
->>>>>>> main
+        let _ = self.replace_file(&self.layout.layer_fact(blob), text.as_bytes(), Durability::Fast);
     }
 
     /// What is known of a blob that is here, computed from its bytes when nothing is.

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use sha2::Digest as _;
 
-use super::support::must;
+use super::support::{is_root, must};
 
 /// Files by their path in the store, with their size where that is always the same.
 pub type Listing = BTreeMap<String, Option<u64>>;
@@ -175,7 +175,12 @@ fn blob(store: &Path, descriptor: &Value) -> std::path::PathBuf {
 pub fn copy(from: &Path, to: &Path) {
     remove(to);
     if from.exists() {
-        must(Command::new("cp").arg("-a").arg(from).arg(to));
+        // The directory that overlayfs works in forbids everything, to its owner too.
+        let mut command = Command::new(if is_root() { "cp" } else { "unshare" });
+        if !is_root() {
+            command.args(["--user", "--map-root-user", "cp"]);
+        }
+        must(command.arg("-a").arg(from).arg(to));
     }
 }
 
