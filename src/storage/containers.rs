@@ -157,6 +157,14 @@ pub(super) fn is_name(text: &str) -> bool {
     first && text.len() < 256 && text.bytes().all(good)
 }
 
+/// Whether a container's directory was left by a maker that died: its record comes first, so nothing else is in it. One
+/// that holds a program's files has lost its record, which is another matter.
+pub(super) fn is_half_made(dir: &std::path::Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == ".config.json"))
+    })
+}
+
 /// How the name of a new container is found.
 #[derive(Debug, Clone, Copy)]
 pub enum NewName<'a> {
@@ -335,9 +343,9 @@ impl Store {
         for id in ids(self.layout())? {
             let path = self.layout().container(&id);
             // A maker locks the directory right after it made it; the record comes under that lock.
-            if !path.join(RECORD).exists()
+            if is_half_made(&path)
                 && let Ok(_lock) = RunLock::new(&path)
-                && !path.join(RECORD).exists()
+                && is_half_made(&path)
             {
                 let _ = tree::remove_path(&path);
             }

@@ -192,9 +192,15 @@ impl Store {
             return Ok(false);
         }
         let Some(place) = &layer.place else { return Ok(true) };
-        let Ok(fact) = self.known_layer(&layer.descriptor) else {
+        let Ok(mut fact) = self.known_layer(&layer.descriptor) else {
             return Ok(false); // damaged: fetched again
         };
+        if fact.diff_id != place.diff_id {
+            // Either the image claims what is not so, or what was noted is damaged: the bytes decide.
+            let _ = fs::remove_file(self.layout.layer_fact(digest));
+            let Ok(computed) = self.known_layer(&layer.descriptor) else { return Ok(false) };
+            fact = computed;
+        }
         if fact.diff_id == place.diff_id {
             return Ok(true);
         }

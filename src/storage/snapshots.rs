@@ -106,12 +106,16 @@ impl Marker {
         }
     }
 
+    /// Whether no power cut can have hit it.
+    pub(super) fn is_safe(&self) -> bool {
+        self.synced || self.boot_id == boot::boot_id()
+    }
+
     /// Whether the snapshot can be trusted and its owners fit the present id map: with a larger map more owners could
     /// be put on disk than were, and with a smaller one there may be owners on disk that no id stands for.
     pub(super) fn usable(&self, diff_id: &DiffId, mapped_ids: u32) -> bool {
-        let safe = self.synced || self.boot_id == boot::boot_id();
         let fits = if mapped_ids > self.mapped_ids { !self.owners } else { mapped_ids == self.mapped_ids };
-        safe && self.diff_id == *diff_id && fits
+        self.is_safe() && self.diff_id == *diff_id && fits
     }
 }
 

@@ -34,6 +34,7 @@ mod cmd_version;
 mod damage;
 mod independent;
 mod interop;
+mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;

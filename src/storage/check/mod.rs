@@ -187,7 +187,7 @@ impl Store {
         check.snapshots(&needs);
         check.containers();
         check.volumes();
-        check.caches();
+        check.caches(&needs);
         check.confirm();
         check.report
     }
@@ -230,7 +230,7 @@ impl Check<'_> {
         second.compare_snapshots(&needs, &keys);
         second.containers();
         second.volumes();
-        second.caches();
+        second.caches(&needs);
         let again = second.report.faults;
         self.report = report;
         self.report.faults = first
