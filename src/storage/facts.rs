@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
-use crate::sys::atomic;
+use crate::sys::atomic::Durability;
 use crate::sys::boot::boot_id;
 
 /// What was computed from a layer's blob.
@@ -40,7 +40,8 @@ impl Store {
 
     /// What is known of a blob, and when that was found.
     fn read_fact(&self, blob: &Digest) -> Option<Known> {
-        let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
+        let own = fs::read_to_string(self.layout.layer_fact(blob)).ok();
+        let text = own.or_else(|| self.fact_elsewhere(blob))?;
         let mut words = text.strip_suffix('\n')?.split(' ');
         let (diff_id, size) = (DiffId(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
         let (time, boot) = (words.next().map(str::to_owned), words.next().unwrap_or_default().to_owned());
@@ -49,7 +50,8 @@ impl Store {
 
     /// The modification time of a blob's file, as facts note it.
     fn blob_time(&self, blob: &Digest) -> Option<String> {
-        let meta = fs::metadata(self.layout.blob(blob)).ok()?;
+        let own = fs::metadata(self.layout.blob(blob));
+        let meta = own.or_else(|error| self.blob_elsewhere(blob).map_or(Err(error), fs::metadata)).ok()?;
         Some(format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()))
     }
 
@@ -57,7 +59,7 @@ impl Store {
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
         let seen = self.blob_time(blob).map(|time| format!(" {time} {}", boot_id())).unwrap_or_default();
         let text = format!("{} {}{seen}\n", fact.diff_id, fact.size);
-        let _ = atomic::write_file(&self.layout.layer_fact(blob), text.as_bytes());
+        let _ = self.replace_file(&self.layout.layer_fact(blob), text.as_bytes(), Durability::Fast);
     }
 
     /// What is known of a blob, for who would fetch it anew if it were damaged: one that nobody has read since the
