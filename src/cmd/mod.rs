@@ -312,7 +312,7 @@ fn set(cx: &mut Context, name: &str, value: Option<&str>) {
 /// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
 /// lower codes are the program's.
 fn ends_with_125(args: &[OsString]) -> bool {
-    const TAKES_VALUE: [&str; 14] = [
+    const TAKES_VALUE: [&str; 15] = [
         "--root",
         "--imagestore",
         "--lock-timeout",
