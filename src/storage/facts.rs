@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
+use crate::sys::atomic::Durability;
 
 /// What was computed from a layer's blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Store {
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
         let time = self.blob_time(blob).map(|time| format!(" {time}")).unwrap_or_default();
         let text = format!("{} {}{time}\n", fact.diff_id, fact.size);
-        let _ = fs::write(self.layout.layer_fact(blob), text);
+        let _ = self.replace_file(&self.layout.layer_fact(blob), text.as_bytes(), Durability::Fast);
     }
 
     /// What is known of a blob that is here, computed from its bytes when nothing is.
