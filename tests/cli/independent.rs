@@ -12,9 +12,7 @@ fn worked_in(image: &str) -> Env {
     env.write("file", "content\n");
     env.write(
         "Dockerfile",
-        format!(
-            "FROM {image}\nCOPY file /data/\nRUN rm /data/same && mkdir -m 1711 /d && chown 7:8 /d\n"
-        ),
+        format!("FROM {image}\nCOPY file /data/\nRUN rm /data/same && mkdir -m 1711 /d && chown 7:8 /d\n"),
     );
     env.run(["build", "-q", "-t", "made:1", "."]).success();
     env.run([

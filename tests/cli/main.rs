@@ -10,7 +10,9 @@
 mod support;
 
 mod bad_input;
+mod build_flags;
 mod build_output;
+mod build_races;
 mod build_sources;
 mod build_ssh;
 mod cmd_build;
