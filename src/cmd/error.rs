@@ -211,6 +211,10 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
+        E::Busy { .. } => {
+            "wait for that process or end it; --lock-timeout says how long one may do nothing".to_owned()
+        }
+        E::LockLost(_) => "nothing was changed: try again, and keep others out of `locks/`".to_owned(),
         E::NameInUse { name, .. } => {
             format!("remove that container with `strate rm {name}`, or choose another --name")
         }
@@ -222,7 +226,10 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
         E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
-        E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
+        E::Format { .. } | E::Feature { .. } => "use a newer strate, or another store with --root".to_owned(),
+        E::Split { root, .. } => format!("mount the file system at `{}` itself, or choose another place with --root", root.display()),
+        E::Unfit { negotiable: true, .. } => "choose a directory on a local disk with --root or STRATE_ROOT; where only one process at a time uses the store, STRATE_UNSAFE_STORE=1 takes it".to_owned(),
+        E::Unfit { .. } => "choose a directory on a local disk with --root or STRATE_ROOT".to_owned(),
         E::Space { .. } => {
             "free some with `strate image prune -a`, or use another disk with --root".to_owned()
         }

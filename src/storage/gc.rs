@@ -40,6 +40,7 @@ impl Store {
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         let trash = self.sweep_staging(&staging, &alone)?;
         let marked = self.mark(&alone)?;
+        alone.verify()?;
         let (mut gone, mut bytes) = (BTreeSet::new(), 0);
         for (path, digest) in self.contents()? {
             if marked.contains(&digest) {

@@ -226,12 +226,13 @@ impl Store {
     ) -> Result<T, Error> {
         let temp = self.stage_path("index")?;
         self.sync_published()?;
-        let _lock = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        let lock = self.lock(&LockName::Names, LockMode::Exclusive)?;
         let mut index = IndexFile::read(&self.layout)?;
         let before = index.to_bytes()?;
         let answer = change(&mut index)?;
         let after = index.to_bytes()?;
         if before != after {
+            lock.verify()?;
             replace_file(&self.layout.index(), &temp, &after, Durability::Durable)?;
         }
         Ok(answer)
