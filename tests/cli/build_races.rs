@@ -132,3 +132,39 @@ fn d12_what_a_build_writes_on_the_way_is_seen_by_nobody_else() {
     // Nothing is left, and names are not used twice.
     assert_eq!(std::fs::read_dir(&shared).unwrap().count(), 1);
 }
+
+#[test]
+fn d3_d4_d7_steps_reach_neither_files_of_the_host_nor_leave_secrets() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    // Whatever the environment of the builder holds (D9), steps do not see it.
+    let env = env.with("AWS_SECRET_ACCESS_KEY", "hunter2-in-the-environment");
+    env.write("secret", "hunter2-in-a-file");
+    let canary = env.work().join("canary");
+    std::fs::create_dir_all(canary.join("b")).unwrap();
+    let escape = env.work().join("escape");
+    env.write(
+        "Dockerfile",
+        format!(
+            "FROM {image}\nARG SEEN\n\
+             RUN --mount=type=secret,id=s --mount=type=secret,id=s,env=WORD [ \"$WORD\" = \"$(cat /run/secrets/s)\" ]\n\
+             RUN ! env | grep hunter.-in\n\
+             RUN --mount=type=cache,id=../../../../../../../../../../..{escape},target=/c touch /c/f\n\
+             RUN --mount=type=cache,target=/a/b mv /a /c 2>/dev/null; ln -s {canary} /a 2>/dev/null; true\n\
+             RUN --mount=type=tmpfs,target=/t/b rmdir /t 2>/dev/null; ln -s {canary} /t/x; true\n",
+            escape = escape.display(),
+            canary = canary.display(),
+        ),
+    );
+    env.run(["build", "-t", "x", "--secret", "id=s,src=secret", "."]).success();
+    assert!(canary.join("b").is_dir() && std::fs::read_dir(&canary).unwrap().count() == 1);
+    assert!(!escape.exists());
+    let saved = env.work().join("x.tar");
+    env.run(["save", "--format", "oci-archive", "-o", "x.tar", "x"]).success();
+    let unpacked = env.work().join("unpacked");
+    env.run(["build", "-q", "-o", "unpacked", "."]).success();
+    for place in [&env.store(), &saved, &unpacked] {
+        let found = env.program("grep").args(["-rl", "hunter2-in"]).arg(place).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{}", place.display());
+    }
+}

@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::lock::{self, LockMode, LockName};
 use super::format::{self, Found};
+use super::lock::{self, LockMode, LockName};
 use super::{Abilities, ContainerDir, Error, Opening, Store, check_known, layout::Layout};
 use references::Needs;
 
