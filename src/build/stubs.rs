@@ -63,7 +63,12 @@ impl Stubs {
     pub(super) fn clear(self, root: BorrowedFd<'_>) -> io::Result<()> {
         for (path, file_type) in self.made.into_iter().rev() {
             let parent = path.parent().unwrap_or(Path::new(""));
-            let Some(stat) = beneath::stat(root, &path)? else { continue };
+            let stat = match beneath::stat(root, &path) {
+                // The step put a link or a file in the place of a directory above: what lies behind is not ours.
+                Err(error) if is_replaced(&error) => continue,
+                other => other?,
+            };
+            let Some(stat) = stat else { continue };
             let untouched = kind(&stat) == file_type
                 && (file_type == FileType::Directory || (stat.st_size == 0 && stat.st_nlink == 1));
             if !untouched {
@@ -81,6 +86,11 @@ impl Stubs {
         }
         Ok(())
     }
+}
+
+/// Whether a path ends at a link or a file that stands where a directory was.
+fn is_replaced(error: &io::Error) -> bool {
+    [Errno::LOOP, Errno::NOTDIR].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]

@@ -42,7 +42,15 @@ impl Image {
             serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap()
         };
         let manifest = document("manifest.json");
-        let config = document(manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:"));
+        let mut config =
+            document(manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:"));
+        // buildah leaves its name in every image.
+        if let Some(labels) = config["config"]["Labels"].as_object_mut() {
+            labels.remove("io.buildah.version");
+            if labels.is_empty() {
+                config["config"]["Labels"] = Value::Null;
+            }
+        }
         let layers = manifest["layers"].as_array().unwrap().iter();
         let layers = layers.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect();
         Self { config, layers, blobs: dir.to_owned() }
