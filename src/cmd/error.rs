@@ -200,6 +200,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         remote_inspect: Transport;
         sync: Transport, Copy;
         tag: Store;
+        volume: Store, Archive;
         tags: Transport;
         transport: Archive, Store, Registry;
     }
@@ -211,6 +212,14 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
+        E::DamagedContainer { id, .. } => format!("`strate rm -f {id}` removes it"),
+        E::NoSuchVolume(_) => "`strate volume ls` lists all volumes".to_owned(),
+        E::VolumeInUse { containers, .. } => {
+            format!("remove what uses it first: `strate rm {}`", containers.join(" "))
+        }
+        E::DamagedVolume { name, .. } => {
+            format!("`strate system check` says more, `strate volume rm {name}` removes it with its files")
+        }
         E::Busy { .. } => {
             "wait for that process or end it; --lock-timeout says how long one may do nothing".to_owned()
         }
@@ -247,6 +256,9 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
 fn container_hint(error: &ops::container::Error) -> Option<String> {
     use ops::container::Error as E;
     Some(match error {
+        E::VolumeDiffers(name) => {
+            format!("`strate volume inspect {name}` shows them; leave them out to use it as it is")
+        }
         E::NotRunning(name) => format!("`strate start {name}` starts it again"),
         E::RemoveRunning(name) => format!("`strate rm -f {name}` kills it first"),
         E::BindSource { source_path, source, .. } if source.errno() == Some(libc::ENOENT) => {

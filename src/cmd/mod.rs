@@ -23,6 +23,7 @@ mod sides;
 mod sync;
 mod system;
 mod verbs;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

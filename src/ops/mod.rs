@@ -47,6 +47,7 @@ pub mod tag;
 pub mod tags;
 pub mod transport;
 pub mod version;
+pub mod volume;
 pub mod wait;
 pub mod when;
 

@@ -108,6 +108,12 @@ impl Layout {
         self.containers().join(id)
     }
 
+    /// `containers/auto-remove/`: one file for each container that removes itself when its program ends.
+    #[must_use]
+    pub fn auto_removes(&self) -> PathBuf {
+        self.containers().join("auto-remove")
+    }
+
     /// `volumes/`
     #[must_use]
     pub fn volumes(&self) -> PathBuf {
@@ -118,6 +124,12 @@ impl Layout {
     #[must_use]
     pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes().join(name)
+    }
+
+    /// `volumes/<name>/_data/`
+    #[must_use]
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.volume(name).join("_data")
     }
 
     /// `cache/`
