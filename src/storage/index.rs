@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::lock::{LockMode, LockName};
 use super::{Error, Store, layout::Layout};
-use crate::oci::{Descriptor, Digest, Reference, descriptor, media_type};
+use crate::oci::{Descriptor, Digest, Reference, media_type};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
 
@@ -95,10 +95,6 @@ impl Entry {
         self.digest.parse().ok()
     }
 
-    pub(super) fn target(&self) -> Option<Descriptor> {
-        Some(descriptor(&self.media_type, &self.digest()?, self.size))
-    }
-
     /// What stands where the digest should.
     pub(super) fn digest_text(&self) -> &str {
         &self.digest
@@ -114,7 +110,7 @@ impl Entry {
 
     /// Note the check sum of all that the entry says. It goes wrong with the first bit, which no other part of the store
     /// would tell of a name.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         let sum = self.sum();
         self.annotations.insert(SUM.to_owned(), sum);
     }
@@ -232,6 +228,7 @@ impl Store {
         let answer = change(&mut index)?;
         let after = index.to_bytes()?;
         if before != after {
+            self.keep_previous_index();
             lock.verify()?;
             replace_file(&self.layout.index(), &temp, &after, Durability::Durable)?;
         }
@@ -239,9 +236,21 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The list as it is now becomes the one before: `check --repair` turns to it when the list is lost. A failure is
+    /// none, as nothing else needs it.
+    fn keep_previous_index(&self) {
+        let Ok(link) = self.stage_path("previous") else { return };
+        if fs::hard_link(self.layout.index(), &link).is_ok() {
+            let _ = fs::rename(&link, self.layout.previous_index());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::descriptor;
 
     fn entry(content: &str) -> Entry {
         let target = descriptor(media_type::OCI_MANIFEST, &Digest::sha256(content), 1);
