@@ -55,7 +55,7 @@ pub(super) fn descriptions(file: &Dockerfile) -> Vec<Warning> {
         if !names.contains(&word) {
             let name = if let [one] = names.as_slice() { one } else { "<name>" };
             let message = format!(
-                "the comment above {keyword} should read `# {name} <description>`, or be set off by an empty line"
+                "the comment above {keyword} should read `# {name} <description>`, or be set off by an empty comment"
             );
             found.push(Warning { rule: "InvalidDefinitionDescription", message, span });
         }
