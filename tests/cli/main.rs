@@ -9,6 +9,7 @@
 
 mod support;
 
+mod additional_stores;
 mod bad_input;
 mod build_flags;
 mod build_output;
@@ -34,6 +35,7 @@ mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod damage;
+mod import_store;
 mod independent;
 mod interop;
 mod parallel;
