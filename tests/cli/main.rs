@@ -30,6 +30,7 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod cmd_volume;
 mod independent;
 mod interop;
 mod policy;
