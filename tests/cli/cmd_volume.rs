@@ -100,7 +100,11 @@ fn a_new_volume_gets_what_the_image_has_and_keeps_it() {
     run(&env, &["-v", "vol:/data", "img", "sh", "-c", "cat /data/f /data/sub/g; stat -c %a /data/f"])
         .success()
         .prints("hello\ndeeper\n640");
-    run(&env, &["-v", "vol:/data", "img", "sh", "-c", "echo mine > /data/f; rm -r /data/sub"]).success();
+    run(
+        &env,
+        &["-v", "vol:/data", "img", "sh", "-c", "echo mine > /data/f; rm -r /data/sub /data/one /data/same"],
+    )
+    .success();
     run(&env, &["-v", "vol:/data", "img", "sh", "-c", "cat /data/f; ls /data"]).success().prints("mine\nf");
     run(&env, &["-v", "empty:/data:nocopy", "img", "ls", "-A", "/data"]).success().prints("");
     run(&env, &["--mount", "type=volume,src=other,dst=/data,volume-nocopy", "img", "ls", "/data"])
@@ -166,7 +170,7 @@ fn parts_of_volumes_lie_within_them() {
     run(&env, &["-v", "vol:/data", "img", "ln", "-s", "/", "/data/escape"]).success();
     let mount = |path: &str| format!("type=volume,src=vol,dst=/part,volume-subpath={path},readonly");
     run(&env, &["--mount", &mount("sub"), "img", "ls", "/part"]).success().prints("g");
-    run(&env, &["--mount", &mount("escape"), "img", "ls", "/part"]).success().prints("escape\nf\nsub");
+    run(&env, &["--mount", &mount("escape"), "img", "ls", "/part"]).success().stdout_has("escape\nf\n");
     run(&env, &["--mount", &mount("../.."), "img", "true"]).code(125).stderr_has("stays in the volume");
     run(&env, &["--mount", &mount("none"), "img", "true"]).code(125).stderr_has("/_data/none");
 }
@@ -277,33 +281,27 @@ fn one_damaged_record_harms_nobody_else() {
 
 #[test]
 fn podman_fills_volumes_alike() {
+    need!(user);
     need!("docker-registry", "skopeo", "busybox", "podman");
     let env = with_image();
-    let list = "cd /data && find . -exec stat -c '%n %a %u %g %s' {} + | sort";
+    let list = "cd /data && find . -exec stat -c '%n %a %u %g' {} + | sort";
     let ours = run(&env, &["-v", "vol:/data", "img", "sh", "-c", list]).success();
     env.run(["save", "-o", "img.tar", "img"]).success();
     let podman = |args: &[&str]| {
         let mut command = env.program("podman");
+        command.env("XDG_RUNTIME_DIR", env.work());
         command.args(["--root", "podman", "--runroot", "podman-run", "--storage-driver", "vfs"]).args(args);
         command.output().unwrap()
     };
-    let _ = podman(&["load", "-q", "-i", "img.tar"]);
-    let theirs = podman(&[
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "-v",
-        "vol:/data",
-        "docker.io/library/img",
-        "sh",
-        "-c",
-        list,
-    ]);
-    if !theirs.status.success() {
-        eprintln!("not compared: podman does not run here: {}", String::from_utf8_lossy(&theirs.stderr));
-        return;
-    }
+    must_work(&podman(&["load", "-q", "-i", "img.tar"]));
+    let name = "docker.io/library/img";
+    let container =
+        ["run", "--pull", "never", "--rm", "--network", "none", "-v", "vol:/data", name, "sh", "-c", list];
+    let theirs = podman(&container);
+    must_work(&theirs);
     assert_eq!(ours.stdout, String::from_utf8_lossy(&theirs.stdout));
-    let _ = podman(&["system", "reset", "-f"]);
+}
+
+fn must_work(output: &std::process::Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
