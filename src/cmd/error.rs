@@ -248,7 +248,12 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             (None, Some(platform)) => format!("`strate pull --platform {platform} {name}` fetches one"),
             (None, None) => return None,
         },
-        E::MissingBlob(_) | E::CorruptBlob { .. } => "pull or build the image again".to_owned(),
+        E::MissingBlob(_) | E::CorruptBlob { .. } => {
+            "pull or build the image again, or try `strate system check --repair`".to_owned()
+        }
+        E::Json { .. } | E::Damaged { .. } => {
+            "`strate system check --repair` mends what can be mended".to_owned()
+        }
         _ => return None,
     })
 }

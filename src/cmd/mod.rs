@@ -19,6 +19,7 @@ mod manifest;
 mod progress;
 mod registry;
 mod remote;
+mod reset;
 mod sides;
 mod sync;
 mod system;

@@ -11,7 +11,7 @@ use clap::Subcommand;
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
     CmdResult, archive, build, check, container, copy, image, imagetools, man, manifest, registry, remote,
-    sync, system, volume,
+    reset, sync, system, volume,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -358,6 +358,9 @@ verbs! {
 
         /// Show facts about this host and the store
         Info(system::InfoArgs) => system::info, Quietly;
+
+        /// Remove the store and everything in it
+        Reset(reset::ResetArgs) => reset::reset, UserNamespace;
     }
 }
 

@@ -36,6 +36,7 @@ pub mod referrers;
 pub mod remote;
 pub mod remote_inspect;
 pub mod remove_image;
+pub mod reset;
 pub mod rm;
 pub mod save;
 pub mod search;

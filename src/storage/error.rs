@@ -216,6 +216,14 @@ pub enum Error {
     /// The directory holds other things.
     #[error("`{0}` is not empty and not a store")]
     NotAStore(PathBuf),
+    /// A directory that a reset does not touch.
+    #[error("`{path}` is not reset: {why}")]
+    NoReset {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The store cannot be written.
     #[error("the store at `{path}` cannot be written")]
     ReadOnly {

@@ -54,6 +54,12 @@ impl Layout {
         self.root.join("index.json")
     }
 
+    /// `index.json.bak`: the list of names before its last change.
+    #[must_use]
+    pub fn previous_index(&self) -> PathBuf {
+        self.root.join("index.json.bak")
+    }
+
     /// `blobs/`
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
@@ -198,9 +204,11 @@ impl Layout {
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let files = [self.oci_layout(), self.format(), self.probe(), self.index()];
+        let names = [self.index(), self.previous_index()];
+        let files = [self.oci_layout(), self.format(), self.probe()];
         files
             .iter()
+            .chain(&names)
             .chain(&self.directories())
             .any(|path| path.strip_prefix(&self.root).ok().and_then(|path| path.iter().next()) == Some(name))
     }

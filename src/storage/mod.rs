@@ -23,6 +23,7 @@ mod lock;
 mod materialise;
 mod places;
 mod remove;
+mod reset;
 mod sink;
 mod snapshots;
 mod staging;
@@ -30,7 +31,7 @@ mod unpack;
 mod volumes;
 
 pub use blobs::BlobWriter;
-pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Progress};
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, LostBlob, Progress};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, VolumeUse};
 pub use error::Error;
@@ -42,6 +43,7 @@ pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
 pub use remove::{Collected, PruneImages, Removed};
+pub use reset::{ResetPlan, plan_reset, reset};
 pub use snapshots::{Snapshot, Stack};
 pub use volumes::{
     Backing, BadOption, ImageContent, Import, LOCAL, Volume, VolumeRecord, VolumeUsage, is_volume_name,

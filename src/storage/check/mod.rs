@@ -9,10 +9,13 @@ mod fault;
 mod files;
 mod others;
 mod references;
+mod repair;
+mod salvage;
 mod snapshots;
 
 pub use fault::Fault;
 pub(in crate::storage) use files::OCI_LAYOUT;
+pub use repair::LostBlob;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
