@@ -93,8 +93,18 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
         return Ok(0);
     }
     let now = Timestamp::now();
-    let values: Vec<Value> = rows.iter().map(|row| image_row(row, args.no_trunc, now)).collect();
-    print_rows(ui, &listing.render(&values)?, args.noheading && args.format.is_none());
+    let text = match listing.default_columns() {
+        // The usual case pays for what is shown alone: there may be thousands.
+        Some(_) => {
+            let cells = |row| shown.iter().map(move |field| image_cell(row, field, args.no_trunc, now));
+            listing.table(rows.iter().map(cells))
+        }
+        None => {
+            let values: Vec<Value> = rows.iter().map(|row| image_row(row, args.no_trunc, now)).collect();
+            listing.render(&values)?
+        }
+    };
+    print_rows(ui, &text, args.noheading && args.format.is_none());
     Ok(0)
 }
 
@@ -116,22 +126,41 @@ fn sort(rows: &mut [images_op::Row], by: SortBy) {
 }
 
 fn image_row(row: &images_op::Row, no_trunc: bool, now: Timestamp) -> Value {
+    const FIELDS: [&str; 11] = [
+        "Containers",
+        "CreatedAt",
+        "CreatedSince",
+        "Digest",
+        "ID",
+        "Repository",
+        "SharedSize",
+        "Size",
+        "Tag",
+        "UniqueSize",
+        "VirtualSize",
+    ];
+    let fields =
+        FIELDS.iter().map(|field| ((*field).to_owned(), image_cell(row, field, no_trunc, now).into()));
+    let mut fields: serde_json::Map<String, Value> = fields.collect();
+    fields.insert("IsManifestList".into(), row.is_index.into());
+    fields.sort_keys();
+    Value::Object(fields)
+}
+
+/// One field of an image as docker shows it.
+fn image_cell(row: &images_op::Row, field: &str, no_trunc: bool, now: Timestamp) -> String {
     let none = || "<none>".to_owned();
     let created = row.created.as_deref();
-    json!({
-        "Containers": "N/A",
-        "CreatedAt": created.map_or_else(|| "N/A".to_owned(), words::local_time),
-        "CreatedSince": created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
-        "Digest": row.digest.to_string(),
-        "ID": id(&row.id, no_trunc),
-        "IsManifestList": row.is_index,
-        "Repository": row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
-        "SharedSize": "N/A",
-        "Size": words::size(row.size),
-        "Tag": row.name.as_ref().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),
-        "UniqueSize": "N/A",
-        "VirtualSize": words::size(row.size),
-    })
+    match field {
+        "CreatedAt" => created.map_or_else(|| "N/A".to_owned(), words::local_time),
+        "CreatedSince" => created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
+        "Digest" => row.digest.to_string(),
+        "ID" => id(&row.id, no_trunc),
+        "Repository" => row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
+        "Size" | "VirtualSize" => words::size(row.size),
+        "Tag" => row.name.as_ref().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),
+        _ => "N/A".to_owned(),
+    }
 }
 
 fn id(id: &crate::oci::ImageId, no_trunc: bool) -> String {

@@ -18,16 +18,15 @@ pub enum Which {
 /// The names of all images, as docker shows them.
 #[must_use]
 pub fn image_names(root: &Path) -> Vec<String> {
-    let images = Store::open(root).and_then(|store| store.images()).unwrap_or_default();
-    images.iter().filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
+    let names = Store::open(root).and_then(|store| store.image_names()).unwrap_or_default();
+    names.iter().map(|(name, _)| name.familiar()).collect()
 }
 
 /// The names of all indexes.
 #[must_use]
 pub fn index_names(root: &Path) -> Vec<String> {
-    let images = Store::open(root).and_then(|store| store.images()).unwrap_or_default();
-    let indexes = images.iter().filter(|image| image.is_index());
-    indexes.filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
+    let names = Store::open(root).and_then(|store| store.image_names()).unwrap_or_default();
+    names.iter().filter(|(_, is_index)| *is_index).map(|(name, _)| name.familiar()).collect()
 }
 
 /// The names of all volumes.

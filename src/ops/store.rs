@@ -22,6 +22,14 @@ pub fn read_aloud(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -
     Ok(read(cx)?.with_notice(Notice::new(notice)))
 }
 
+/// Open the store for a verb that reads images for long, and keeps them meanwhile ([`Store::hold`]).
+///
+/// # Errors
+/// As [`Store::open_holding`].
+pub fn hold(cx: &Context) -> Result<Store, Error> {
+    Store::open_holding(&cx.root, cx.abilities(), opening(cx))
+}
+
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors

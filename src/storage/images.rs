@@ -3,12 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::{CONFIG, CREATED, Entry, IndexFile, KIND, MANIFEST, SIZE};
+use super::index::{CONFIG, CREATED, Entry, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE};
 use super::indexes::{Kind, parse_origins};
+use super::listing::{Line, Lines, Notes};
 use super::{Error, Store};
 use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, is_container_image};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, RawManifest, Reference, digest_of, media_type,
+    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, RawManifest, Reference, descriptor,
+    digest_of, media_type,
 };
 
 /// The shortest id prefix that is looked up: shorter ones are more likely a name.
@@ -88,9 +90,10 @@ impl Store {
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn images(&self) -> Result<Vec<ImageRecord>, Error> {
-        let index = IndexFile::read(&self.layout)?;
-        let mut records: Vec<_> = index.manifests.iter().filter_map(|entry| self.record(entry)).collect();
-        let skipped = index.manifests.len() - records.len();
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        let mut records: Vec<_> = lines.manifests.iter().filter_map(|line| self.record(line)).collect();
+        let skipped = lines.manifests.len() - records.len();
         if skipped > 0 {
             let entries = if skipped == 1 { "entry" } else { "entries" };
             self.notice.say(&format!(
@@ -104,19 +107,76 @@ impl Store {
         Ok(records)
     }
 
+    /// All names with whether each stands for an index, in no order: what completion needs.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn image_names(&self) -> Result<Vec<(Reference, bool)>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        let name = |line: &Line<'_>| Some((line.name()?, media_type::is_index(line.media_type())));
+        Ok(lines.manifests.iter().filter_map(name).collect())
+    }
+
+    /// What the listing would say of a name that stands for something that is here.
+    ///
+    /// # Errors
+    /// When its documents cannot be read.
+    pub fn record_of(&self, name: &Reference, target: &Descriptor) -> Result<ImageRecord, Error> {
+        let mut notes = self.describe_target(target)?;
+        notes.insert(REF_NAME.to_owned(), name.to_string());
+        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
+        let media_type = target.media_type().to_string();
+        let line = Line::new(&media_type, digest.as_str(), target.size(), Notes::of(&notes));
+        self.record(&line).ok_or_else(|| Error::NoSuchImage(name.familiar()))
+    }
+
+    /// The names that stand for the same image as `record`, itself among them, newest first.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn same_image(&self, record: &ImageRecord) -> Result<Vec<ImageRecord>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        // What another tool wrote says nothing of its config before it was looked into.
+        let may_be = |line: &&Line<'_>| match line.annotations.get(CONFIG) {
+            Some(config) => config == record.id.digest().as_str(),
+            None => true,
+        };
+        let found = lines.manifests.iter().filter(may_be).filter_map(|line| self.record(line));
+        let mut found: Vec<_> = found.filter(|found| found.id == record.id).collect();
+        found.sort_by_cached_key(|found| found.name.as_ref().map(Reference::familiar));
+        Ok(found)
+    }
+
     /// Find an image as a user names it: a name wins over an id prefix; `name@digest`, `sha256:<prefix>` and bare hex
     /// prefixes work.
     ///
     /// # Errors
     /// [`Error::NoSuchImage`] or [`Error::AmbiguousImage`].
     pub fn find_image(&self, text: &str) -> Result<ImageRecord, Error> {
+        let wanted = Reference::parse(text).ok();
+        if let Some(wanted) = &wanted
+            && let Some(found) = self.find_exactly(wanted)?
+        {
+            return Ok(found);
+        }
         let records = self.images()?;
-        if let Ok(wanted) = Reference::parse(text)
-            && let Some(found) = by_name(&records, &wanted)
+        if let Some(wanted) = &wanted
+            && let Some(found) = by_name(&records, wanted)
         {
             return Ok(found.clone());
         }
         by_id(&records, text)
+    }
+
+    /// The image whose name is written just so: the usual case, without a look at all the others.
+    fn find_exactly(&self, wanted: &Reference) -> Result<Option<ImageRecord>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        let name = wanted.to_string();
+        let line = lines.manifests.iter().find(|line| line.annotations.get(REF_NAME) == Some(&name));
+        Ok(line.and_then(|line| self.record(line)))
     }
 
     /// Read and verify an image's documents. Opened for writing, the store keeps a collector from taking any part of
@@ -134,6 +194,10 @@ impl Store {
             let mut parts = vec![manifest.clone(), config_digest.clone()];
             parts.extend(parsed.layers().iter().filter_map(|layer| digest_of(layer).ok()));
             self.pin(&parts)?;
+            // A collector that was faster has taken the manifest with all the rest.
+            if !self.layout.blob(manifest).exists() {
+                return Err(Error::MissingBlob(manifest.clone()));
+            }
         }
         let bytes = self.read_blob(&config_digest)?;
         let config: ImageConfig = serde_json::from_slice(&bytes)
@@ -294,35 +358,38 @@ impl Store {
 
     /// What an entry says; what another tool left out is read from the blobs. An entry whose documents are gone or
     /// cannot be read is left out.
-    fn record(&self, entry: &Entry) -> Option<ImageRecord> {
-        let (target, digest) = (entry.target()?, entry.digest()?);
-        let noted = |key| entry.annotations.contains_key(key);
-        let complete = noted(SIZE) && (noted(KIND) || (noted(CONFIG) && noted(MANIFEST) == entry.is_index()));
+    fn record(&self, line: &Line<'_>) -> Option<ImageRecord> {
+        let digest: Digest = line.digest().parse().ok()?;
+        let target = descriptor(line.media_type(), &digest, line.size);
+        let is_index = media_type::is_index(line.media_type());
+        let noted = |key| line.annotations.get(key).is_some();
+        let complete = noted(SIZE) && (noted(KIND) || (noted(CONFIG) && noted(MANIFEST) == is_index));
         let from_blobs;
         let notes = if complete {
-            &entry.annotations
+            line.annotations.clone()
         } else {
             from_blobs = self.describe_target(&target).ok()?;
-            &from_blobs
+            Notes::of(&from_blobs)
         };
-        let kind = match notes.contains_key(CONFIG) {
-            true => Kind::Image,
-            false if entry.is_index() => Kind::Index,
-            false => Kind::Artifact,
+        let kind = match notes.get(CONFIG) {
+            Some(_) => Kind::Image,
+            None if is_index => Kind::Index,
+            None => Kind::Artifact,
         };
         let id = match kind {
             Kind::Image => notes.get(CONFIG)?.parse().ok()?,
             Kind::Index | Kind::Artifact => digest.clone(),
         };
+        let from = line.annotations.get(INDEX_DIGEST_ANNOTATION).and_then(|text| text.parse().ok());
         Some(ImageRecord {
-            name: entry.name(),
+            name: line.name(),
             kind,
-            digest: entry.digest_annotation(INDEX_DIGEST_ANNOTATION).unwrap_or_else(|| digest.clone()),
+            digest: from.unwrap_or_else(|| digest.clone()),
             manifest: notes.get(MANIFEST).and_then(|text| text.parse().ok()).unwrap_or(digest),
             id: ImageId(id),
-            created: notes.get(CREATED).cloned(),
+            created: notes.get(CREATED).map(str::to_owned),
             size: notes.get(SIZE).and_then(|size| size.parse().ok()).unwrap_or(0),
-            origins: parse_origins(&entry.annotations),
+            origins: parse_origins(line.annotations.get(ORIGINS)),
             target,
         })
     }

@@ -77,6 +77,16 @@ impl Store {
     /// # Errors
     /// [`Error::NoPlatform`] when it has none for it, or not here; [`Error::NotAnImage`] for an artifact.
     pub fn image_for(&self, record: &ImageRecord, platform: Option<&Platform>) -> Result<Image, Error> {
+        match self.image_of(record, platform) {
+            // A peer was faster: nothing is broken.
+            Err(Error::MissingBlob(_)) if !self.images()?.contains(record) => {
+                Err(Error::NoSuchImage(record.label()))
+            }
+            other => other,
+        }
+    }
+
+    fn image_of(&self, record: &ImageRecord, platform: Option<&Platform>) -> Result<Image, Error> {
         if record.kind == Kind::Artifact {
             return Err(Error::NotAnImage { name: record.label(), what: self.artifact_type(record) });
         }
@@ -210,8 +220,8 @@ fn origins_text(origins: &BTreeMap<Digest, Reference>) -> String {
 }
 
 /// [`ORIGINS`] from text; what makes no sense is left out.
-pub(super) fn parse_origins(annotations: &BTreeMap<String, String>) -> BTreeMap<Digest, Reference> {
-    let Some(text) = annotations.get(ORIGINS) else { return BTreeMap::new() };
+pub(super) fn parse_origins(text: Option<&str>) -> BTreeMap<Digest, Reference> {
+    let Some(text) = text else { return BTreeMap::new() };
     let all: BTreeMap<String, String> = serde_json::from_str(text).unwrap_or_default();
     let parse = |(digest, origin): (String, String)| {
         let digest: Digest = digest.parse().ok()?;

@@ -35,6 +35,7 @@ mod cmd_volume;
 mod damage;
 mod independent;
 mod interop;
+mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;
