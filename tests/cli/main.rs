@@ -9,6 +9,7 @@
 
 mod support;
 
+mod additional_stores;
 mod bad_input;
 mod build_output;
 mod build_sources;
@@ -33,6 +34,7 @@ mod cmd_usage;
 mod cmd_version;
 mod cmd_volume;
 mod damage;
+mod import_store;
 mod independent;
 mod interop;
 mod parallel;
