@@ -34,6 +34,7 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod cmd_volume;
 mod damage;
 mod import_store;
 mod independent;
