@@ -46,7 +46,8 @@ impl Source for Store {
         offset: u64,
     ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
         let digest = digest_of(descriptor)?;
-        let blob = layer::VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
+        let file = self.open_blob(&digest).map_err(|error| self.say_where(error))?;
+        let blob = layer::VerifiedReader::new(file, digest.clone(), descriptor.size());
         let mut blob = OwnBlob { blob, digest, left: descriptor.size() };
         // What the other side has already counts for the digest all the same.
         let skipped = io::copy(&mut (&mut blob).take(offset), &mut io::sink())?;
@@ -143,7 +144,13 @@ impl Sink for Store {
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
         let digest = digest_of(descriptor)?;
         self.pin([&digest])?;
-        Ok(self.read_blob(&digest).is_ok_and(|bytes| bytes.len() as u64 == descriptor.size()))
+        let Ok(bytes) = self.read_blob(&digest) else { return Ok(false) };
+        if bytes.len() as u64 != descriptor.size() {
+            return Ok(false);
+        }
+        // One that lies in an additional store is copied: what is listed here can be read without that.
+        self.put_verified(&digest, &bytes)?;
+        Ok(true)
     }
 
     fn put_blob(&self, descriptor: &Descriptor, data: &[u8]) -> Result<(), BoxError> {
@@ -208,9 +215,9 @@ impl Store {
         Err(Error::Layer { digest: digest.clone(), source })
     }
 
-    fn put_verified(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn put_verified(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
         self.pin([digest])?;
-        if self.read_blob(digest).is_ok() {
+        if self.has_own(digest) {
             return Ok(());
         }
         let path = self.stage_path("blob")?;

@@ -21,6 +21,7 @@ pub(super) fn checks(cx: &Context) -> Vec<Check> {
     };
     let mut checks = vec![Check::ok("store", shown), space(cx), file_system(&store)];
     checks.push(layering(cx, &store));
+    checks.extend(foreign_stores(cx));
     if let Err(error) = store.images() {
         let check = Check::fail("list of images", text_of(&error), "no image can be found");
         checks.push(check.fix("strate system check --repair"));
@@ -74,6 +75,16 @@ fn file_system(store: &Store) -> Check {
         None if lacks.is_empty() => Check::ok(name, found),
         None => Check::warn(name, found, "what lacks is done in a slower way"),
     }
+}
+
+/// What `storage.conf` names for podman, and we cannot read.
+fn foreign_stores(cx: &Context) -> Vec<Check> {
+    let check = |path: std::path::PathBuf| {
+        let found = format!("{} is in the format of podman and buildah", path.display());
+        Check::warn("additional store", found, "its images are not seen")
+            .fix(format!("strate import-store containers-storage --from {}", path.display()))
+    };
+    super::super::image_stores::foreign(cx).into_iter().map(check).collect()
 }
 
 fn layering(cx: &Context, store: &Store) -> Check {
