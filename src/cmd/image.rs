@@ -66,7 +66,7 @@ enum SortBy {
     Tag,
 }
 
-const IMAGE_COLUMNS: [Column; 7] = [
+const IMAGE_COLUMNS: [Column; 8] = [
     Column::new("Repository", "REPOSITORY"),
     Column::new("Tag", "TAG"),
     Column::new("Digest", "DIGEST"),
@@ -74,6 +74,7 @@ const IMAGE_COLUMNS: [Column; 7] = [
     Column::new("CreatedSince", "CREATED"),
     Column::new("CreatedAt", "CREATED AT"),
     Column::new("Size", "SIZE"),
+    Column::new("ReadOnly", "R/O"),
 ];
 
 /// `strate images`
@@ -83,9 +84,14 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
         true => &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"],
         false => &["Repository", "Tag", "ID", "CreatedSince", "Size"],
     };
-    let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
+    // A format that is none is told before anything is read.
+    Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
     let request = images_op::Request { reference: args.reference, filters: args.filter };
     let mut rows = images_op::images(cx, &request)?;
+    let mut shown = shown.to_vec();
+    // As podman does: the column is there when it says something.
+    shown.extend(rows.iter().any(|row| row.read_only).then_some("ReadOnly"));
+    let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, &shown)?;
     sort(&mut rows, args.sort);
     if args.quiet && args.format.is_none() {
         let ids = rows.iter().map(|row| id(&row.id, args.no_trunc) + "\n");
@@ -143,6 +149,7 @@ fn image_row(row: &images_op::Row, no_trunc: bool, now: Timestamp) -> Value {
         FIELDS.iter().map(|field| ((*field).to_owned(), image_cell(row, field, no_trunc, now).into()));
     let mut fields: serde_json::Map<String, Value> = fields.collect();
     fields.insert("IsManifestList".into(), row.is_index.into());
+    fields.insert("ReadOnly".into(), row.read_only.into());
     fields.sort_keys();
     Value::Object(fields)
 }
@@ -156,6 +163,7 @@ fn image_cell(row: &images_op::Row, field: &str, no_trunc: bool, now: Timestamp)
         "CreatedSince" => created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
         "Digest" => row.digest.to_string(),
         "ID" => id(&row.id, no_trunc),
+        "ReadOnly" => row.read_only.to_string(),
         "Repository" => row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
         "Size" | "VirtualSize" => words::size(row.size),
         "Tag" => row.name.as_ref().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),

@@ -33,6 +33,8 @@ pub struct Row {
     pub size: u64,
     /// Whether the name stands for an index.
     pub is_index: bool,
+    /// Whether it lies in an additional store.
+    pub read_only: bool,
 }
 
 /// Why images could not be listed.
@@ -73,6 +75,7 @@ pub fn images(cx: &Context, request: &Request) -> Result<Vec<Row>, Error> {
     });
     let row = |record: ImageRecord| Row {
         is_index: record.is_index(),
+        read_only: record.store.is_some(),
         name: record.name,
         digest: record.digest,
         id: record.id,

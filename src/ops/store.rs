@@ -51,7 +51,8 @@ pub fn write_plainly(cx: &Context) -> Result<Store, Error> {
 #[must_use]
 pub fn opening(cx: &Context) -> Opening {
     let unsafe_allowed = cx.var("STRATE_UNSAFE_STORE").is_some_and(|value| value == "1");
-    Opening { notice: cx.notice.clone(), layering: layering(cx), unsafe_allowed }
+    let additional = super::image_stores::additional(cx);
+    Opening { notice: cx.notice.clone(), layering: layering(cx), additional, unsafe_allowed }
 }
 
 /// `STRATE_LAYERING` or `--layering`; a value that names no method was refused on the command line, and from the

@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use super::index::{CONFIG, CREATED, Entry, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE};
+use super::index::{CONFIG, CREATED, Entry, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE, STORES};
 use super::indexes::{Kind, parse_origins};
 use super::listing::{Line, Lines, Notes};
 use super::{Error, Store};
@@ -38,6 +39,8 @@ pub struct ImageRecord {
     pub size: u64,
     /// Where those images of an index can be had that are not here: repositories, by the digest of the manifest.
     pub origins: BTreeMap<Digest, Reference>,
+    /// The additional store that it lies in; `None` for one of our own.
+    pub store: Option<PathBuf>,
 }
 
 impl ImageRecord {
@@ -85,11 +88,25 @@ impl Image {
 }
 
 impl Store {
-    /// Every name and every untagged image, newest first.
+    /// Every name and every untagged image, newest first, those of additional stores with them.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn images(&self) -> Result<Vec<ImageRecord>, Error> {
+        let mut records = self.own_images()?;
+        let others = self.images_elsewhere(&records);
+        if !others.is_empty() {
+            records.extend(others);
+            newest_first(&mut records);
+        }
+        Ok(records)
+    }
+
+    /// Every name and every untagged image of this store itself, newest first.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn own_images(&self) -> Result<Vec<ImageRecord>, Error> {
         let bytes = Lines::read(&self.layout)?;
         let lines = Lines::parse(&self.layout, &bytes)?;
         let mut records: Vec<_> = lines.manifests.iter().filter_map(|line| self.record(line)).collect();
@@ -100,10 +117,7 @@ impl Store {
                 "{skipped} {entries} of the list of images cannot be read and left out: `strate system check` says why"
             ));
         }
-        records.sort_by_cached_key(|record| {
-            let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-            (Reverse(created), record.name.as_ref().map(Reference::familiar))
-        });
+        newest_first(&mut records);
         Ok(records)
     }
 
@@ -115,7 +129,16 @@ impl Store {
         let bytes = Lines::read(&self.layout)?;
         let lines = Lines::parse(&self.layout, &bytes)?;
         let name = |line: &Line<'_>| Some((line.name()?, media_type::is_index(line.media_type())));
-        Ok(lines.manifests.iter().filter_map(name).collect())
+        let mut names: Vec<_> = lines.manifests.iter().filter_map(name).collect();
+        for record in self.images_elsewhere(&[]) {
+            let is_index = record.is_index();
+            if let Some(name) = record.name
+                && !names.iter().any(|(known, _)| *known == name)
+            {
+                names.push((name, is_index));
+            }
+        }
+        Ok(names)
     }
 
     /// What the listing would say of a name that stands for something that is here.
@@ -145,6 +168,10 @@ impl Store {
         };
         let found = lines.manifests.iter().filter(may_be).filter_map(|line| self.record(line));
         let mut found: Vec<_> = found.filter(|found| found.id == record.id).collect();
+        if record.store.is_some() {
+            let others = self.images_elsewhere(&found);
+            found.extend(others.into_iter().filter(|found| found.id == record.id));
+        }
         found.sort_by_cached_key(|found| found.name.as_ref().map(Reference::familiar));
         Ok(found)
     }
@@ -167,7 +194,14 @@ impl Store {
         {
             return Ok(found.clone());
         }
-        by_id(&records, text)
+        match records.iter().any(|record| record.store.is_some()) {
+            true => {
+                // What is ours comes before what others hold.
+                let own: Vec<_> = records.iter().filter(|record| record.store.is_none()).cloned().collect();
+                by_id(&own, text).or_else(|_| by_id(&records, text))
+            }
+            false => by_id(&records, text),
+        }
     }
 
     /// The image whose name is written just so: the usual case, without a look at all the others.
@@ -244,14 +278,23 @@ impl Store {
         self.image(&manifest.digest)
     }
 
-    /// Give an image that is here another name.
+    /// Give an image that is here, or in an additional store, another name. Of one there the documents are copied, and
+    /// the layers are used where they lie.
     ///
     /// # Errors
     /// When it cannot be written, or the image has been removed meanwhile.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), Error> {
         let target = digest_of(&image.target).map_err(crate::oci::ManifestError::from)?;
+        let foreign = match &image.store {
+            Some(_) => {
+                self.bring_documents(&image.target)?;
+                Some(Entry::new(&image.target, self.describe_target(&image.target)?))
+            }
+            None => None,
+        };
         self.edit_index(|index| {
             let entry = index.manifests.iter().find(|e| e.digest().as_ref() == Some(&target)).cloned();
+            let entry = entry.or(foreign);
             index.set_name(name, entry.ok_or_else(|| Error::NoSuchImage(image.label()))?);
             Ok(())
         })
@@ -321,6 +364,8 @@ impl Store {
         let mut all = BTreeMap::new();
         all.insert(CONFIG.to_owned(), image.id.to_string());
         all.insert(SIZE.to_owned(), self.layer_sizes(image).iter().sum::<u64>().to_string());
+        let stores = self.stores_needed(image.manifest.layers());
+        all.extend(stores.map(|stores| (STORES.to_owned(), stores)));
         if let Some(created) = &image.config.created {
             all.insert(CREATED.to_owned(), created.clone());
         }
@@ -358,7 +403,7 @@ impl Store {
 
     /// What an entry says; what another tool left out is read from the blobs. An entry whose documents are gone or
     /// cannot be read is left out.
-    fn record(&self, line: &Line<'_>) -> Option<ImageRecord> {
+    pub(super) fn record(&self, line: &Line<'_>) -> Option<ImageRecord> {
         let digest: Digest = line.digest().parse().ok()?;
         let target = descriptor(line.media_type(), &digest, line.size);
         let is_index = media_type::is_index(line.media_type());
@@ -389,10 +434,18 @@ impl Store {
             id: ImageId(id),
             created: notes.get(CREATED).map(str::to_owned),
             size: notes.get(SIZE).and_then(|size| size.parse().ok()).unwrap_or(0),
+            store: None,
             origins: parse_origins(line.annotations.get(ORIGINS)),
             target,
         })
     }
+}
+
+fn newest_first(records: &mut [ImageRecord]) {
+    records.sort_by_cached_key(|record| {
+        let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        (Reverse(created), record.name.as_ref().map(Reference::familiar))
+    });
 }
 
 fn by_name<'a>(records: &'a [ImageRecord], wanted: &Reference) -> Option<&'a ImageRecord> {

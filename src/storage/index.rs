@@ -27,6 +27,8 @@ pub(super) const CREATED: &str = "io.strate.created";
 pub(super) const KIND: &str = "io.strate.kind";
 /// Where images of the target index can be had that are not here: a JSON object, repositories by digest.
 pub(super) const ORIGINS: &str = "io.strate.origins";
+/// Additional stores that hold layers of the image which are not here: a JSON list of their paths.
+pub(super) const STORES: &str = "io.strate.stores";
 /// A check sum over the entry.
 const SUM: &str = "io.strate.sum";
 /// Bytes of the unpacked layers.

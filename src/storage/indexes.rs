@@ -50,6 +50,7 @@ impl Store {
             }
         };
         self.pin(&children)?;
+        self.bring_children(new.raw)?;
         let target = self.put_bytes(&new.raw.media_type, &new.raw.bytes)?;
         let mut annotations = self.describe_target(&target)?;
         if !new.origins.is_empty() {
@@ -70,6 +71,17 @@ impl Store {
             index.set_name(name, entry);
             Ok(true)
         })
+    }
+
+    /// The documents of children that lie in additional stores.
+    fn bring_children(&self, raw: &RawManifest) -> Result<(), Error> {
+        let Parsed::Index(index) = raw.parse()? else { return Ok(()) };
+        for child in index.manifests().iter().filter(|child| self.has_manifest(child)) {
+            if digest_of(child).is_ok_and(|digest| !self.layout.blob(&digest).is_file()) {
+                self.bring_documents(child)?;
+            }
+        }
+        Ok(())
     }
 
     /// The image that a record stands for, of an index the one for `platform` (without one: this machine's).
@@ -185,7 +197,7 @@ impl Store {
 
     /// The digest of a manifest when it is here. Manifests are put after everything that they name.
     fn here(&self, child: &Descriptor) -> Option<Digest> {
-        digest_of(child).ok().filter(|digest| self.layout.blob(digest).is_file())
+        digest_of(child).ok().filter(|digest| self.holds(digest))
     }
 
     /// Whether a manifest is here, and so everything that it names.

@@ -152,7 +152,8 @@ mod tests {
     use crate::storage::{Abilities, Store};
 
     fn store(root: &Path) {
-        Store::open_writable(root, Abilities { mapped_ids: u32::MAX, unpack: false }).unwrap();
+        Store::open_writable(root, Abilities { mapped_ids: u32::MAX, unpack: false, lock_timeout: None })
+            .unwrap();
     }
 
     fn refusal(root: &Path, home: Option<&Path>) -> String {

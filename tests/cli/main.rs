@@ -9,6 +9,7 @@
 
 mod support;
 
+mod additional_stores;
 mod bad_input;
 mod build_output;
 mod build_sources;
@@ -32,6 +33,7 @@ mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod damage;
+mod import_store;
 mod independent;
 mod interop;
 mod parallel;

@@ -6,8 +6,15 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 /// Global options of ours that have a value, and so hide the verb behind two words.
-const TAKES_VALUE: [&str; 6] =
-    ["--root", "--userns-mode", "--layering", "--config", "--lock-timeout", "--registries-conf"];
+const TAKES_VALUE: [&str; 7] = [
+    "--root",
+    "--imagestore",
+    "--userns-mode",
+    "--layering",
+    "--config",
+    "--lock-timeout",
+    "--registries-conf",
+];
 
 /// The processes that hold a lock, each with what it has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
