@@ -227,9 +227,9 @@ fn what_goes_on_after_a_command_holds_no_lock_of_it() {
 
 #[test]
 fn helpers_inherit_no_lock() {
-    let proxy = Fake::small().serve();
-    let (env, name) = (Env::new(), proxy.image("app:latest"));
-    env.run(["pull", "-q", &name]).success();
+    need!("docker-registry", "skopeo", "busybox", "htpasswd");
+    let registry = Registry::start_with_password("u", "s");
+    let (env, name) = (Env::new(), registry.put(&busybox_image(), "app:1"));
     let listing = env.work().join("descriptors");
     let script = format!(
         "#!/bin/sh\nls -l /proc/$$/fd >> {}\necho '{{\"Username\":\"u\",\"Secret\":\"s\"}}'\n",
@@ -243,6 +243,7 @@ fn helpers_inherit_no_lock() {
     let config = env.work().join("docker").display().to_string();
     env.run(["--config", &config, "pull", "-q", &name]).success();
     let seen = fs::read_to_string(listing).unwrap();
+    assert!(seen.contains("0 -> "), "the helper was asked: {seen}");
     assert!(!seen.contains(&env.store().display().to_string()), "{seen}");
 }
 
