@@ -134,6 +134,7 @@ pub(super) fn lock(
         if !flock::try_lock(&file, mode == LockMode::Exclusive)? {
             wait::wait(layout, name, mode, &file, patience)?;
         }
+        // Also false when the wait ended as the file has gone.
         if let Some(locked) = held(layout, name, mode, file) {
             return Ok(locked);
         }
