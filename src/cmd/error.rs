@@ -189,7 +189,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         load: Store, Archive;
         pull_file: Store, Archive;
         manifest: Store, Transport;
-        prune: Store;
+        prune: Store, Images, Container;
         pull: Storage, Registry;
         remote: Config;
         push: Storage, Registry, Transport;
@@ -217,7 +217,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
         E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
         E::Space { .. } => {
-            "free some with `strate image prune -a`, or use another disk with --root".to_owned()
+            "free some with `strate system prune`, or use another disk with --root".to_owned()
         }
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
         E::NoPlatform { name, here, elsewhere, .. } => match (here.first(), elsewhere.first()) {
@@ -298,7 +298,7 @@ fn is_elsewhere(error: &(dyn Error + 'static)) -> bool {
 
 fn io_hint(error: &std::io::Error) -> Option<String> {
     (error.kind() == std::io::ErrorKind::StorageFull)
-        .then(|| "free some space with `strate image prune -a`, or use another disk with --root".to_owned())
+        .then(|| "free some space with `strate system prune`, or use another disk with --root".to_owned())
 }
 
 #[cfg(test)]

@@ -126,11 +126,11 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-/// Remove the containers that do not run.
+/// Remove the containers that do not run; with `dry_run` only say which.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn prune(store: &Store, filter: &PruneFilter) -> Result<Pruned, Error> {
+pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Pruned, Error> {
     let mut pruned = Pruned::default();
     for dir in store.containers()? {
         if !filter.takes(&dir) {
@@ -139,11 +139,15 @@ pub fn prune(store: &Store, filter: &PruneFilter) -> Result<Pruned, Error> {
         // Whoever holds the lock works with the container: it is in use.
         let Ok(Some(lock)) = dir.try_lock() else { continue };
         let bytes = dir.size();
-        dir.remove(lock)?;
+        if !dry_run {
+            dir.remove(lock)?;
+        }
         pruned.removed.push(dir.record.id.clone());
         pruned.bytes += bytes;
     }
-    store.sweep_containers()?;
+    if !dry_run {
+        store.sweep_containers()?;
+    }
     Ok(pruned)
 }
 

@@ -6,12 +6,12 @@
 
 mod blobs;
 mod cache;
+mod collect;
 mod commit;
 mod containers;
 mod error;
 mod facts;
 mod format;
-mod gc;
 mod images;
 mod import;
 mod index;
@@ -26,8 +26,11 @@ mod sink;
 mod snapshots;
 mod staging;
 mod unpack;
+mod usage;
 
 pub use blobs::BlobWriter;
+pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
+pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;
@@ -37,8 +40,9 @@ pub use layering::{Method, Mounted};
 pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
-pub use remove::{Collected, PruneImages, Removed};
+pub use remove::{Collected, DoomedImage, Pick, PrunePlan, Removed};
 pub use snapshots::{Snapshot, Stack};
+pub use usage::{ContainerUsage, ImageUsage, OtherUsage, Usage};
 
 use std::collections::BTreeSet;
 use std::io;

@@ -327,22 +327,25 @@ fn a_collector_leaves_what_others_have_pinned_and_records_keep() {
     for layer in [&kept, &loose] {
         put(&store, layer);
     }
-    store.cache_put("step 1", b"record", &[kept.digest(), kept.diff_id().0]).unwrap();
+    store.cache_put("step 1", b"record", &[kept.digest(), kept.diff_id().0], "").unwrap();
     let other = open(&dir);
     put(&other, &pinned);
     drop(store);
     let store = open(&dir);
-    let (gone, bytes) = store.collect().unwrap();
-    assert_eq!(gone, [loose.digest(), loose.diff_id().0].into());
-    assert_eq!(bytes, loose.blob.len() as u64 + 1);
+    let before = crate::sys::tree::disk_usage(&store.root());
+    let swept = store.collect(Unlink::Now).unwrap();
+    assert_eq!(swept.gone, [loose.digest(), loose.diff_id().0].into());
+    let after = crate::sys::tree::disk_usage(&store.root());
+    // What was computed from the blob went too, in a block of its own.
+    assert!((swept.bytes..=swept.bytes + 4096).contains(&(before - after)), "{} {}", swept.bytes, before - after);
     assert_eq!(store.cache_get("step 1").unwrap().as_deref(), Some(&b"record"[..]));
     assert_eq!(store.cache_get("step 2").unwrap(), None);
     drop(other);
-    assert_eq!(store.collect().unwrap().0.len(), 2);
+    assert_eq!(store.collect(Unlink::Now).unwrap().gone.len(), 2);
     drop(store);
     let store = open(&dir);
-    assert_eq!(store.cache_clear().unwrap(), 1);
-    assert_eq!(store.collect().unwrap().0.len(), 2);
+    let (records, swept) = store.prune_cache(&Limits::default(), &|_| true, Unlink::Now).unwrap();
+    assert_eq!((records.len(), swept.gone.len()), (1, 2));
 }
 
 #[test]
@@ -352,15 +355,19 @@ fn pruning_follows_its_filters() {
     image(&store, Some("kept"), &[&base], "1");
     image(&store, Some("moved"), &[&base], "2");
     image(&store, Some("moved"), &[&base], "3");
-    let old = PruneImages { until: Some(0), ..PruneImages::default() };
-    assert_eq!(store.prune_images(&old).unwrap().removed, []);
-    let labelled = PruneImages { labels: vec!["x".into()], ..PruneImages::default() };
-    assert_eq!(store.prune_images(&labelled).unwrap().removed, []);
-    let dangling = store.prune_images(&PruneImages::default()).unwrap();
+    assert_eq!(store.prune_images(false, &|_, _| false).unwrap().removed, []);
+    let kept = |record: &ImageRecord, _: &Store| record.label() != "kept:latest";
+    assert_eq!(store.plan_prune(true, &kept).unwrap().images.len(), 2);
+    let dangling = store.prune_images(false, &|_, _| true).unwrap();
     assert_eq!(dangling.removed.len(), 1);
     assert_eq!(store.images().unwrap().len(), 2);
-    let all = store.prune_images(&PruneImages { all: true, ..PruneImages::default() }).unwrap();
+    let plan = store.plan_prune(true, &|_, _| true).unwrap();
+    let before = crate::sys::tree::disk_usage(&store.root());
+    let all = store.prune_images(true, &|_, _| true).unwrap();
     assert!(all.bytes > base.blob.len() as u64);
+    assert!(plan.bytes().abs_diff(all.bytes) <= 4096, "{} announced, {} freed", plan.bytes(), all.bytes);
+    let after = crate::sys::tree::disk_usage(&store.root());
+    assert!((before - after).abs_diff(all.bytes) <= 3 * 4096, "{} freed, {} said", before - after, all.bytes);
     assert_eq!(files(&store.layout().blob_dir("sha256")), [""; 0]);
 }
 

@@ -106,6 +106,9 @@ pub(in crate::cmd) struct PruneArgs {
     /// Only some: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// `strate container prune`
@@ -114,21 +117,22 @@ pub(in crate::cmd) fn prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> C
     for text in &args.filter {
         filter.add(text)?;
     }
-    if !args.force {
+    if !args.force && !args.dry_run {
         ui.note("WARNING! This will remove all stopped containers.");
         if !crate::ui::prompt::agreed()? {
             return Ok(0);
         }
     }
-    let pruned = ops::rm::prune(&writable(cx)?, &filter)?;
+    let pruned = ops::rm::prune(&writable(cx)?, &filter, args.dry_run)?;
     if !pruned.removed.is_empty() {
-        ui.line("Deleted Containers:");
+        ui.line(if args.dry_run { "Would delete Containers:" } else { "Deleted Containers:" });
         for id in &pruned.removed {
             ui.line(id);
         }
         ui.line("");
     }
-    ui.line(format_args!("Total reclaimed space: {}", words::size(pruned.bytes)));
+    let total = if args.dry_run { "Total reclaimable space" } else { "Total reclaimed space" };
+    ui.line(format_args!("{total}: {}", words::size(pruned.bytes)));
     Ok(0)
 }
 
