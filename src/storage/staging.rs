@@ -109,6 +109,12 @@ impl Store {
         Ok(staging)
     }
 
+    /// Where this process stages, when it does already.
+    pub(super) fn own_staging(&self) -> Option<PathBuf> {
+        let slot = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref().map(|staging| staging.path.clone())
+    }
+
     /// A fresh path for something that will be renamed to its place.
     pub(super) fn stage_path(&self, what: &str) -> Result<PathBuf, Error> {
         Ok(self.staging()?.fresh(what))

@@ -336,8 +336,9 @@ fn a_collector_leaves_what_others_have_pinned_and_records_keep() {
     let swept = store.collect(Unlink::Now).unwrap();
     assert_eq!(swept.gone, [loose.digest(), loose.diff_id().0].into());
     let after = crate::sys::tree::disk_usage(&store.root());
-    // What was computed from the blob went too, in a block of its own.
-    assert!((swept.bytes..=swept.bytes + 4096).contains(&(before - after)), "{} {}", swept.bytes, before - after);
+    // What was computed from the blob went too, and lock files may have come.
+    let freed = before - after;
+    assert!(freed.abs_diff(swept.bytes) <= 3 * 4096, "{freed} freed, {} said", swept.bytes);
     assert_eq!(store.cache_get("step 1").unwrap().as_deref(), Some(&b"record"[..]));
     assert_eq!(store.cache_get("step 2").unwrap(), None);
     drop(other);

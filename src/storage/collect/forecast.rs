@@ -27,7 +27,7 @@ impl Store {
         let mut index = IndexFile::read(&self.layout)?;
         let mut graph = Graph::read(&self.layout, &roots(&index));
         index.take(doomed);
-        let mut marked = pins(&self.layout, None)?;
+        let mut marked = pins(&self.layout, self.own_staging().as_deref())?;
         for root in roots(&index) {
             graph.reach(&self.layout, &root, &mut marked);
         }
