@@ -7,8 +7,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-packages='docker-registry skopeo umoci podman buildah runc uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns binutils bash-completion curl git openssh-client openssl gpg gpgv procps xz-utils bzip2 zstd'
-programs='docker-registry skopeo umoci podman buildah runc newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns nm curl git ssh-agent openssl gpg gpgv pgrep xz bzip2 zstd'
+packages='docker-registry python3 skopeo umoci podman buildah runc uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns binutils bash-completion curl git openssh-client openssl gpg gpgv procps xz-utils bzip2 zstd'
+programs='docker-registry python3 skopeo umoci podman buildah runc newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns nm curl git ssh-agent openssl gpg gpgv pgrep xz bzip2 zstd'
 user=strate-test
 
 say() { printf '\n== %s\n' "$*"; }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::userns;
 
@@ -109,12 +110,25 @@ impl Context {
     /// What the store may do for this process.
     #[must_use]
     pub fn abilities(&self) -> crate::storage::Abilities {
+        let lock_timeout = self.lock_timeout();
         match &self.entered {
             Some(entered) => crate::storage::Abilities {
                 mapped_ids: entered.mapped_ids,
                 unpack: entered.rung != userns::Rung::None,
+                lock_timeout,
             },
-            None => crate::storage::Abilities { mapped_ids: 1, unpack: false },
+            None => crate::storage::Abilities { mapped_ids: 1, unpack: false, lock_timeout },
+        }
+    }
+
+    /// `--lock-timeout` or `STRATE_LOCK_TIMEOUT`: how long the holder of a lock may do nothing. A value that makes no
+    /// sense was refused on the command line; from the environment it means the default.
+    fn lock_timeout(&self) -> Option<Duration> {
+        let default = crate::storage::Abilities::LOCK_TIMEOUT;
+        match self.var("STRATE_LOCK_TIMEOUT") {
+            Some("none") => None,
+            Some(seconds) => Some(seconds.parse().map_or(default, Duration::from_secs)),
+            None => Some(default),
         }
     }
 }

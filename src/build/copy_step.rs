@@ -127,7 +127,7 @@ impl<'a> Build<'a> {
                 all.insert(at, Fetched::Git { git, commit: commit? });
             } else if git_ref::is_http(source) {
                 let work = self.board.begin(format!("[internal] load {shown}"), false);
-                let file = self.shop.remote.download(source, &work.parts());
+                let file = self.shop.remote.download(source, &|bytes, all| work.moved(&shown, bytes, all));
                 let file = file.map_err(|source| Error::Remote { place: shown, source });
                 let file = file.and_then(|file| verified(file, copy.checksum.as_deref()));
                 work.end(&file);

@@ -20,7 +20,7 @@ use super::sources::{Layers, Origin, Sources};
 use super::state::StageState;
 use super::vertex::{Board, Work};
 use crate::image::{Edit, Reporter};
-use crate::oci::{Platform, Reference};
+use crate::oci::{ContainerConfig, Platform, Reference};
 use crate::storage::{Image, Store};
 
 /// What a build works with.
@@ -154,11 +154,24 @@ pub fn build(shop: Workshop<'_>, request: &Request) -> Result<Made, Failure> {
     let result = build.all();
     build.sources.save();
     let mut state = result?;
-    for (key, value) in &request.labels {
-        state.config.config.labels.insert(key.clone(), value.clone());
-    }
+    last_words(&mut state.config.config, request);
     let platform = state.platform.clone();
     Ok(Made { edit: state.into_edit(epoch), platform, epoch })
+}
+
+/// What the command line says of the image, which counts more than the Dockerfile.
+fn last_words(config: &mut ContainerConfig, request: &Request) {
+    config.labels.retain(|key, _| !request.unset_labels.contains(key));
+    for (key, value) in &request.labels {
+        config.labels.insert(key.clone(), value.clone());
+    }
+    for (name, value) in &request.env {
+        config.set_env(name, value);
+    }
+    config.env.retain(|pair| {
+        let name = pair.split_once('=').map_or(pair.as_str(), |(name, _)| name);
+        !request.unset_env.iter().any(|unset| unset == name)
+    });
 }
 
 /// `SOURCE_DATE_EPOCH` in seconds, from a build argument or a global ARG. An empty one, or `context` for a context that

@@ -1,7 +1,8 @@
 //! `# syntax=`: no frontend is ever fetched; what is asked for beyond what is understood here gets a word.
 
-/// The newest release of BuildKit's Dockerfile frontend whose language this is: 1.this.
-const MINOR: u32 = 20;
+/// The newest release of BuildKit's Dockerfile frontend whose language this is: 1.this. 1.27 (September 2026, with
+/// BuildKit 0.33) brought contexts in zstd, which are here, and `RUN --device`, which is refused by name.
+const MINOR: u32 = 27;
 /// The names of BuildKit's own frontend.
 const OWN: [&str; 4] =
     ["docker/dockerfile", "docker/dockerfile-upstream", "moby/dockerfile", "docker.io/docker/dockerfile"];
@@ -44,6 +45,7 @@ mod tests {
             "docker/dockerfile:1",
             "docker/dockerfile:1.7",
             "docker/dockerfile:1.20.1",
+            "docker/dockerfile:1.27",
             "docker.io/docker/dockerfile:1.4",
             "docker/dockerfile:latest",
             "docker/dockerfile:1@sha256:00",
@@ -54,7 +56,7 @@ mod tests {
         for (more, word) in [
             ("docker/dockerfile:1-labs", "may mean more"),
             ("docker/dockerfile:labs", "may mean more"),
-            ("docker/dockerfile:1.99", "may mean more"),
+            ("docker/dockerfile:1.28.0", "may mean more"),
             ("docker/dockerfile:2", "may mean more"),
             ("localhost:5000/x", "another frontend"),
             ("evil.example/docker/dockerfile:1", "another frontend"),

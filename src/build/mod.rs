@@ -66,7 +66,7 @@ pub use listing::{ContextEntry, context_entries};
 pub use parse::{parse, parse_triggers};
 pub use remote::{Checkout, Commit, ContextDir, Download, NamedContext, Remote};
 pub use request::{Bases, Request};
-pub use rewrite::{NewCompression, RewriteError, Rewriting, rewrite};
+pub use rewrite::{NewCompression, RewriteError, Rewriting, Times, rewrite};
 pub use sources::Layers;
 pub use vertex::{Board, Parts, Work};
 

@@ -99,7 +99,7 @@ impl Build<'_> {
         url: &str,
         work: &super::vertex::Work<'_>,
     ) -> Result<ContextDir, crate::image::BoxError> {
-        let file = self.shop.remote.download(url, &work.parts())?;
+        let file = self.shop.remote.download(url, &|bytes, all| work.moved("context", bytes, all))?;
         let dir = self.shop.store.scratch_dir()?;
         let path = dir.path().to_owned();
         let mut out = File::create(path.join("context"))?;

@@ -77,11 +77,11 @@ pub enum NamedContext {
 
 /// Fetches.
 pub trait Remote {
-    /// The file at an address.
+    /// The file at an address. `moved` is told the bytes so far and those that there are, 0 when that is not known.
     ///
     /// # Errors
     /// When it cannot be had.
-    fn download(&self, url: &str, report: &dyn Reporter) -> Result<Download, BoxError>;
+    fn download(&self, url: &str, moved: &dyn Fn(u64, u64)) -> Result<Download, BoxError>;
 
     /// What a git source stands for.
     ///

@@ -29,6 +29,12 @@ pub struct Request {
     pub build_args: BTreeMap<String, String>,
     /// `--label`, in order.
     pub labels: Vec<(String, String)>,
+    /// `--env`: variables that the image gets last, in order.
+    pub env: Vec<(String, String)>,
+    /// `--unsetenv`: variables that the image does not keep.
+    pub unset_env: Vec<String>,
+    /// `--unsetlabel`: labels that it does not keep.
+    pub unset_labels: Vec<String>,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--no-cache-filter`: stages for which it holds.

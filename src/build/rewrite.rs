@@ -31,8 +31,20 @@ pub struct Rewriting {
     pub compression: Option<NewCompression>,
     /// The base's layers are compressed anew as well.
     pub force: bool,
-    /// No time in the layers of this build is later than `SOURCE_DATE_EPOCH`.
-    pub clamp_times: bool,
+    /// The times of files in the layers of this build, where there is a `SOURCE_DATE_EPOCH`.
+    pub times: Times,
+}
+
+/// The times of files in layers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Times {
+    /// As they are.
+    #[default]
+    Kept,
+    /// None later than `SOURCE_DATE_EPOCH`.
+    Clamped,
+    /// All `SOURCE_DATE_EPOCH`.
+    Same,
 }
 
 /// Why a layer could not be made again.
@@ -61,7 +73,7 @@ pub enum RewriteError {
 /// # Errors
 /// When a layer cannot be read or the new one not be kept.
 pub fn rewrite(store: &Store, made: &mut Made, how: &Rewriting) -> Result<(), RewriteError> {
-    let limit = made.epoch.filter(|_| how.clamp_times);
+    let limit = made.epoch.filter(|_| how.times != Times::Kept).map(|epoch| (how.times, epoch));
     for layer in &mut made.edit.new_layers {
         if limit.is_some() || differs(&layer.descriptor, how.compression) {
             *layer = again(store, &layer.descriptor, how.compression, limit)?;
@@ -92,7 +104,7 @@ fn again(
     store: &Store,
     old: &Descriptor,
     compression: Option<NewCompression>,
-    limit: Option<i64>,
+    limit: Option<(Times, i64)>,
 ) -> Result<NewLayer, RewriteError> {
     let digest = digest_of(old)?;
     let failed = |source| RewriteError::Layer { digest: digest.to_string(), source };
@@ -102,7 +114,9 @@ fn again(
     let compression = compression.unwrap_or(NewCompression::Gzip(None));
     let mut out = HashingWriter::new(Encoder::new(store.blob_writer()?, compression).map_err(io("write"))?);
     match limit {
-        Some(limit) => tar::edit(&mut tar, &mut out, &|entry| clamp(entry, limit)).map_err(failed)?,
+        Some((times, epoch)) => {
+            tar::edit(&mut tar, &mut out, &|entry| set_time(entry, times, epoch)).map_err(failed)?;
+        }
         None => {
             io::copy(&mut tar, &mut out).map_err(io("copy"))?;
         }
@@ -119,8 +133,9 @@ fn again(
     Ok(NewLayer { descriptor: new, diff_id: DiffId(diff_id) })
 }
 
-fn clamp(entry: &mut tar::Entry, limit: i64) {
-    entry.mtime = entry.mtime.min(tar::Time { seconds: limit, nanos: 0 });
+fn set_time(entry: &mut tar::Entry, times: Times, epoch: i64) {
+    let epoch = tar::Time { seconds: epoch, nanos: 0 };
+    entry.mtime = if times == Times::Same { epoch } else { entry.mtime.min(epoch) };
 }
 
 /// A compressor whose output depends on its input alone.

@@ -87,6 +87,12 @@ impl Work<'_> {
         Parts { progress: self.progress, vertex: self.vertex, totals: Mutex::default() }
     }
 
+    /// So many bytes of a part of it have come, of so many; 0 when that is not known.
+    pub fn moved(&self, part: &str, current: u64, total: u64) {
+        let done = total != 0 && current >= total;
+        self.progress.event(Event::Part { vertex: self.vertex, part: part.to_owned(), current, total, done });
+    }
+
     /// Something about it that the user should know.
     pub fn note(&self, text: String) {
         self.progress.event(Event::Note { vertex: self.vertex, text });

@@ -10,7 +10,7 @@ use super::sides::SidesArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::image::{Conversion, Location, Platforms};
-use crate::oci::Platform;
+use crate::oci::{Digest, Platform};
 use crate::ops::copy::{self as copy_op, How, Request};
 use crate::ops::{enter, pull::JOBS};
 use crate::ui::Ui;
@@ -227,15 +227,17 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
         enter::enter(cx)?;
     }
     let display = args.progress.display(cx, ui, args.quiet)?;
-    let progress = Progress::new(Direction::Push, display);
+    let progress = Progress::new(Direction::Copy, display);
     let mut done = Vec::new();
     let result = copy_op::copy(cx, &request, &progress, &mut |copied| done.push(copied));
     progress.finish();
     for copied in &done {
         if !args.quiet && display.is_for_people() {
-            let layers = match (copied.moved, copied.reused) {
-                (moved, 0) => format!("{moved} layers moved"),
-                (moved, reused) => format!("{moved} layers moved, {reused} were there"),
+            let moved = layers(copied.moved);
+            let layers = match copied.reused {
+                0 => format!("{moved} moved"),
+                1 => format!("{moved} moved, 1 was there"),
+                reused => format!("{moved} moved, {reused} were there"),
             };
             ui.note(format_args!("Copied {} to {}: {layers}", args.source, copied.place));
         }
@@ -251,10 +253,23 @@ pub(super) fn copy(cx: &mut Context, ui: &mut Ui, args: CopyArgs) -> CmdResult {
         }
     }
     result?;
-    if let (Some(path), Some(copied)) = (&args.digestfile, done.first()) {
-        write_digest(cx, path, copied.digest.as_str())?;
+    if let Some(path) = &args.digestfile {
+        let all: Vec<_> = done.iter().map(|copied| (&copied.digest, copied.place.to_string())).collect();
+        write_digest(cx, path, &digest_lines(&all))?;
     }
     Ok(0)
+}
+
+fn layers(number: usize) -> String {
+    if number == 1 { "1 layer".to_owned() } else { format!("{number} layers") }
+}
+
+/// What `--digestfile` holds: the digest alone where one thing was written, else a line for each place.
+pub(super) fn digest_lines(written: &[(&Digest, String)]) -> String {
+    match written {
+        [(digest, _)] => digest.to_string(),
+        several => several.iter().map(|(digest, place)| format!("{digest} {place}\n")).collect(),
+    }
 }
 
 /// The form that is wanted, unless digests are to stay as they are.

@@ -154,6 +154,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
                 .or_else(|| error.downcast_ref().and_then(container_hint))
                 .or_else(|| error.downcast_ref().and_then(archive_hint))
                 .or_else(|| error.downcast_ref().and_then(manifest_hint))
+                .or_else(|| error.downcast_ref().and_then(transport_hint))
                 .or_else(|| error.downcast_ref().map(userns_hint))
                 .or_else(|| error.downcast_ref().map(context_hint))
                 .or_else(|| error.downcast_ref().and_then(io_hint))
@@ -175,7 +176,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     macro_rules! look {
         ($($verb:ident: $($variant:ident),+;)+) => {
             $( match error.downcast_ref::<ops::$verb::Error>() {
-                $( Some(ops::$verb::Error::$variant(inner)) => return inner, )+
+                $( Some(ops::$verb::Error::$variant(below)) => return inner(below), )+
                 _ => {}
             } )+
         };
@@ -183,6 +184,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     look! {
         build: Store;
         container: Storage;
+        copy: Transport;
         export: Store, Archive;
         images: Store;
         import: Store, Change;
@@ -193,8 +195,13 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         pull: Storage, Registry;
         remote: Config;
         push: Storage, Registry, Transport;
+        referrers: Transport;
         save: Store, Archive;
+        remote_inspect: Transport;
+        sync: Transport, Copy;
         tag: Store;
+        tags: Transport;
+        transport: Archive, Store, Registry;
     }
     error
 }
@@ -204,6 +211,10 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
+        E::Busy { .. } => {
+            "wait for that process or end it; --lock-timeout says how long one may do nothing".to_owned()
+        }
+        E::LockLost(_) => "nothing was changed: try again, and keep others out of `locks/`".to_owned(),
         E::NameInUse { name, .. } => {
             format!("remove that container with `strate rm {name}`, or choose another --name")
         }
@@ -256,6 +267,16 @@ fn archive_hint(error: &archive::Error) -> Option<String> {
         E::Shared(error) => return archive_hint(error),
         _ => return None,
     })
+}
+
+fn transport_hint(error: &ops::transport::Error) -> Option<String> {
+    use ops::transport::Error as E;
+    match error {
+        E::ArchiveExists(_) => {
+            Some("remove it first, or write all images at once with `strate save -o FILE IMAGE…`".to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn manifest_hint(error: &ops::manifest::Error) -> Option<String> {

@@ -7,6 +7,7 @@
 mod archive;
 mod build;
 mod build_call;
+mod check;
 mod complete;
 mod container;
 mod copy;
@@ -79,6 +80,16 @@ struct GlobalArgs {
         hide_short_help = true
     )]
     layering: Option<Layering>,
+    /// Fail when a process that holds a lock does nothing for so many seconds; `none` waits for ever [default: 60]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = lock_timeout,
+        global = true,
+        help_heading = "Global options",
+        hide_short_help = true
+    )]
+    lock_timeout: Option<String>,
     /// Mirrors to ask first, of docker.io or of another registry: [REGISTRY=]URL
     #[arg(
         long,
@@ -154,6 +165,12 @@ impl Layering {
     }
 }
 
+/// Seconds, or `none`.
+fn lock_timeout(text: &str) -> Result<String, String> {
+    let good = text == "none" || text.parse::<u32>().is_ok();
+    good.then(|| text.to_owned()).ok_or_else(|| "give a number of seconds, or `none`".to_owned())
+}
+
 /// Run a command line, program name included.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -203,7 +220,9 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
-    let GlobalArgs { root, debug, userns_mode, layering, config, host, context, log_level, .. } = cli.global;
+    let GlobalArgs {
+        root, debug, userns_mode, layering, lock_timeout, config, host, context, log_level, ..
+    } = cli.global;
     let debug = debug || matches!(log_level.as_deref(), Some("debug" | "trace"));
     let mut cx = Context::gather(&GlobalOptions { root, debug })?;
     if let Some(config) = config {
@@ -218,6 +237,7 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     set(&mut cx, "STRATE_SIGNATURE_POLICY", policy.as_deref());
     set(&mut cx, "STRATE_USERNS_MODE", userns_mode.map(UsernsMode::name));
     set(&mut cx, "STRATE_LAYERING", layering.map(Layering::name));
+    set(&mut cx, "STRATE_LOCK_TIMEOUT", lock_timeout.as_deref());
     if host.is_some() || cx.var("DOCKER_HOST").is_some() {
         ui.warn(
             "DOCKER_HOST and --host are ignored: strate has no daemon and works on this machine's own store",
@@ -246,8 +266,9 @@ fn set(cx: &mut Context, name: &str, value: Option<&str>) {
 /// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
 /// lower codes are the program's.
 fn ends_with_125(args: &[OsString]) -> bool {
-    const TAKES_VALUE: [&str; 12] = [
+    const TAKES_VALUE: [&str; 13] = [
         "--root",
+        "--lock-timeout",
         "--userns-mode",
         "--layering",
         "--registry-mirror",

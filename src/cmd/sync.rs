@@ -140,7 +140,7 @@ pub(super) fn sync(cx: &mut Context, ui: &mut Ui, args: SyncArgs) -> CmdResult {
         destination,
     };
     let display = args.progress.display(cx, ui, args.quiet)?;
-    let progress = Progress::new(Direction::Push, display);
+    let progress = Progress::new(Direction::Copy, display);
     let mut tally = Tally::default();
     let result = sync_op::sync(cx, &request, &progress, &mut |step| tally.take(ui, step));
     progress.finish();
@@ -218,6 +218,7 @@ impl Tally {
     fn summary(&self, dry_run: bool) -> String {
         let word = if dry_run { "would be copied" } else { "copied" };
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-        format!("{} images {word}, {} unchanged{failed}", self.copied, self.unchanged)
+        let images = if self.copied == 1 { "image" } else { "images" };
+        format!("{} {images} {word}, {} unchanged{failed}", self.copied, self.unchanged)
     }
 }

@@ -10,8 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, archive, build, container, copy, disk, image, imagetools, man, manifest, prune, registry,
-    remote, sync, system,
+    CmdResult, archive, build, check, container, copy, disk, image, imagetools, man, manifest, prune,
+    registry, remote, sync, system,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -323,6 +323,9 @@ verbs! {
 verbs! {
     /// Verbs of `system`.
     SystemVerb {
+        /// Check that everything in the store is as it should be
+        Check(check::CheckArgs) => check::check, UserNamespace, 125;
+
         /// Show what takes how much room
         Df(disk::DfArgs) => disk::df, Quietly;
 

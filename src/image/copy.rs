@@ -421,9 +421,7 @@ impl Copier<'_> {
         }
         let found = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
         if found.fit(wanted).is_none() {
-            self.report.event(Event::Note(format!(
-                "the image's platform ({found}) does not match the requested one ({wanted})"
-            )));
+            self.report.event(Event::Note(format!("`{}` is for {found} and not for {wanted}", self.name)));
         }
     }
 

@@ -1,29 +1,32 @@
 //! `build`: read the Dockerfile and the context's facts, build, publish.
 
+mod bases;
 mod fetch;
 mod git;
+mod given;
 mod inputs;
 mod output;
 mod ssh;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
+use self::bases::BaseImages;
 use self::fetch::Fetcher;
+use self::given::{build_args, resolv_conf, secrets};
 use self::inputs::{Inputs, Reading};
-use super::pull::{self, PullPolicy, PullRequest};
-use super::remote::{self, RemoteOptions};
-use crate::build::{self, Bases, Board, ContextDir, Failure, Interrupt, Request, Workshop, excerpt};
+use super::manifest;
+use super::remote::RemoteOptions;
+use crate::build::{self, Board, ContextDir, Failure, Interrupt, Request, Workshop, excerpt};
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
 use crate::oci::{Platform, Reference};
-use crate::registry;
-use crate::storage::{self, Image, Store};
+use crate::storage::{self, Store};
 use crate::sys::signals::SignalReader;
 use crate::userns::Rung;
 
@@ -32,8 +35,9 @@ pub use crate::build::outline::{Argument, Need, Outline, Target};
 pub use crate::build::progress::{Event as BuildEvent, Progress as BuildProgress, Stream};
 pub use crate::build::{ContextEntry, NamedContext};
 pub use crate::runtime::Network;
+pub use given::Dns;
 pub use inputs::{ContextSource, named_context};
-pub use output::{BuiltImage, Format, Layers, NewCompression, Output, OutputError};
+pub use output::{BuiltImage, Format, Layers, NewCompression, Output, OutputError, Times};
 pub use ssh::SshError;
 
 /// How long a build that was asked to end may take to clean up.
@@ -88,6 +92,22 @@ pub struct BuildRequest {
     pub shm_size: u64,
     /// `--ulimit`: `RLIMIT_*` name, soft, hard.
     pub rlimits: Vec<(String, u64, u64)>,
+    /// `--manifest`: a local index that the image is added to.
+    pub manifest: Option<Reference>,
+    /// `--from`: the base in the place of the first that the Dockerfile names.
+    pub first_base: Option<String>,
+    /// `--env`: variables of the image, as `build_args`.
+    pub env: Vec<(String, Option<String>)>,
+    /// `--unsetenv`.
+    pub unset_env: Vec<String>,
+    /// `--unsetlabel`.
+    pub unset_labels: Vec<String>,
+    /// `--dns` and the like.
+    pub dns: Dns,
+    /// `--http-proxy`: the proxies of the environment are passed on.
+    pub proxies: bool,
+    /// Registry options.
+    pub remote: RemoteOptions,
 }
 
 /// A `--secret`.
@@ -182,6 +202,9 @@ pub enum Error {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] storage::Error),
+    /// The index that the image should be added to cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
     /// Signals cannot be taken.
     #[error(transparent)]
     Sys(#[from] crate::sys::SysError),
@@ -211,19 +234,23 @@ pub fn build(
     let of_store = Arc::clone(&notice);
     let store = super::store::write(cx, move |text| of_store(text))?;
     store.settle()?;
+    if let Some(name) = &request.manifest {
+        manifest::may_gather(&store, name)?;
+    }
     let secrets = secrets(cx, &request.secrets)?;
-    let fetcher = Fetcher { cx, store: &store, secrets: &secrets };
-    let mut full = prepare(cx, request, &store, &secrets)?;
+    let agents = ssh::Agents::new(cx, &request.ssh)?;
+    let agent = agents.default_socket();
+    let fetcher = Fetcher { cx, store: &store, secrets: &secrets, agent, remote: &request.remote };
+    let interrupt = Arc::new(Interrupt::default());
+    watch_signals(Arc::clone(&interrupt))?;
+    let board = Board::new(progress);
+    let mut full = prepare(request, &fetcher, &board)?;
     if let Some(word) = full.dockerfile.syntax.as_deref().and_then(build::frontend::remark) {
         notice(&word);
     }
     let index = forced_index(&full)?;
-    let agents = ssh::Agents::new(cx, &request.ssh)?;
     full.ssh = agents.sockets.clone();
-    let interrupt = Arc::new(Interrupt::default());
-    watch_signals(Arc::clone(&interrupt))?;
-    let bases = BaseImages { cx, store: &store, pull: request.pull, offline: request.offline };
-    let board = Board::new(progress);
+    let bases = BaseImages { cx, store: &store, request };
     let interrupt = &interrupt;
     let shop = Workshop { store: &store, bases: &bases, remote: &fetcher, board: &board, report, interrupt };
     let mut made = Vec::new();
@@ -271,8 +298,7 @@ fn rule(text: String, full: &Request) -> Error {
 /// When the context or its ignore file cannot be read.
 pub fn context_entries(cx: &Context, request: &BuildRequest) -> Result<Vec<ContextEntry>, Error> {
     let store = super::store::write(cx, |_| ())?;
-    let secrets = secrets(cx, &request.secrets)?;
-    let full = prepare(cx, request, &store, &secrets)?;
+    let full = prepare_unseen(cx, request, &store)?;
     let Some(context) = &full.context else { return Ok(Vec::new()) };
     let entries = build::context_entries(context, full.ignore.as_deref());
     entries.map_err(|error| failed(Failure::from(error), &full.dockerfile))
@@ -297,8 +323,7 @@ pub struct Remark {
 /// For mistakes that would fail any build.
 pub fn check(cx: &Context, request: &BuildRequest) -> Result<Vec<Remark>, Error> {
     let store = super::store::write(cx, |_| ())?;
-    let secrets = secrets(cx, &request.secrets)?;
-    let full = prepare(cx, request, &store, &secrets)?;
+    let full = prepare_unseen(cx, request, &store)?;
     let found = build::check(&full).map_err(|failure| failed(failure, &full.dockerfile))?;
     let remark = |warning: build::ast::Warning| Remark {
         rule: warning.rule,
@@ -315,7 +340,7 @@ pub fn check(cx: &Context, request: &BuildRequest) -> Result<Vec<Remark>, Error>
 /// For mistakes that would fail any build.
 pub fn outline(cx: &Context, request: &BuildRequest) -> Result<Outline, Error> {
     let store = super::store::write(cx, |_| ())?;
-    let full = prepare(cx, request, &store, &secrets(cx, &request.secrets)?)?;
+    let full = prepare_unseen(cx, request, &store)?;
     build::outline(&full).map_err(|failure| failed(failure, &full.dockerfile))
 }
 
@@ -325,7 +350,7 @@ pub fn outline(cx: &Context, request: &BuildRequest) -> Result<Outline, Error> {
 /// For mistakes in the Dockerfile.
 pub fn targets(cx: &Context, request: &BuildRequest) -> Result<Vec<Target>, Error> {
     let store = super::store::write(cx, |_| ())?;
-    let full = prepare(cx, request, &store, &secrets(cx, &request.secrets)?)?;
+    let full = prepare_unseen(cx, request, &store)?;
     Ok(build::outline::targets(&full.dockerfile))
 }
 
@@ -335,26 +360,32 @@ fn failed(failure: Failure, dockerfile: &build::ast::Dockerfile) -> Error {
     Error::Failed { failure: Box::new(failure), excerpts }
 }
 
+/// As [`prepare`], for verbs that build nothing.
+fn prepare_unseen(cx: &Context, request: &BuildRequest, store: &Store) -> Result<Request, Error> {
+    let secrets = secrets(cx, &request.secrets)?;
+    let agents = ssh::Agents::new(cx, &request.ssh)?;
+    let agent = agents.default_socket();
+    let fetcher = Fetcher { cx, store, secrets: &secrets, agent, remote: &request.remote };
+    prepare(request, &fetcher, &Board::new(&build::progress::Silent))
+}
+
 /// Read what the command line points to.
-fn prepare(
-    cx: &Context,
-    request: &BuildRequest,
-    store: &Store,
-    secrets: &BTreeMap<String, Vec<u8>>,
-) -> Result<Request, Error> {
-    let build_args = build_args(cx, &request.build_args);
+fn prepare(request: &BuildRequest, fetcher: &Fetcher<'_>, board: &Board<'_>) -> Result<Request, Error> {
+    let Fetcher { cx, store, secrets, .. } = *fetcher;
+    let build_args = build_args(cx, request);
     let truth =
         |name: &str| build_args.get(name).is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
     let reading = Reading {
         cx,
         store,
         request,
-        fetcher: Fetcher { cx, store, secrets },
+        fetcher: *fetcher,
+        board,
         keep_git_dir: truth("BUILDKIT_CONTEXT_KEEP_GIT_DIR"),
         commit_times: build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty()),
     };
     let Inputs { name, dockerfile: source, context, context_time, ignore } = reading.read()?;
-    let dockerfile = match build::parse(&source, &name) {
+    let mut dockerfile = match build::parse(&source, &name) {
         Ok(dockerfile) => dockerfile,
         Err(errors) => {
             let text = String::from_utf8_lossy(&source).into_owned();
@@ -364,6 +395,9 @@ fn prepare(
             return Err(Error::Failed { failure: Box::new(failure), excerpts });
         }
     };
+    if let (Some(base), Some(stage)) = (&request.first_base, dockerfile.stages.first_mut()) {
+        stage.from.value.base.clone_from(base);
+    }
     let first = platforms(request).swap_remove(0);
     Ok(Request {
         dockerfile,
@@ -386,45 +420,12 @@ fn prepare(
         add_hosts: request.add_hosts.clone(),
         shm_size: request.shm_size,
         rlimits: request.rlimits.clone(),
-        resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
+        resolv_conf: resolv_conf(&request.dns),
+        env: given::values(cx, &request.env),
+        unset_env: request.unset_env.clone(),
+        unset_labels: request.unset_labels.clone(),
         isolated: cx.entered.as_ref().is_some_and(|entered| entered.rung != Rung::None),
     })
-}
-
-/// Build arguments, those without a value taken from the environment. The client's proxies and `SOURCE_DATE_EPOCH` are
-/// passed on unless they are given.
-fn build_args(cx: &Context, given: &[(String, Option<String>)]) -> BTreeMap<String, String> {
-    let mut args = BTreeMap::new();
-    if let Some(epoch) = cx.var("SOURCE_DATE_EPOCH") {
-        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
-    }
-    for (name, value) in given {
-        match value.clone().or_else(|| cx.env.get(name).cloned()) {
-            Some(value) => args.insert(name.clone(), value),
-            None => args.remove(name),
-        };
-    }
-    args
-}
-
-fn secrets(cx: &Context, given: &[SecretSource]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let mut secrets = BTreeMap::new();
-    for SecretSource { id, file, env } in given {
-        let name = env.clone().or_else(|| file.is_none().then(|| id.clone()));
-        let from_env = name.as_ref().and_then(|name| cx.env.get(name));
-        let content = match (from_env, env) {
-            (Some(value), _) => value.clone().into_bytes(),
-            // A variable that is asked for by name and not set is a secret that was not given.
-            (None, Some(_)) => continue,
-            (None, None) => {
-                let path = cx.cwd.join(file.as_deref().unwrap_or(Path::new(id)));
-                let from = path.display().to_string();
-                std::fs::read(&path).map_err(|source| Error::Secret { id: id.clone(), from, source })?
-            }
-        };
-        secrets.insert(id.clone(), content);
-    }
-    Ok(secrets)
 }
 
 /// Whether the files of a context show in a step with the owners that they should have: they are the present user's
@@ -488,77 +489,4 @@ fn watch_signals(interrupt: Arc<Interrupt>) -> Result<(), Error> {
     // Without the thread an interrupted build only takes longer to end.
     let _ = std::thread::Builder::new().name("signals".into()).spawn(watch);
     Ok(())
-}
-
-/// Base images: what is here, else from a registry.
-struct BaseImages<'a> {
-    cx: &'a Context,
-    store: &'a Store,
-    pull: bool,
-    offline: bool,
-}
-
-impl Bases for BaseImages<'_> {
-    fn reference(&self, name: &str) -> Result<Reference, BoxError> {
-        Ok(remote::image_name(self.cx, self.store, name)?.reference)
-    }
-
-    fn image(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        report: &dyn Reporter,
-    ) -> Result<Image, BoxError> {
-        if !self.pull
-            && let Some(image) = self.local(reference, platform)?
-        {
-            return Ok(image);
-        }
-        let policy = if self.offline { PullPolicy::Never } else { PullPolicy::Always };
-        let request = PullRequest {
-            all_platforms: false,
-            reference: reference.clone(),
-            platform: Some(platform.clone()),
-            policy,
-            remote: RemoteOptions::default(),
-        };
-        let pulled = pull::pull(self.cx, &request, report).map_err(base_error)?;
-        Ok(self.store.image(&pulled.manifest)?)
-    }
-}
-
-/// A base image that no registry has, in the words that people search for.
-#[derive(Debug, thiserror::Error)]
-#[error("not found")]
-struct NoBase(#[source] BoxError);
-
-fn base_error(error: pull::Error) -> BoxError {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(cause) = next {
-        let unknown = matches!(
-            cause.downcast_ref(),
-            Some(registry::Error::UnknownManifest { .. } | registry::Error::UnknownRepository { .. })
-        );
-        if unknown {
-            return NoBase(error.into()).into();
-        }
-        next = cause.source();
-    }
-    error.into()
-}
-
-impl BaseImages<'_> {
-    /// The image of that name, when it is here and fits the platform.
-    fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, BoxError> {
-        let record = match self.store.find_image(&reference.to_string()) {
-            Ok(record) => record,
-            Err(storage::Error::NoSuchImage(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        match self.store.image_for(&record, Some(platform)) {
-            Ok(image) => Ok(Some(image)),
-            Err(storage::Error::NoPlatform { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
 }

@@ -60,7 +60,10 @@ pub fn commit(
     if let Some(guard) = &mut guard {
         guard.freeze().map_err(paused)?;
     }
+    // Nobody starts or removes it while its files are read; a running one is its watcher's.
+    let stopped = super::start::lock_unless_running(&dir)?;
     let layer = changes_layer(&store, &dir, &stack)?;
+    drop(stopped);
     // The files are read: the container may go on.
     drop(guard);
     publish(&store, request, &dir, spec, image, layer)

@@ -41,6 +41,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Not even the end of a tar: a pipe whose other end failed.
+    #[error("cannot import `{0}`: it is empty")]
+    Empty(String),
     /// The source cannot be fetched.
     #[error("cannot fetch `{url}`")]
     Fetch {
@@ -78,7 +81,7 @@ pub fn import(cx: &Context, request: &Request) -> Result<ImageId, Error> {
         changes::apply(&mut config.config, change)?;
     }
     let store = Store::open_writable(&cx.root, cx.abilities())?;
-    let input = open(cx, &request.source)?;
+    let input = not_empty(open(cx, &request.source)?, shown(&request.source))?;
     let failed = |source| Error::Import { what: shown(&request.source).to_owned(), source };
     let (_, tar) =
         decompressed(input).map_err(|source| Error::Read { path: shown(&request.source).into(), source })?;
@@ -105,6 +108,15 @@ pub fn import(cx: &Context, request: &Request) -> Result<ImageId, Error> {
 
 fn shown(source: &str) -> &str {
     if source == "-" { "standard input" } else { source }
+}
+
+fn not_empty(mut input: Box<dyn Read + Send>, shown: &str) -> Result<Box<dyn Read + Send>, Error> {
+    let mut first = Vec::with_capacity(1);
+    let read = input.by_ref().take(1).read_to_end(&mut first);
+    match read.map_err(|source| Error::Read { path: shown.into(), source })? {
+        0 => Err(Error::Empty(shown.to_owned())),
+        _ => Ok(Box::new(std::io::Cursor::new(first).chain(input))),
+    }
 }
 
 fn open(cx: &Context, source: &str) -> Result<Box<dyn Read + Send>, Error> {

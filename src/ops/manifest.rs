@@ -24,7 +24,7 @@ use crate::image::{
     BoxError, Change, DraftError, Event, IndexDraft, Member, Reporter, SelectError,
     annotate as set_annotations,
 };
-use crate::oci::{Digest, Reference, ReferenceError};
+use crate::oci::{Digest, RawManifest, Reference, ReferenceError};
 use crate::registry::NameError;
 use crate::storage::{self, ImageRecord, NewIndex, Removed, Store};
 
@@ -224,6 +224,46 @@ pub fn add(cx: &Context, request: &AddRequest, out: &Out<'_>) -> Result<Changed,
         member.change(&request.change);
     }
     edit(&store, &name, false, |draft, origins| take_in(draft, origins, &found, &name, out.report))
+}
+
+/// Whether [`gather`] may put images into an index of that name.
+///
+/// # Errors
+/// When the name stands for an image.
+pub(super) fn may_gather(store: &Store, name: &Reference) -> Result<(), Error> {
+    match find(store, &name.to_string()) {
+        Ok(_) | Err(Error::NoSuchIndex(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Add images that lie in the store to an index, which is made when there is none.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) fn gather(
+    store: &Store,
+    name: &Reference,
+    images: &[RawManifest],
+    report: &dyn Reporter,
+) -> Result<Changed, Error> {
+    let read = |source| Error::Read { image: name.familiar(), source };
+    let members =
+        images.iter().map(|raw| Finder::member(store, raw)).collect::<Result<_, _>>().map_err(read)?;
+    let found = Found { members, origins: BTreeMap::new() };
+    loop {
+        let there = match find(store, &name.to_string()) {
+            Ok(_) => true,
+            Err(Error::NoSuchIndex(_)) => false,
+            Err(error) => return Err(error),
+        };
+        match edit(store, name, !there, |draft, origins| take_in(draft, origins, &found, name, report)) {
+            // Another process has made or removed it meanwhile.
+            Err(Error::Exists(_)) if !there => {}
+            Err(Error::NoSuchIndex(_)) if there => {}
+            other => return other,
+        }
+    }
 }
 
 /// `manifest annotate`

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod build;
+pub mod check;
 pub mod commit;
 pub mod complete;
 pub mod container;

@@ -110,7 +110,8 @@ pub fn pull(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Resul
     fetch(cx, request, report)
 }
 
-/// The tags of a repository, for a pull of all of them.
+/// The tags of a repository, for a pull of all of them. What refers to an image by a tag made of its digest
+/// (signatures, attestations) is no image and is left out.
 ///
 /// # Errors
 /// When the registry cannot be asked or does not know the repository.
@@ -127,7 +128,15 @@ pub fn tags(
     };
     let tags = client.tags().map_err(failed)?;
     // A tag that is none cannot be asked for.
-    Ok(tags.iter().filter_map(|tag| repository.with_tag(tag).ok()).collect())
+    let images = tags.iter().filter(|tag| !is_of_digest(tag));
+    Ok(images.filter_map(|tag| repository.with_tag(tag).ok()).collect())
+}
+
+/// Whether a tag is `sha256-<hex>`, with or without an ending: the referrers tag of distribution-spec and what cosign
+/// makes of it.
+fn is_of_digest(tag: &str) -> bool {
+    let digest = tag.split('.').next().and_then(|digest| digest.split_once('-'));
+    digest.is_some_and(|(algorithm, hex)| format!("{algorithm}:{hex}").parse::<Digest>().is_ok())
 }
 
 /// Whether a pull failed as the image is not there for the platform.

@@ -74,7 +74,7 @@ pub fn again(cx: &Context, store: Store, text: &str, attach: bool, stdin: bool) 
 }
 
 /// The lock; `None` when the program runs. Somebody who only works with the container is waited for.
-fn lock_unless_running(dir: &ContainerDir) -> Result<Option<RunLock>, Error> {
+pub(super) fn lock_unless_running(dir: &ContainerDir) -> Result<Option<RunLock>, Error> {
     loop {
         if let Some(lock) = dir.try_lock()? {
             return Ok(Some(lock));

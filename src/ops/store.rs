@@ -19,8 +19,8 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
 /// # Errors
 /// As [`Store::open_writable`].
 pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
-    Ok(store.with_notice(Notice::new(notice)).with_layering(layering(cx)))
+    let store = Store::open_writable_with(&cx.root, cx.abilities(), Notice::new(notice))?;
+    Ok(store.with_layering(layering(cx)))
 }
 
 /// `STRATE_LAYERING` or `--layering`; a value that names no method was refused on the command line, and from the

@@ -345,7 +345,7 @@ fn one<'r>(
         (Location::Registry(reference), Some(client)) => Input::of_client(client.clone(), reference)?,
         (location, _) => Input::open(cx, location, &request.source, report)?,
     };
-    let target = wanted_target(request, &input)?;
+    let (platforms, target) = wanted(request, &input)?;
     let digest = digest_of(&target).map_err(|source| input.bad_digest(source))?;
     if already(cx, request, job, there, report)? == Some(digest.clone()) {
         return Ok(Outcome::Unchanged(digest));
@@ -359,7 +359,7 @@ fn one<'r>(
         std::fs::create_dir_all(parent).map_err(|source| Error::Read { path: parent.to_owned(), source })?;
     }
     let how = How {
-        platforms: request.platforms.clone(),
+        platforms,
         additional_tags: Vec::new(),
         jobs: request.jobs,
         conversion: request.conversion,
@@ -371,19 +371,21 @@ fn one<'r>(
     Ok(Outcome::Copied(done))
 }
 
-/// What will be named at the destination: the index, or the one image that is taken of it.
-fn wanted_target(request: &Request, input: &Input<'_>) -> Result<Descriptor, Error> {
-    let Platforms::Best(platform) = &request.platforms else { return Ok(input.target.clone()) };
-    if !media_type::is_index(input.target.media_type().as_ref()) {
-        return Ok(input.target.clone());
+/// What to take, and what will be named at the destination: the index, or the one image that is taken of it. Of an
+/// index that names no platform, as a list of signatures does, everything is taken.
+fn wanted(request: &Request, input: &Input<'_>) -> Result<(Platforms, Descriptor), Error> {
+    let (platforms, target) = (request.platforms.clone(), input.target.clone());
+    let Platforms::Best(platform) = &platforms else { return Ok((platforms, target)) };
+    if !media_type::is_index(target.media_type().as_ref()) {
+        return Ok((platforms, target));
     }
-    match input.parse(&input.document()?)? {
-        // A platform that is not there is told by the copy.
-        Parsed::Index(index) => {
-            Ok(select_platform(&index, platform).map_or_else(|_| input.target.clone(), Clone::clone))
-        }
-        Parsed::Manifest(_) => Ok(input.target.clone()),
+    let Parsed::Index(index) = input.parse(&input.document()?)? else { return Ok((platforms, target)) };
+    if index.manifests().iter().all(|member| member.platform().is_none()) {
+        return Ok((Platforms::All, target));
     }
+    // A platform that is not there is told by the copy.
+    let target = select_platform(&index, platform).map_or(target, Clone::clone);
+    Ok((platforms, target))
 }
 
 /// The digest that the destination has under the name now.

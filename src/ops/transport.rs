@@ -32,6 +32,9 @@ pub enum Error {
         /// The destination.
         place: String,
     },
+    /// A docker archive that holds something: it is written whole, never added to.
+    #[error("`{0}` exists already, and nothing can be added to a docker archive")]
+    ArchiveExists(String),
     /// An archive cannot be used.
     #[error(transparent)]
     Archive(#[from] archive::Error),
@@ -221,6 +224,9 @@ impl<'r> Output<'r> {
             }
             file => {
                 let (path, format, name) = parts(file);
+                if format == Format::DockerArchive && holds_something(path) {
+                    return Err(Error::ArchiveExists(place));
+                }
                 let writer = Writer::create(path, format)?;
                 Kind::Archive(Box::new(writer), name.map(|name| full_name(format, name)).transpose()?)
             }
@@ -331,6 +337,12 @@ impl<'r> Output<'r> {
             Kind::Archive(..) => None,
         }
     }
+}
+
+/// Whether a regular file with something in it has the name. skopeo users know that such a copy fails, so nobody
+/// expects what was there to be replaced.
+fn holds_something(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0)
 }
 
 /// What an archive or layout calls its images.

@@ -26,6 +26,8 @@ pub struct Answered {
     pub etag: Option<String>,
     /// `Last-Modified`, as it was sent.
     pub last_modified: Option<String>,
+    /// The length of the content in bytes, as far as the server says.
+    pub length: Option<u64>,
     /// The content; decompressed when it was sent with `Content-Encoding: gzip`.
     pub content: Box<dyn Read + Send>,
 }
@@ -70,6 +72,7 @@ pub fn download(
     })?;
     let text = |name: &str| response.header(name).map(str::to_owned);
     let (etag, last_modified, encoding) = (text("etag"), text("last-modified"), text("content-encoding"));
+    let length = text("content-length").filter(|_| encoding.is_none()).and_then(|length| length.parse().ok());
     let status = response.status;
     let plain = response.reader();
     let content: Box<dyn Read + Send> = match encoding.as_deref() {
@@ -78,7 +81,7 @@ pub fn download(
         }
         _ => plain,
     };
-    Ok(Answered { status, etag, last_modified, content })
+    Ok(Answered { status, etag, last_modified, length, content })
 }
 
 #[cfg(test)]

@@ -385,7 +385,8 @@ pub(super) fn check_target(from: &Origin, target: &Origin) -> Result<(), &'stati
     if from.scheme == Scheme::Https && target.scheme == Scheme::Http {
         return Err("it leads from https to http");
     }
-    if from.host != target.host && target.is_suspicious_target() && !from.is_loopback() {
+    let within_machine = from.is_loopback() && target.is_loopback();
+    if from.host != target.host && target.is_suspicious_target() && !within_machine {
         return Err("it leads to an address inside this machine or network");
     }
     Ok(())
@@ -401,4 +402,26 @@ fn is_refused(error: &std::io::Error) -> bool {
             | ErrorKind::AddrNotAvailable
             | ErrorKind::PermissionDenied
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_may_lead_to_itself() {
+        let may =
+            |from, to| check_target(&Origin::of_url(from).unwrap(), &Origin::of_url(to).unwrap()).is_ok();
+        for (from, to, expected) in [
+            ("http://127.0.0.1:5000/", "http://localhost:9000/", true),
+            ("http://127.0.0.1:5000/", "http://169.254.169.254/", false),
+            ("http://localhost/", "http://2852039166/", false),
+            ("http://127.0.0.1:5000/", "https://cdn.example/", true),
+            ("http://r.example/", "http://127.0.0.1/", false),
+            ("https://r.example/", "http://r.example/", false),
+            ("http://r.example/", "http://10.1.2.3/", true),
+        ] {
+            assert_eq!(may(from, to), expected, "{from} {to}");
+        }
+    }
 }

@@ -182,7 +182,7 @@ impl Store {
         Ok(all)
     }
 
-    fn container_ids(&self) -> Result<Vec<String>, Error> {
+    pub(super) fn container_ids(&self) -> Result<Vec<String>, Error> {
         let dir = self.layout().containers();
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -195,6 +195,11 @@ impl Store {
             ids.extend(entry.file_name().into_string().ok().filter(|name| is_id(name)));
         }
         Ok(ids)
+    }
+
+    /// A container by its whole id; `None` when it is half made or gone.
+    pub(super) fn read_container(&self, id: &str) -> Result<Option<ContainerDir>, Error> {
+        ContainerDir::read(self.layout(), id)
     }
 
     /// Find a container as a user names it: a name wins over an id prefix; a leading `/` is ignored.

@@ -35,6 +35,19 @@ pub enum Error {
         /// The ids it fits.
         fits: Vec<String>,
     },
+    /// Somebody holds a lock and does nothing.
+    #[error("{what} is busy: gave up after {idle} s in which nothing happened{holder}")]
+    Busy {
+        /// What the lock is on.
+        what: String,
+        /// `, held by process 7 (strate pull)`, as far as it can be seen.
+        holder: String,
+        /// Seconds.
+        idle: u64,
+    },
+    /// Somebody deleted or replaced a lock file that was held.
+    #[error("the lock file `{}` was deleted or replaced while it was held", .0.display())]
+    LockLost(PathBuf),
     /// Another container has the name.
     #[error("the container name `{name}` is in use by container {id}")]
     NameInUse {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::lock::{LockMode, LockName, lock};
+use super::lock::{LockMode, LockName, Patience, lock};
 use super::{Error, layout::Layout};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
@@ -77,7 +77,7 @@ pub(super) fn create(layout: &Layout) -> Result<(), Error> {
         private.create(&dir).map_err(|error| read_only(&dir, error))?;
     }
     check_owner(root)?;
-    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &|_| ())?;
+    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &Patience::usual())?;
     if check(layout, true)? {
         return Ok(()); // somebody was faster
     }
@@ -97,7 +97,7 @@ fn write_files(layout: &Layout) -> Result<(), Error> {
     };
     put(&layout.snapshots().join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
     put(&layout.cache().join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
-    put(&layout.oci_layout(), b"{\"imageLayoutVersion\":\"1.0.0\"}")?;
+    put(&layout.oci_layout(), super::check::OCI_LAYOUT)?;
     if !layout.index().exists() {
         put(&layout.index(), super::index::IndexFile::default().to_bytes()?.as_slice())?;
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::lock::{LockMode, LockName};
@@ -27,6 +27,8 @@ pub(super) const CREATED: &str = "io.strate.created";
 pub(super) const KIND: &str = "io.strate.kind";
 /// Where images of the target index can be had that are not here: a JSON object, repositories by digest.
 pub(super) const ORIGINS: &str = "io.strate.origins";
+/// A check sum over the entry.
+const SUM: &str = "io.strate.sum";
 /// Bytes of the unpacked layers.
 pub(super) const SIZE: &str = "io.strate.size";
 
@@ -37,8 +39,8 @@ pub(super) struct IndexFile {
     schema_version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
-    /// One descriptor a name, and one for each untagged image.
-    #[serde(default)]
+    /// One descriptor a name, and one for each untagged image. Required: a file without it is damaged and not empty.
+    #[serde(deserialize_with = "null_is_empty")]
     pub manifests: Vec<Entry>,
     /// Annotations and whatever another tool put here.
     #[serde(flatten)]
@@ -71,6 +73,11 @@ impl Default for IndexFile {
     }
 }
 
+/// Tools written in Go say `null` for an empty list.
+fn null_is_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 impl Entry {
     pub(super) fn new(target: &Descriptor, annotations: BTreeMap<String, String>) -> Self {
         Self {
@@ -92,6 +99,44 @@ impl Entry {
         Some(descriptor(&self.media_type, &self.digest()?, self.size))
     }
 
+    /// What stands where the digest should.
+    pub(super) fn digest_text(&self) -> &str {
+        &self.digest
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// Note the check sum of all that the entry says. It goes wrong with the first bit, which no other part of the store
+    /// would tell of a name.
+    fn seal(&mut self) {
+        let sum = self.sum();
+        self.annotations.insert(SUM.to_owned(), sum);
+    }
+
+    fn sum(&self) -> String {
+        let mut text = format!("{}\n{}\n{}\n", self.media_type, self.digest, self.size);
+        for (key, value) in self.annotations.iter().filter(|(key, _)| *key != SUM) {
+            text.push_str(&format!("{}:{key}{}:{value}", key.len(), value.len()));
+        }
+        Digest::sha256(text).short().to_owned()
+    }
+
+    /// Whether the entry is as it was written. One that another tool made has no sum.
+    pub(super) fn check_sum(&self) -> Result<(), String> {
+        match self.annotations.get(SUM) {
+            Some(sum) if *sum != self.sum() => {
+                Err("is not as it was written: it is damaged, or another tool has changed it".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn is_index(&self) -> bool {
         media_type::is_index(&self.media_type)
     }
@@ -111,10 +156,23 @@ impl IndexFile {
         let path = layout.index();
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source }),
+            // A store has one from the start: writing a new one would give up every image.
+            Err(error) if error.kind() == ErrorKind::NotFound && layout.format().exists() => {
+                Err(Error::Damaged { path, what: "it is not there".into() })
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 Ok(Self::default())
             }
             Err(error) => Err(SysError::path("read", &path, error).into()),
+        }
+    }
+
+    /// Whether it is an index at all (image-spec `image-index.md`).
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.media_type {
+            _ if self.schema_version != 2 => Err(format!("has schema version {}", self.schema_version)),
+            Some(other) if other != media_type::OCI_INDEX => Err(format!("has the media type {other}")),
+            _ => Ok(()),
         }
     }
 
@@ -133,16 +191,19 @@ impl IndexFile {
                 || self.manifests.iter().any(|e| e.digest == entry_before.digest);
             if !still_listed {
                 entry_before.annotations.remove(REF_NAME);
+                entry_before.seal();
                 self.manifests.push(entry_before);
             }
         }
         entry.annotations.insert(REF_NAME.into(), text);
+        entry.seal();
         self.manifests.push(entry);
     }
 
     /// Keep an image without a name, unless it is listed already.
     pub(super) fn add_untagged(&mut self, mut entry: Entry) {
         entry.annotations.remove(REF_NAME);
+        entry.seal();
         if !self.manifests.iter().any(|e| e.digest == entry.digest) {
             self.manifests.push(entry);
         }
@@ -165,12 +226,13 @@ impl Store {
     ) -> Result<T, Error> {
         let temp = self.stage_path("index")?;
         self.sync_published()?;
-        let _lock = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        let lock = self.lock(&LockName::Names, LockMode::Exclusive)?;
         let mut index = IndexFile::read(&self.layout)?;
         let before = index.to_bytes()?;
         let answer = change(&mut index)?;
         let after = index.to_bytes()?;
         if before != after {
+            lock.verify()?;
             replace_file(&self.layout.index(), &temp, &after, Durability::Durable)?;
         }
         Ok(answer)

@@ -189,6 +189,25 @@ impl Layout {
         self.locks().join(name)
     }
 
+    /// Every directory that a store has from the start.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let content = [self.blob_dir("sha256"), self.partials(), self.snapshots(), self.containers()];
+        let rest = [self.volumes(), self.records(), self.layer_facts(), self.locks(), self.tmp()];
+        let above = [self.root.clone(), self.blobs(), self.cache()];
+        above.into_iter().chain(content).chain(rest).collect()
+    }
+
+    /// Whether a name at the top of the store is one of those above.
+    #[must_use]
+    pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
+        let files = [self.oci_layout(), self.format(), self.index()];
+        files
+            .iter()
+            .chain(&self.directories())
+            .any(|path| path.strip_prefix(&self.root).ok().and_then(|path| path.iter().next()) == Some(name))
+    }
+
     /// `tmp/`
     #[must_use]
     pub fn tmp(&self) -> PathBuf {

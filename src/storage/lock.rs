@@ -2,22 +2,29 @@
 //!
 //! Order: store (shared always, exclusive only to sweep lock files) → container → blob → layer → collect → names. The
 //! files lie flat in one directory and are unlinked only by who holds the store lock exclusively, so two processes can
-//! never hold "the same" lock on two different files.
+//! never hold "the same" lock on two different files. Where somebody else deletes or replaces one, it is noticed: a lock
+//! counts only if its file is the one in place ([`Locked::verify`]).
+//!
+//! `collect` has a gate before it. Who wants it exclusively holds the gate while it waits, so that those who come and
+//! go with shared holds cannot keep it out for ever.
+
+mod holder;
+mod notice;
+mod wait;
+
+pub use notice::Notice;
+pub(super) use wait::Patience;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
 
 use super::{Error, layout::Layout};
 use crate::oci::Digest;
 use crate::sys::{SysError, flock};
-
-/// How long a wait stays silent.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// Shared with others of its kind, or alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +39,18 @@ pub enum LockMode {
 #[derive(Debug)]
 pub struct Locked {
     file: OwnedFd,
+    path: PathBuf,
+}
+
+impl Locked {
+    /// See that the lock file was neither deleted nor replaced while it was held: another process could hold the same
+    /// lock then. Ask before the first change that must not happen twice.
+    ///
+    /// # Errors
+    /// [`Error::LockLost`]
+    pub(super) fn verify(&self) -> Result<(), Error> {
+        if in_place(&self.file, &self.path) { Ok(()) } else { Err(Error::LockLost(self.path.clone())) }
+    }
 }
 
 impl AsFd for Locked {
@@ -55,6 +74,8 @@ pub enum LockName<'a> {
     Layer(&'a Digest),
     /// Marking and sweeping; shared while something is pinned against it.
     Collect,
+    /// Passed on the way to `Collect`.
+    CollectGate,
     /// `index.json` and the names of containers and volumes: held for one read, change and rename.
     Names,
 }
@@ -70,6 +91,7 @@ impl LockName<'_> {
             Self::Blob(digest) => format!("blob-{}", super::layout::file_name(digest)),
             Self::Layer(digest) => format!("layer-{}", super::layout::file_name(digest)),
             Self::Collect => "collect".into(),
+            Self::CollectGate => "collect-gate".into(),
             Self::Names => "names".into(),
         }
     }
@@ -82,141 +104,107 @@ impl fmt::Display for LockName<'_> {
             Self::Container(id) | Self::Run(id) => write!(f, "container {:.12}", id),
             Self::Blob(digest) => write!(f, "the download of {}", digest.short()),
             Self::Layer(digest) => write!(f, "the unpacking of layer {}", digest.short()),
-            Self::Collect => f.write_str("a collection of garbage"),
+            Self::Collect | Self::CollectGate => f.write_str("a collection of garbage"),
             Self::Names => f.write_str("the list of images"),
         }
     }
 }
 
-/// Where a wait for a lock is announced, once it lasted a second.
-#[derive(Clone, Default)]
-pub struct Notice(Option<Arc<Announcer>>);
-
-struct Announcer {
-    tell: Box<Tell>,
-    /// What was said already: nobody wants to read it again.
-    said: Mutex<Vec<String>>,
-}
-
-/// Takes a line for the user.
-type Tell = dyn Fn(&str) + Send + Sync;
-
-impl Notice {
-    /// Announce by calling `tell`.
-    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(Announcer { tell: Box::new(tell), said: Mutex::default() })))
-    }
-
-    /// Say something, once.
-    pub fn say(&self, text: &str) {
-        let Some(announcer) = &self.0 else { return };
-        let mut said = announcer.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if !said.iter().any(|line| line == text) {
-            said.push(text.to_owned());
-            (announcer.tell)(text);
-        }
-    }
-}
-
-impl fmt::Debug for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Notice({})", self.0.is_some())
-    }
-}
-
-/// Take a lock, waiting for it if need be. After a second the wait is announced through `say`.
+/// Take a lock, waiting for it if need be, as long as `patience` says.
 ///
 /// # Errors
-/// When the lock file cannot be made or the file system has no locks.
-pub fn lock(
+/// [`Error::Busy`], or when the lock file cannot be made or the file system has no locks.
+pub(super) fn lock(
     layout: &Layout,
     name: &LockName<'_>,
     mode: LockMode,
-    say: &dyn Fn(&str),
+    patience: &Patience<'_>,
 ) -> Result<Locked, Error> {
-    let mut file = open(layout, name)?;
-    let exclusive = mode == LockMode::Exclusive;
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    while !flock::try_lock(&file, exclusive)? {
-        if start.elapsed() < QUIET {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(25));
-        } else {
-            say(&format!("waiting for {name}{}", holder(&mut file)));
-            flock::lock(&file, exclusive)?;
-            break;
+    let _gate = match name {
+        LockName::Collect => Some(lock(layout, &LockName::CollectGate, mode, patience)?),
+        _ => None,
+    };
+    loop {
+        let file = open(layout, name)?;
+        if !flock::try_lock(&file, mode == LockMode::Exclusive)? {
+            wait::wait(layout, name, mode, &file, patience)?;
+        }
+        if let Some(locked) = held(layout, name, mode, file) {
+            return Ok(locked);
         }
     }
-    Ok(held(file, mode))
 }
 
 /// Take a lock if nobody is in the way.
 ///
 /// # Errors
 /// When the lock file cannot be made or the file system has no locks.
-pub fn try_lock(layout: &Layout, name: &LockName<'_>, mode: LockMode) -> Result<Option<Locked>, Error> {
-    let file = open(layout, name)?;
-    let got = flock::try_lock(&file, mode == LockMode::Exclusive)?;
-    Ok(got.then(|| held(file, mode)))
+pub(super) fn try_lock(
+    layout: &Layout,
+    name: &LockName<'_>,
+    mode: LockMode,
+) -> Result<Option<Locked>, Error> {
+    loop {
+        let file = open(layout, name)?;
+        if !flock::try_lock(&file, mode == LockMode::Exclusive)? {
+            return Ok(None);
+        }
+        if let Some(locked) = held(layout, name, mode, file) {
+            return Ok(Some(locked));
+        }
+    }
 }
 
 fn open(layout: &Layout, name: &LockName<'_>) -> Result<File, Error> {
     let path = layout.lock(&name.file_name());
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(
-        |error| Error::ReadOnly {
-            path: layout.root().to_owned(),
-            source: SysError::path("open", &path, error),
-        },
-    )
+    let open =
+        || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = match open() {
+        // The directory holds nothing that matters: it may have been cleared away.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let made = DirBuilder::new().mode(0o700).create(layout.locks());
+            made.or_else(|error| exists_is_fine(error)).and_then(|()| open())
+        }
+        other => other,
+    };
+    file.map_err(|error| match SysError::path("open", &path, error) {
+        // Not the store's fault, and no other place would help.
+        source
+            if matches!(source.errno(), Some(libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::EDQUOT)) =>
+        {
+            Error::Sys(source)
+        }
+        source => Error::ReadOnly { path: layout.root().to_owned(), source },
+    })
 }
 
-/// The process id goes into the file so that who waits can name the holder. It is only a remark: the lock is the lock.
-fn held(mut file: File, mode: LockMode) -> Locked {
+fn exists_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+}
+
+/// A lock that was got, if its file is still the one in place. The process id goes into the file so that who waits can
+/// name the holder where the kernel does not tell. It is only a remark: the lock is the lock.
+fn held(layout: &Layout, name: &LockName<'_>, mode: LockMode, mut file: File) -> Option<Locked> {
+    let path = layout.lock(&name.file_name());
+    if !in_place(&file, &path) {
+        return None;
+    }
     if mode == LockMode::Exclusive {
         let _ = file.rewind();
         let _ = file.write_all(format!("{:<10}\n", std::process::id()).as_bytes());
     }
-    Locked { file: file.into() }
+    Some(Locked { file: file.into(), path })
 }
 
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.rewind();
-    let _ = file.take(32).read_to_string(&mut text);
-    match text.trim().parse::<u32>() {
-        Ok(pid) => format!(", held by process {pid}"),
-        Err(_) => String::new(),
+/// Whether a descriptor's file is what lies at the path.
+fn in_place(file: impl AsFd, path: &std::path::Path) -> bool {
+    match (rustix::fs::fstat(file), rustix::fs::stat(path)) {
+        (Ok(ours), Ok(there)) => {
+            ours.st_nlink > 0 && (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        }
+        _ => false,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    #[test]
-    fn a_wait_of_more_than_a_second_is_announced_with_the_holder() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path());
-        std::fs::create_dir(layout.locks()).unwrap();
-        let first = lock(&layout, &LockName::Names, LockMode::Exclusive, &|_| ()).unwrap();
-        assert!(try_lock(&layout, &LockName::Names, LockMode::Shared).unwrap().is_none());
-        let said = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let say = |text: &str| said.lock().unwrap().push(text.to_owned());
-                lock(&layout, &LockName::Names, LockMode::Shared, &say).unwrap();
-            });
-            std::thread::sleep(Duration::from_millis(1300));
-            drop(first);
-        });
-        let said = said.into_inner().unwrap();
-        assert_eq!(said, [format!("waiting for the list of images, held by process {}", std::process::id())]);
-        let shared = try_lock(&layout, &LockName::Names, LockMode::Shared).unwrap();
-        assert!(shared.is_some());
-        assert!(try_lock(&layout, &LockName::Names, LockMode::Shared).unwrap().is_some());
-        assert!(try_lock(&layout, &LockName::Names, LockMode::Exclusive).unwrap().is_none());
-    }
-}
+mod tests;

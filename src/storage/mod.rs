@@ -6,6 +6,7 @@
 
 mod blobs;
 mod cache;
+mod check;
 mod collect;
 mod commit;
 mod containers;
@@ -30,6 +31,7 @@ mod usage;
 
 pub use blobs::BlobWriter;
 pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Progress};
 pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
@@ -48,8 +50,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::sys::{SysError, atomic};
+use lock::Patience;
 
 /// What the process that opens the store can do with it.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,13 @@ pub struct Abilities {
     /// Whether layers are unpacked when they arrive. False outside any namespace without root: blobs are kept, and the
     /// first command that needs the files unpacks them.
     pub unpack: bool,
+    /// How long the holder of a lock that it waits for may do nothing; `None`: for ever.
+    pub lock_timeout: Option<Duration>,
+}
+
+impl Abilities {
+    /// The default of [`Abilities::lock_timeout`].
+    pub const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 }
 
 /// An open store.
@@ -95,6 +106,14 @@ impl Store {
     /// # Errors
     /// When it cannot be created or written, belongs to another user, or its format is newer than this binary.
     pub fn open_writable(root: &Path, abilities: Abilities) -> Result<Self, Error> {
+        Self::open_writable_with(root, abilities, Notice::default())
+    }
+
+    /// The same, with waits and repairs announced through `notice`, from the first lock on.
+    ///
+    /// # Errors
+    /// As [`Store::open_writable`].
+    pub fn open_writable_with(root: &Path, abilities: Abilities, notice: Notice) -> Result<Self, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
         if !format::check(&layout, true)? {
@@ -102,8 +121,9 @@ impl Store {
         }
         format::check_owner(root)?;
         refuse_read_only(root)?;
-        let lock = lock::lock(&layout, &LockName::Store, LockMode::Shared, &|_| ())?;
-        Ok(Self::new(layout, Some(abilities), Some(lock)))
+        let patience = Patience { limit: abilities.lock_timeout, say: &|text| notice.say(text) };
+        let lock = lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience)?;
+        Ok(Self::new(layout, Some(abilities), Some(lock)).with_notice(notice))
     }
 
     fn new(layout: Layout, abilities: Option<Abilities>, lock: Option<Locked>) -> Self {
@@ -156,9 +176,18 @@ impl Store {
     /// Take a lock; a wait of more than a second is announced.
     ///
     /// # Errors
-    /// When the lock file cannot be made.
+    /// [`Error::Busy`], or when the lock file cannot be made.
     pub(crate) fn lock(&self, name: &LockName<'_>, mode: LockMode) -> Result<Locked, Error> {
-        lock::lock(&self.layout, name, mode, &|text| self.notice.say(text))
+        self.lock_saying(name, mode, &|text| self.notice.say(text))
+    }
+
+    /// The same, announced elsewhere.
+    ///
+    /// # Errors
+    /// As [`Store::lock`].
+    fn lock_saying(&self, name: &LockName<'_>, mode: LockMode, say: &dyn Fn(&str)) -> Result<Locked, Error> {
+        let limit = self.abilities.map_or(Some(Abilities::LOCK_TIMEOUT), |abilities| abilities.lock_timeout);
+        lock::lock(&self.layout, name, mode, &Patience { limit, say })
     }
 
     /// Take a lock if nobody is in the way.

@@ -104,7 +104,8 @@ mod tests {
     use crate::storage::Abilities;
 
     fn store(root: &Path) -> Store {
-        Store::open_writable(root, Abilities { mapped_ids: u32::MAX, unpack: false }).unwrap()
+        Store::open_writable(root, Abilities { mapped_ids: u32::MAX, unpack: false, lock_timeout: None })
+            .unwrap()
     }
 
     fn place(text: &str) -> Place {

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::blobs::SteadyFile;
 use super::facts::{LayerFact, diff_id_of, layer_error};
-use super::lock::{LockMode, LockName, lock};
+use super::lock::{LockMode, LockName};
 use super::unpack::Unpacked;
 use super::{Error, Store};
 use crate::image::{BoxError, Claim, Event, LayerPlace, LayerPlan, LayerState, Reporter, Sink, Source};
@@ -87,7 +87,7 @@ impl Sink for Store {
     fn claim_layer(&self, layer: &LayerPlan, report: &dyn Reporter) -> Result<Option<Claim>, BoxError> {
         let digest = digest_of(&layer.descriptor)?;
         let say = |text: &str| report.event(Event::Note(text.to_owned()));
-        let lock = lock(&self.layout, &LockName::Blob(&digest), LockMode::Exclusive, &say)?;
+        let lock = self.lock_saying(&LockName::Blob(&digest), LockMode::Exclusive, &say)?;
         Ok(Some(Box::new(lock)))
     }
 

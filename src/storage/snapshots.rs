@@ -58,7 +58,7 @@ pub struct Stack {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Marker {
     version: u32,
-    diff_id: DiffId,
+    pub diff_id: DiffId,
     boot_id: String,
     /// Seconds since boot.
     made: u64,
@@ -68,7 +68,8 @@ pub(super) struct Marker {
     /// Bytes on disk, as near as was known; absent in markers of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     disk: Option<u64>,
-    mapped_ids: u32,
+    /// Ids below it could be put on disk.
+    pub mapped_ids: u32,
     /// Whether `owners` lies beside it.
     owners: bool,
 }
@@ -119,7 +120,7 @@ impl Marker {
 
     /// Whether the snapshot can be trusted and its owners fit the present id map: with a larger map more owners could
     /// be put on disk than were, and with a smaller one there may be owners on disk that no id stands for.
-    fn usable(&self, diff_id: &DiffId, mapped_ids: u32) -> bool {
+    pub(super) fn usable(&self, diff_id: &DiffId, mapped_ids: u32) -> bool {
         let safe = self.synced || self.boot_id == boot::boot_id();
         let fits = if mapped_ids > self.mapped_ids { !self.owners } else { mapped_ids == self.mapped_ids };
         safe && self.diff_id == *diff_id && fits
@@ -330,7 +331,7 @@ impl Store {
 }
 
 /// The owner table beside a marker; `None` when it should be there and does not make sense.
-fn read_owners(dir: &Path, marker: &Marker) -> Option<OwnerTable> {
+pub(super) fn read_owners(dir: &Path, marker: &Marker) -> Option<OwnerTable> {
     if !marker.owners {
         return Some(OwnerTable::default());
     }

@@ -22,7 +22,7 @@ pub(super) fn open(dir: &tempfile::TempDir) -> Store {
 
 fn abilities() -> Abilities {
     let root = rustix::process::geteuid().is_root();
-    Abilities { mapped_ids: if root { u32::MAX } else { 1 }, unpack: true }
+    Abilities { mapped_ids: if root { u32::MAX } else { 1 }, unpack: true, lock_timeout: None }
 }
 
 /// A layer: gzip blob, its plan, and nothing below.

@@ -127,6 +127,13 @@ impl Ui {
     }
 }
 
+/// Draw one line on the terminal that stderr is, over the one drawn before; an empty text takes it away.
+pub fn over(text: &str) {
+    let end = if text.is_empty() { "" } else { "\r" };
+    // Nothing can be said about a stderr that is gone.
+    let _ = std::io::stderr().write_all(format!("\r\x1b[K{text}{end}").as_bytes());
+}
+
 /// Write to stdout, past the standard library's buffer: that takes an unusable stdout for a good one.
 fn write_stdout(mut bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {

@@ -157,6 +157,28 @@ fn a_damaged_layer_leaves_nothing_named() {
 }
 
 #[test]
+fn what_an_archive_holds_is_not_replaced_by_a_copy() {
+    let (env, source) = (Env::new(), two_platforms().serve());
+    let (from, other) =
+        (format!("docker://{}", source.image("x:own")), format!("docker://{}", source.image("x:other")));
+    env.write("archive.tar", "");
+    env.run(["copy", &from, "docker-archive:archive.tar:x:own"]).success();
+    let before = std::fs::read(env.work().join("archive.tar")).unwrap();
+    env.run(["copy", &other, "docker-archive:archive.tar:x:other"])
+        .code(1)
+        .stderr_has("nothing can be added to a docker archive")
+        .stderr_has("strate save -o");
+    assert_eq!(std::fs::read(env.work().join("archive.tar")).unwrap(), before);
+    // Several places: each digest with its place.
+    let copied = env.run(["copy", "--digestfile", "digests", &from, "dir:a", "dir:b"]).success();
+    let digest = copied.stdout.lines().next().unwrap();
+    let lines = std::fs::read_to_string(env.work().join("digests")).unwrap();
+    let ends: Vec<_> = lines.lines().map(|line| line.strip_prefix(digest).unwrap()).collect();
+    assert!(ends[0].ends_with("/a") && ends[1].ends_with("/b") && ends.len() == 2, "{lines}");
+    copied.stderr_has("2 layers moved");
+}
+
+#[test]
 fn each_side_has_its_own_login() {
     need!("docker-registry", "skopeo", "htpasswd");
     let env = Env::new();

@@ -160,6 +160,7 @@ fn what_cannot_be_imported_is_refused() {
     small_tar(&env);
     env.write("text", "no tar at all\n".repeat(200));
     env.run(["import", "text", "x:1"]).code(1).stderr_has("not a valid tar");
+    env.run_with_input(["import", "-", "x:1"], "").code(1).stderr_has("`standard input`: it is empty");
     env.run(["import", "missing.tar"]).code(1).stderr_has("missing.tar");
     env.run(["import", "-c", "RUN true", "x.tar"]).code(1).stderr_has("RUN");
     env.run(["import", "x.tar", "UPPER:1"]).code(1).stderr_has("UPPER");

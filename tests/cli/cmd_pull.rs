@@ -160,12 +160,18 @@ fn every_tag_of_a_repository_is_pulled_for_the_platform() {
     let mut fake = Fake::default();
     two_platforms(&mut fake, "a");
     two_platforms(&mut fake, "b");
+    // What refers to an image is no image, however it is kept.
+    let hex = "0".repeat(64);
+    let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []});
+    fake.manifest(&format!("sha256-{hex}"), OCI_INDEX, &list);
+    fake.image(&format!("sha256-{hex}.sig"), &[FakeLayer::gzip(&[("s", b"s\n")])]);
     let registry = fake.serve();
     let name = registry.image("app");
     let env = Env::new();
     let all = env.run(["pull", "-a", "--platform", "linux/arm64", &name]).success();
-    all.stdout_has(&format!("{name}:a\n")).stdout_has(&format!("{name}:b\n"));
+    let all = all.stdout_has(&format!("{name}:a\n")).stdout_has(&format!("{name}:b\n"));
     env.run(["inspect", "-f", "{{.Architecture}}", &format!("{name}:b")]).success().prints("arm64");
+    assert!(!all.stdout.contains(&hex), "{all}");
     env.run(["pull", "-a", &format!("{name}:a")]).code(1).stderr_has("without a tag");
 }
 

@@ -160,8 +160,9 @@ fn all_tags_and_several_destinations_write_their_digests() {
     let (one, dir) = (registry.image("other:x"), env.work().join("out"));
     let place = format!("oci:{}:y", dir.display());
     env.run(["push", "--digestfile", file, &registry.image("many:1"), &one, &place]).success();
-    let digest = std::fs::read_to_string(file).unwrap();
-    assert_eq!(registry.inspect("other:x", &[])["Digest"], digest.as_str());
+    let lines = std::fs::read_to_string(file).unwrap();
+    let digest = registry.inspect("other:x", &[])["Digest"].as_str().unwrap().to_owned();
+    assert_eq!(lines, format!("{digest} {one}\n{digest} {place}\n"));
     let raw = must(Command::new("skopeo").args(["inspect", "--raw", &place]));
     assert_eq!(sha256(&raw), digest);
 }

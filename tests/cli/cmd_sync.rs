@@ -1,7 +1,9 @@
 //! `sync`
 
 use crate::cmd_copy::two_platforms;
-use crate::support::{Env, Fault, Proxy, Registry, need};
+use crate::support::fake::OCI_INDEX;
+use crate::support::{Env, FakeLayer, Fault, Proxy, Registry, need};
+use serde_json::json;
 
 #[test]
 fn a_repository_is_copied_once_and_then_only_asked_about() {
@@ -29,6 +31,20 @@ fn a_repository_is_copied_once_and_then_only_asked_about() {
     env.run(["sync", "--src", "docker", "--dest", "dir", "--scoped", &format!("{from}:own"), "usb"])
         .success();
     assert!(env.work().join("usb").join(format!("{from}:own")).join("manifest.json").is_file());
+}
+
+#[test]
+fn a_list_of_artifacts_is_copied_whole() {
+    let mut fake = two_platforms();
+    let artifact = fake.image("signature", &[FakeLayer::gzip(&[("s", b"s\n")])]);
+    let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [artifact, artifact]});
+    fake.manifest("list", OCI_INDEX, &list);
+    let (env, source) = (Env::new(), fake.serve());
+    env.run(["sync", "--src", "docker", "--dest", "dir", &source.image("x"), "usb"])
+        .success()
+        .stderr_has("5 images copied");
+    let copied = std::fs::read(env.work().join("usb/x:list/manifest.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&copied).unwrap(), list);
 }
 
 #[test]
@@ -73,7 +89,7 @@ fn a_list_says_what_is_wanted() {
     assert_eq!(stopped.stdout.lines().count(), 1, "{stopped}");
     let gone_on =
         env.run(["sync", "--src", "yaml", "--dest", "oci", "--keep-going", "list.yaml", "all"]).code(1);
-    assert!(gone_on.stderr.contains("1 images copied, 1 unchanged, 1 failed"), "{gone_on}");
+    assert!(gone_on.stderr.contains("1 image copied, 1 unchanged, 1 failed"), "{gone_on}");
     let tags = env.run(["list-tags", "oci:all"]).success().json();
     assert_eq!(tags["Tags"], serde_json::json!(["x:own", "y:both"]));
     env.write("bad.yaml", "a: &a [*a]\n");

@@ -29,9 +29,11 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod independent;
 mod interop;
 mod policy;
 mod registries_conf;
+mod registry_attacks;
 mod registry_faults;
 mod walk_debian;
 

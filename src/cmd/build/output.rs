@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::cmd::CmdError;
 use crate::oci::Reference;
-use crate::ops::build::{Format, Layers, NewCompression, Output};
+use crate::ops::build::{Format, Layers, NewCompression, Output, Times};
 
 /// What the flags about outputs come to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,30 @@ impl Outputs {
             all.outputs.push(Output::image());
         }
         Ok(all)
+    }
+
+    /// What flags of their own say of layers, for outputs that do not say it themselves.
+    pub(super) fn layers(&mut self, layers: &Layers) {
+        if *layers == Layers::default() {
+            return;
+        }
+        if self.outputs.is_empty() {
+            self.outputs.push(Output::image());
+        }
+        for output in &mut self.outputs {
+            let (Output::Image { layers: own, .. } | Output::Archive { layers: own, .. }) = output else {
+                continue;
+            };
+            own.compression = own.compression.or(layers.compression);
+            if own.times == Times::Kept {
+                own.times = layers.times;
+            }
+        }
+    }
+
+    /// Whether the store gets the image.
+    pub(super) fn to_store(&self) -> bool {
+        self.outputs.is_empty() || self.outputs.iter().any(|output| matches!(output, Output::Image { .. }))
     }
 
     fn push(&mut self) -> Result<(), CmdError> {
@@ -170,7 +194,7 @@ impl Options {
             "compression" => self.compression = Some(value.to_ascii_lowercase()),
             "compression-level" => self.level = Some(value.to_owned()),
             "force-compression" => self.layers.force = flag()?,
-            "rewrite-timestamp" => self.layers.rewrite_timestamps = flag()?,
+            "rewrite-timestamp" => self.layers.times = if flag()? { Times::Clamped } else { Times::Kept },
             "oci-mediatypes" => self.layers.docker_types = !flag()?,
             // What they ask for is so, or cannot be told from outside.
             "store"
@@ -216,7 +240,7 @@ impl Options {
         if self.layers.docker_types && matches!(self.layers.compression, Some(NewCompression::Zstd(_))) {
             return Err("docker's media types have none for zstd".into());
         }
-        if self.layers.rewrite_timestamps && self.unpack {
+        if self.layers.times != Times::Kept && self.unpack {
             return Err("rewrite-timestamp and unpack exclude each other".into());
         }
         let kind = self.kind.take().ok_or("type is required for output")?;

@@ -254,7 +254,10 @@ fn pull_tags(cx: &Context, ui: &mut Ui, request: &PullRequest, shown: &Shown) ->
                 pulled += 1;
             }
             Err(error) if pull::is_for_other_platforms(&error) => {
-                ui.warn(format_args!("`{}` is left out: it is for other platforms", request.reference));
+                ui.warn(format_args!(
+                    "`{}` is left out: it holds no image for this platform",
+                    request.reference
+                ));
                 last = Some(error);
             }
             Err(error) => return Err(error.into()),

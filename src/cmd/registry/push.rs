@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{RemoteArgs, RetryArgs};
+use crate::cmd::copy::{digest_lines, write_digest};
 use crate::cmd::progress::ProgressArgs;
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
@@ -220,9 +221,19 @@ pub(in crate::cmd) fn push(cx: &mut Context, ui: &mut Ui, args: PushArgs) -> Cmd
         pushed.push(result);
     }
     match &args.digestfile {
-        Some(path) => write_digests(&cx.cwd.join(path), &pushed),
+        Some(path) => write_digests(cx, path, &pushed),
         None => Ok(0),
     }
+}
+
+fn write_digests(cx: &Context, path: &std::path::Path, pushed: &[Pushed]) -> CmdResult {
+    let place = |place: &Location| match place {
+        Location::Registry(name) => name.to_string(),
+        other => other.to_string(),
+    };
+    let all: Vec<_> = pushed.iter().map(|pushed| (&pushed.digest, place(&pushed.place))).collect();
+    write_digest(cx, path, &digest_lines(&all))?;
+    Ok(0)
 }
 
 /// A name, or a place with its transport.
@@ -251,25 +262,6 @@ fn say(ui: &mut Ui, pushed: &Pushed, quiet: bool) {
     } else {
         ui.line(format_args!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
     }
-}
-
-/// The digest alone where there is one, else a line for each name.
-fn write_digests(path: &std::path::Path, pushed: &[Pushed]) -> CmdResult {
-    let text = match pushed {
-        [first, rest @ ..] if rest.iter().all(|other| other.digest == first.digest) => {
-            first.digest.to_string()
-        }
-        _ => pushed
-            .iter()
-            .map(|pushed| match &pushed.place {
-                Location::Registry(name) => format!("{} {name}\n", pushed.digest),
-                other => format!("{} {other}\n", pushed.digest),
-            })
-            .collect(),
-    };
-    std::fs::write(path, text)
-        .map_err(|error| CmdError::new(error).while_doing(format!("cannot write `{}`", path.display())))?;
-    Ok(0)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,10 +50,15 @@ pub enum FetchError {
 }
 
 /// Fetches into a store.
+#[derive(Clone, Copy)]
 pub(super) struct Fetcher<'a> {
     pub cx: &'a Context,
     pub store: &'a Store,
     pub secrets: &'a BTreeMap<String, Vec<u8>>,
+    /// The agent that `--ssh default` names.
+    pub agent: Option<&'a Path>,
+    /// Options of registries, which hold for files too.
+    pub remote: &'a RemoteOptions,
 }
 
 /// What is remembered of a file: what to tell the server, and which blob it was.
@@ -98,7 +103,11 @@ impl Fetcher<'_> {
         header.or_else(|| secret("HTTP_AUTH_TOKEN").map(|token| format!("Bearer {token}"))).map(Secret::new)
     }
 
-    fn keep(&self, content: Box<dyn Read + Send>) -> Result<(Digest, u64), BoxError> {
+    fn git(&self) -> Git<'_> {
+        Git { cx: self.cx, store: self.store, secrets: self.secrets, agent: self.agent }
+    }
+
+    fn keep(&self, content: Box<dyn Read + Send>, moved: &dyn Fn(u64)) -> Result<(Digest, u64), BoxError> {
         let mut out = self.store.blob_writer()?;
         let mut content = content.take(MAX_BYTES + 1);
         let mut buffer = vec![0; 256 << 10];
@@ -115,6 +124,7 @@ impl Fetcher<'_> {
                 return Err(FetchError::TooLarge.into());
             }
             out.write_all(&buffer[..n]).map_err(FetchError::Keep)?;
+            moved(size);
         }
         let kept = out.publish(self.store, MEDIA_TYPE)?;
         Ok((digest_of(&kept)?, kept.size()))
@@ -122,14 +132,14 @@ impl Fetcher<'_> {
 }
 
 impl Remote for Fetcher<'_> {
-    fn download(&self, url: &str, report: &dyn Reporter) -> Result<Download, BoxError> {
-        let _ = report;
+    fn download(&self, url: &str, moved: &dyn Fn(u64, u64)) -> Result<Download, BoxError> {
         let key = format!("http-{}", Digest::sha256(url).hex());
         let before = self.known(&key)?;
         let known = before
             .as_ref()
             .map(|record| Known { etag: record.etag.clone(), last_modified: record.last_modified.clone() });
-        let settings = RemoteOptions::default().settings(self.cx);
+        // A login for a registry is none for whoever serves a file.
+        let settings = RemoteOptions { creds: None, ..self.remote.clone() }.settings(self.cx);
         let authorization = self.authorization(url);
         let fetched = registry::download(&settings, url, &known.unwrap_or_default(), authorization.as_ref())?;
         if let (304, Some(record)) = (fetched.status, &before) {
@@ -138,7 +148,8 @@ impl Remote for Fetcher<'_> {
         if !(200..300).contains(&fetched.status) {
             return Err(FetchError::Status(fetched.status).into());
         }
-        let (digest, size) = self.keep(fetched.content)?;
+        let (digest, size) =
+            self.keep(fetched.content, &|bytes| moved(bytes, fetched.length.unwrap_or(0)))?;
         let record = Record { digest, size, etag: fetched.etag, last_modified: fetched.last_modified };
         let keep = std::slice::from_ref(&record.digest);
         self.store.cache_put(&key, &serde_json::to_vec(&record)?, keep, &format!("fetched from {}", redacted(url)))?;
@@ -146,11 +157,11 @@ impl Remote for Fetcher<'_> {
     }
 
     fn commit(&self, git: &GitRef) -> Result<Commit, BoxError> {
-        Ok(Git { cx: self.cx, store: self.store, secrets: self.secrets }.commit(git)?)
+        Ok(self.git().commit(git)?)
     }
 
     fn checkout(&self, git: &GitRef, commit: &Commit) -> Result<Checkout, BoxError> {
-        Ok(Git { cx: self.cx, store: self.store, secrets: self.secrets }.checkout(git, commit)?)
+        Ok(self.git().checkout(git, commit)?)
     }
 
     fn layout(&self, place: &str, platform: &Platform, report: &dyn Reporter) -> Result<Image, BoxError> {

@@ -83,6 +83,8 @@ pub(super) struct Git<'a> {
     pub cx: &'a Context,
     pub store: &'a Store,
     pub secrets: &'a BTreeMap<String, Vec<u8>>,
+    /// The agent to ask for keys in the place of `SSH_AUTH_SOCK`'s.
+    pub agent: Option<&'a Path>,
 }
 
 impl Git<'_> {
@@ -196,6 +198,9 @@ impl Git<'_> {
             if let Some(value) = self.cx.var(name) {
                 env.insert(name.to_owned(), value.to_owned());
             }
+        }
+        if let Some(agent) = self.agent {
+            env.insert("SSH_AUTH_SOCK".into(), agent.display().to_string());
         }
         if let Some(file) = self.cx.var("SSL_CERT_FILE") {
             env.insert("GIT_SSL_CAINFO".into(), file.into());

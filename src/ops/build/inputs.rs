@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::fetch::Fetcher;
 use super::{BuildRequest, Error};
 use crate::build::git_ref::{self, GitRef, redacted};
-use crate::build::{self, ContextDir, NamedContext, Remote};
+use crate::build::{self, Board, ContextDir, NamedContext, Remote};
 use crate::context::Context;
-use crate::image::{BoxError, Silent};
+use crate::image::BoxError;
 use crate::storage::Store;
 
 /// Largest Dockerfile that is read, in bytes.
@@ -97,6 +97,8 @@ pub(super) struct Reading<'a> {
     pub store: &'a Store,
     pub request: &'a BuildRequest,
     pub fetcher: Fetcher<'a>,
+    /// Where it is told that something is fetched.
+    pub board: &'a Board<'a>,
     /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
     pub keep_git_dir: bool,
     /// Files of a git context get the time of the commit: `SOURCE_DATE_EPOCH` is given.
@@ -167,8 +169,11 @@ impl Reading<'_> {
         let unusable = |source: BoxError| Error::Remote { place: place.to_owned(), source };
         std::fs::create_dir(&path).map_err(|error| unusable(error.into()))?;
         let root = File::open(&path).map_err(|error| unusable(error.into()))?;
+        let work = self.board.begin("[internal] load build context".into(), false);
         let owners =
-            build::unpack_context(Box::new(whole), root.as_fd()).map_err(|error| unusable(error.into()))?;
+            build::unpack_context(Box::new(whole), root.as_fd()).map_err(|error| unusable(error.into()));
+        work.ended(&owners);
+        let owners = owners?;
         let dir = ContextDir { path, owners: Some(Arc::new(owners)), held: Some(Arc::new(held)) };
         Ok(Opened::Context { dir, time: None })
     }
@@ -178,8 +183,11 @@ impl Reading<'_> {
         git.keep_git_dir = git.keep_git_dir.or(Some(self.keep_git_dir));
         git.commit_times |= self.commit_times;
         let failed = |source| Error::Remote { place: redacted(&git.remote), source };
-        let commit = self.fetcher.commit(&git).map_err(failed)?;
-        let checkout = self.fetcher.checkout(&git, &commit).map_err(failed)?;
+        let work = self.board.begin(format!("[internal] load git source {}", redacted(&git.remote)), false);
+        let commit = self.fetcher.commit(&git);
+        let checkout = commit.and_then(|commit| self.fetcher.checkout(&git, &commit)).map_err(failed);
+        work.ended(&checkout);
+        let checkout = checkout?;
         let dir = ContextDir { path: checkout.path, owners: None, held: Some(checkout.held) };
         Ok(Opened::Context { dir, time: Some(checkout.time) })
     }
@@ -187,7 +195,11 @@ impl Reading<'_> {
     fn http(&self, url: &str) -> Result<Opened, Error> {
         let place = redacted(url);
         let failed = |source| Error::Remote { place: place.clone(), source };
-        let file = self.fetcher.download(url, &Silent).map_err(failed)?;
+        let work = self.board.begin(format!("[internal] load remote build context {place}"), false);
+        let file =
+            self.fetcher.download(url, &|bytes, all| work.moved("context", bytes, all)).map_err(failed);
+        work.ended(&file);
+        let file = file?;
         let opened = self.stream(Box::new(self.store.open_blob(&file.digest)?), &place)?;
         Ok(match opened {
             Opened::Context { dir, .. } => Opened::Context { dir, time: file.modified },
@@ -234,7 +246,12 @@ impl Reading<'_> {
         }
         if git_ref::is_http(file) {
             let failed_to_load = |source| Error::Remote { place: redacted(file), source };
-            let found = self.fetcher.download(file, &Silent).map_err(failed_to_load)?;
+            let place = redacted(file);
+            let work = self.board.begin(format!("[internal] load remote Dockerfile {place}"), false);
+            let moved = |bytes, all| work.moved("Dockerfile", bytes, all);
+            let found = self.fetcher.download(file, &moved).map_err(failed_to_load);
+            work.ended(&found);
+            let found = found?;
             let bytes = read_limited(self.store.open_blob(&found.digest)?).map_err(failed)?;
             return Ok(("Dockerfile".into(), bytes, None));
         }

@@ -13,11 +13,12 @@ use crate::build::{self, LocalExport, Made, Rewriting, Workshop};
 use crate::context::Context;
 use crate::image::{BoxError, Location, Platforms, Selection, Sink as _, What, copy};
 use crate::oci::{Descriptor, Digest, ImageId, Platform, RawManifest, Reference, media_type};
+use crate::ops::manifest;
 use crate::ops::push::{self, PushRequest};
 use crate::storage::{Image, Store};
 
 pub use crate::archive::Format;
-pub use crate::build::NewCompression;
+pub use crate::build::{NewCompression, Times};
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +87,8 @@ pub struct Layers {
     pub compression: Option<NewCompression>,
     /// The base's layers too.
     pub force: bool,
-    /// No time in them is later than `SOURCE_DATE_EPOCH`.
-    pub rewrite_timestamps: bool,
+    /// The times of their files.
+    pub times: Times,
     /// docker's media types and not the OCI ones.
     pub docker_types: bool,
 }
@@ -152,6 +153,9 @@ pub enum OutputError {
     /// The image cannot be pushed.
     #[error(transparent)]
     Push(#[from] push::Error),
+    /// The image cannot be added to the index.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::storage::Error),
@@ -215,25 +219,33 @@ impl Delivery<'_> {
         if push && names.is_empty() {
             return Err(OutputError::NoName);
         }
-        let single = self.is_single(made)?;
-        let built = if single {
+        let (built, images) = if self.is_single(made)? {
             let made = self.remade(&made[0], layers)?;
-            let image = self.store.publish_image(made.edit, &names)?;
-            described(&image, names)
+            // An index that holds the image keeps it, so it needs no entry of its own.
+            let held = names.is_empty() && self.request.manifest.is_some();
+            let image = match held {
+                true => self.store.keep_image(made.edit)?,
+                false => self.store.publish_image(made.edit, &names)?,
+            };
+            (described(&image, names), vec![image.raw])
         } else {
-            let built = self.index_of(made, layers, names)?;
-            if built.names.is_empty() {
+            let (built, images) = self.index_of(made, layers, names)?;
+            if built.names.is_empty() && self.request.manifest.is_none() {
                 // Each stays reachable by its id, as there is no name for all.
                 for made in made {
                     let made = self.remade(made, layers)?;
                     self.store.publish_image(made.edit, &[])?;
                 }
             }
-            built
+            (built, images)
         };
         work.note(format!("writing image {}", built.id));
         for name in &built.names {
             work.note(format!("naming to {name}"));
+        }
+        if let Some(name) = &self.request.manifest {
+            manifest::gather(self.store, name, &images, &work.parts())?;
+            work.note(format!("adding to index {name}"));
         }
         if push {
             self.push(&built.names, work)?;
@@ -256,6 +268,7 @@ impl Delivery<'_> {
             let request = PushRequest {
                 image: name.to_string(),
                 destinations: vec![Location::Registry(name.clone())],
+                remote: self.request.remote.clone(),
                 ..PushRequest::default()
             };
             push::push_all(self.cx, &request, &work.parts())?;
@@ -266,8 +279,8 @@ impl Delivery<'_> {
     /// With layers as they are asked for, and the annotations.
     fn remade(&self, made: &Made, layers: Layers) -> Result<Made, OutputError> {
         let mut made = made.clone();
-        let Layers { compression, force, rewrite_timestamps, docker_types } = layers;
-        let how = Rewriting { compression, force, clamp_times: rewrite_timestamps };
+        let Layers { compression, force, times, docker_types } = layers;
+        let how = Rewriting { compression, force, times };
         build::rewrite(self.store, &mut made, &how)?;
         made.edit.docker_types = docker_types || self.request.docker_types;
         made.edit.annotations.extend(self.request.annotations.clone());
@@ -280,7 +293,7 @@ impl Delivery<'_> {
         made: &[Made],
         layers: Layers,
         names: Vec<Reference>,
-    ) -> Result<BuiltImage, OutputError> {
+    ) -> Result<(BuiltImage, Vec<RawManifest>), OutputError> {
         let mut images = Vec::new();
         for made in made {
             images.push(self.store.keep_image(self.remade(made, layers)?.edit)?);
@@ -290,12 +303,13 @@ impl Delivery<'_> {
         for name in &names {
             self.store.set_name(name, &raw.descriptor()).map_err(OutputError::Index)?;
         }
-        Ok(BuiltImage {
+        let built = BuiltImage {
             id: ImageId(raw.digest.clone()),
             descriptor: (raw.bytes.len() as u64, raw.media_type),
             digest: raw.digest,
             names,
-        })
+        };
+        Ok((built, images.into_iter().map(|image| image.raw).collect()))
     }
 
     fn archive(
@@ -315,7 +329,7 @@ impl Delivery<'_> {
         } else if format == Format::DockerArchive {
             return Err(OutputError::DockerIndex);
         } else {
-            let built = self.index_of(made, layers, Vec::new())?;
+            let (built, _) = self.index_of(made, layers, Vec::new())?;
             let target = crate::oci::descriptor(&built.descriptor.1, &built.digest, built.descriptor.0);
             (target, BuiltImage { names, ..built })
         };

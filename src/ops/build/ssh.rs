@@ -129,6 +129,11 @@ impl Agents {
         Ok(agents)
     }
 
+    /// The one that git asks for keys.
+    pub fn default_socket(&self) -> Option<&Path> {
+        self.sockets.get("default").map(PathBuf::as_path)
+    }
+
     /// The socket that is named, or that of an agent with the keys that are.
     fn named(&mut self, cx: &Context, id: &str, paths: &[PathBuf]) -> Result<PathBuf, SshError> {
         let paths: Vec<PathBuf> = paths.iter().map(|path| cx.cwd.join(path)).collect();

@@ -150,6 +150,7 @@ impl Store {
         let (mut gone, mut bytes) = (Vec::new(), 0);
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         let pins = self.pins_of_others(&alone)?;
+        alone.verify()?;
         for item in doomed {
             match &item.place {
                 Place::Mount { name, .. } if pins.contains(&mounts::pin(name)) => continue,

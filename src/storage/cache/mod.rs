@@ -184,6 +184,19 @@ impl Store {
     }
 }
 
+/// What every record keeps, stale ones too. Nothing is changed.
+pub(super) fn kept_by_all_records(store: &Store) -> BTreeSet<Digest> {
+    let records = Records::read(&store.layout).unwrap_or_default();
+    records.iter().flat_map(|record| record.keeps().iter().cloned()).collect()
+}
+
+/// Whether a file is a record of the key that its name stands for.
+pub(super) fn is_record(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let of = |head: &Head| name == Some(Digest::sha256(&head.key).hex());
+    read(path).is_ok_and(|record| record.is_some_and(|(head, _)| of(&head)))
+}
+
 fn read(path: &Path) -> Result<Option<(Head, Vec<u8>)>, Error> {
     let mut bytes = match fs::read(path) {
         Ok(bytes) => bytes,

@@ -77,6 +77,7 @@ impl Store {
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         self.sweep_staging(&staging, &alone, &mut trash)?;
         let marked = self.mark(&mut prepared, &alone)?;
+        alone.verify()?;
         for content in self.contents()? {
             if marked.contains(&content.digest) {
                 continue;

@@ -40,6 +40,7 @@ impl Store {
         for path in self.layout.entries(&self.layout.tmp())? {
             trash.adopt(&path);
         }
+        alone.verify()?;
         let mut freed = trash.empty().bytes;
         for path in self.layout.entries(&self.layout.partials())? {
             let digest = path.file_name().and_then(|name| name.to_str()).and_then(layout::parse_file_name);

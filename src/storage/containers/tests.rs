@@ -21,7 +21,7 @@ fn record(name: &str) -> ContainerRecord {
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let abilities = Abilities { mapped_ids: 1, unpack: false };
+    let abilities = Abilities { mapped_ids: 1, unpack: false, lock_timeout: None };
     let store = Store::open_writable(&dir.path().join("store"), abilities).unwrap();
     (dir, store)
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "not every test needs everything")]
 
+mod checker;
 mod env;
 pub mod fake;
 mod files;
@@ -11,6 +12,7 @@ mod pty;
 mod registry;
 mod tree;
 
+pub use checker::check_store;
 pub use env::{Env, Output, eventually};
 pub use fake::{Fake, FakeLayer};
 pub use files::{Answer, Files};

@@ -1,0 +1,83 @@
+//! Where base images come from.
+
+use super::BuildRequest;
+use crate::build::Bases;
+use crate::context::Context;
+use crate::image::{BoxError, Reporter};
+use crate::oci::{Platform, Reference};
+use crate::ops::pull::{self, PullPolicy, PullRequest};
+use crate::ops::remote;
+use crate::registry;
+use crate::storage::{self, Image, Store};
+
+/// Base images: what is here, else from a registry.
+pub(super) struct BaseImages<'a> {
+    pub cx: &'a Context,
+    pub store: &'a Store,
+    pub request: &'a BuildRequest,
+}
+
+impl Bases for BaseImages<'_> {
+    fn reference(&self, name: &str) -> Result<Reference, BoxError> {
+        Ok(remote::image_name(self.cx, self.store, name)?.reference)
+    }
+
+    fn image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        report: &dyn Reporter,
+    ) -> Result<Image, BoxError> {
+        if !self.request.pull
+            && let Some(image) = self.local(reference, platform)?
+        {
+            return Ok(image);
+        }
+        let policy = if self.request.offline { PullPolicy::Never } else { PullPolicy::Always };
+        let request = PullRequest {
+            all_platforms: false,
+            reference: reference.clone(),
+            platform: Some(platform.clone()),
+            policy,
+            remote: self.request.remote.clone(),
+        };
+        let pulled = pull::pull(self.cx, &request, report).map_err(base_error)?;
+        Ok(self.store.image(&pulled.manifest)?)
+    }
+}
+
+/// A base image that no registry has, in the words that people search for.
+#[derive(Debug, thiserror::Error)]
+#[error("not found")]
+struct NoBase(#[source] BoxError);
+
+fn base_error(error: pull::Error) -> BoxError {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = next {
+        let unknown = matches!(
+            cause.downcast_ref(),
+            Some(registry::Error::UnknownManifest { .. } | registry::Error::UnknownRepository { .. })
+        );
+        if unknown {
+            return NoBase(error.into()).into();
+        }
+        next = cause.source();
+    }
+    error.into()
+}
+
+impl BaseImages<'_> {
+    /// The image of that name, when it is here and fits the platform.
+    fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, BoxError> {
+        let record = match self.store.find_image(&reference.to_string()) {
+            Ok(record) => record,
+            Err(storage::Error::NoSuchImage(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match self.store.image_for(&record, Some(platform)) {
+            Ok(image) => Ok(Some(image)),
+            Err(storage::Error::NoPlatform { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Containers, volumes and caches.
+
+use std::fs;
+
+use super::references::files_of;
+use super::{Check, Fault, snapshots::chain_text};
+use crate::storage::{cache, layout, staging};
+
+impl Check<'_> {
+    /// Every container: its record and its state.
+    pub(super) fn containers(&mut self) {
+        let ids = self.store.container_ids().unwrap_or_default();
+        for id in ids {
+            match self.store.read_container(&id) {
+                // Half made or half removed: a leftover.
+                Ok(None) if self.store.layout().container(&id).join("config.json").exists() => {
+                    self.container(&id, "has an empty record".to_owned());
+                }
+                Ok(None) => self.report.leftovers += 1,
+                Ok(Some(container)) => {
+                    self.report.counts.containers += 1;
+                    if let Err(error) = container.state() {
+                        self.container(&id, format!("does not say its state: {}", chain_text(&error)));
+                    }
+                }
+                Err(error) => self.container(&id, chain_text(&error)),
+            }
+        }
+    }
+
+    fn container(&mut self, id: &str, what: String) {
+        self.report.faults.push(Fault::Container { id: id.to_owned(), what });
+    }
+
+    /// Every volume: its record and its directory.
+    pub(super) fn volumes(&mut self) {
+        for entry in files_of(&self.store.layout().volumes()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.stray(&entry.path());
+                continue;
+            }
+            self.report.counts.volumes += 1;
+            let record = fs::read(entry.path().join("volume.json"));
+            let value = record.map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes));
+            let what = match value {
+                Ok(Ok(value)) if value["name"].as_str() == Some(&name) => {
+                    if entry.path().join("_data").is_dir() {
+                        continue;
+                    }
+                    "has lost its data".to_owned()
+                }
+                Ok(Ok(_)) => "has the record of another volume".to_owned(),
+                Ok(Err(error)) => format!("has a record that makes no sense: {error}"),
+                Err(error) => format!("has no record: {error}"),
+            };
+            self.report.faults.push(Fault::Volume { name, what });
+        }
+    }
+
+    /// What is computed again when it is lost: build records, what is known of layers, where blobs came from.
+    pub(super) fn caches(&mut self) {
+        let layout = self.store.layout().clone();
+        for entry in files_of(&layout.records()) {
+            self.report.counts.records += 1;
+            if !cache::is_record(&entry.path()) && entry.path().exists() {
+                let what = "is no build record".to_owned();
+                self.report.faults.push(Fault::Cache { path: entry.path(), what });
+            }
+        }
+        for entry in files_of(&layout.layer_facts()) {
+            let digest = entry.file_name().to_str().and_then(layout::parse_file_name);
+            let makes_sense = digest.is_some_and(|digest| self.store.layer_fact(&digest).is_some());
+            if !makes_sense && entry.path().exists() {
+                let what = "does not say what is known of a layer".to_owned();
+                self.report.faults.push(Fault::Cache { path: entry.path(), what });
+            }
+        }
+    }
+
+    /// What dead processes left, and downloads that were cut short: no faults, but good to know.
+    pub(super) fn leftovers(&mut self) {
+        for entry in files_of(&self.store.layout().tmp()) {
+            if !staging::is_alive(&entry.path()) {
+                self.report.leftovers += 1;
+            }
+        }
+        for entry in files_of(&self.store.layout().partials()) {
+            match entry.file_name().to_str().and_then(layout::parse_file_name) {
+                Some(_) => self.report.partial.add(entry.metadata().map_or(0, |meta| meta.len())),
+                None => self.stray(&entry.path()),
+            }
+        }
+    }
+}

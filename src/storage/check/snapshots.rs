@@ -1,0 +1,170 @@
+//! Unpacked layers: each is compared with its blob, which is unpacked again beside it.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::compare::{Tree, compare};
+use super::references::{LayerOf, Needs, files_of};
+use super::{Check, Fault, Progress, in_parallel};
+use crate::oci::{DiffId, Digest, chain_ids, digest_of};
+use crate::storage::snapshots::{Marker, read_owners};
+use crate::storage::unpack::open_dir;
+use crate::storage::{Error, Snapshot, Store, layout};
+
+/// What came of the look at a snapshot.
+pub(super) enum Verdict {
+    Good,
+    /// It cannot be told, and why: not a fault.
+    Unknown(String),
+    Bad(String),
+}
+
+impl Check<'_> {
+    /// Every snapshot.
+    pub(super) fn snapshots(&mut self, needs: &Needs) {
+        let mut keys = Vec::new();
+        for entry in files_of(&self.store.layout().snapshots()) {
+            let name = entry.file_name();
+            match name.to_str().and_then(layout::parse_file_name) {
+                Some(key) => keys.push(key),
+                None if name == "CACHEDIR.TAG" => {}
+                None => self.stray(&entry.path()),
+            }
+        }
+        keys.sort();
+        self.report.counts.snapshots = keys.len();
+        let (needed, others): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|key| needs.snapshots.contains_key(key));
+        for key in others.iter().filter(|key| !needs.kept.contains(key)) {
+            let marker = Marker::read(&self.store.layout().snapshot(key)).ok().flatten();
+            self.report.collectable.add(marker.map_or(0, |marker| marker.size));
+        }
+        self.compare_snapshots(needs, &needed);
+    }
+
+    /// Look at some of them.
+    pub(super) fn compare_snapshots(&mut self, needs: &Needs, keys: &[Digest]) {
+        let can = self.store.abilities.is_some_and(|abilities| abilities.unpack);
+        let can = can && (self.options.quick || self.store.staging().is_ok());
+        if !keys.is_empty() && !self.options.quick && !can {
+            self.report.remark(
+                "unpacked layers were not compared with their blobs: that needs a store \
+                 that can be written, and a user namespace",
+            );
+        }
+        let full = can && !self.options.quick;
+        let bad: Vec<Digest> = self.bad_blobs();
+        let total = keys.len();
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let verdicts = in_parallel(keys, |key| {
+            let verdict = look(self.store, key, &needs.snapshots[key], full, &bad);
+            let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            (self.options.progress)(Progress::Snapshots { done, total });
+            verdict
+        });
+        for (key, verdict) in keys.iter().zip(verdicts) {
+            match verdict {
+                Ok(Verdict::Good) => {}
+                Ok(Verdict::Unknown(why)) => {
+                    self.report.remark(&format!("layer {} was not compared: {why}", key.short()));
+                }
+                Ok(Verdict::Bad(what)) => self.report.faults.push(Fault::Snapshot { key: key.clone(), what }),
+                Err(error) => {
+                    let what = format!("cannot be read: {}", chain_text(&error));
+                    self.report.faults.push(Fault::Snapshot { key: key.clone(), what });
+                }
+            }
+        }
+    }
+
+    fn bad_blobs(&self) -> Vec<Digest> {
+        let digest = |fault: &Fault| match fault {
+            Fault::Blob { digest, .. } => Some(digest.clone()),
+            _ => None,
+        };
+        self.report.faults.iter().filter_map(digest).collect()
+    }
+}
+
+/// An error with its causes, in a line.
+pub(super) fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// One snapshot. One that a next use would make anew anyway is no fault.
+fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]) -> Result<Verdict, Error> {
+    let dir = store.layout().snapshot(key);
+    if full {
+        store.pin([key])?;
+    }
+    let Some(marker) = Marker::read(&dir)? else {
+        return Ok(match dir.exists() {
+            true => Verdict::Bad("has no marker that makes sense".to_owned()),
+            false => Verdict::Good, // collected meanwhile
+        });
+    };
+    let (descriptor, diff_id) = &layer.stack[layer.at];
+    if marker.diff_id != *diff_id {
+        return Ok(Verdict::Bad(format!("says that it is {}", marker.diff_id)));
+    }
+    let Some(owners) = read_owners(&dir, &marker) else {
+        return Ok(Verdict::Bad("has no table of owners that makes sense".to_owned()));
+    };
+    if !dir.join("fs").is_dir() {
+        return Ok(Verdict::Bad("has no files".to_owned()));
+    }
+    let mapped_ids = store.abilities.map_or(marker.mapped_ids, |abilities| abilities.mapped_ids);
+    if !full || !marker.usable(diff_id, mapped_ids) {
+        // Of an earlier boot and never synced, or made with other ids: made anew when it is used.
+        return Ok(Verdict::Good);
+    }
+    if digest_of(descriptor).is_ok_and(|digest| bad.contains(&digest)) {
+        return Ok(Verdict::Unknown("its blob is not what it should be".to_owned()));
+    }
+    let stored = Snapshot { fs: dir.join("fs"), owners: owners.into(), size: marker.size };
+    again(store, &stored, layer)
+}
+
+/// Unpack the blob again and compare.
+fn again(store: &Store, stored: &Snapshot, layer: &LayerOf) -> Result<Verdict, Error> {
+    let (descriptor, diff_id) = &layer.stack[layer.at];
+    let mut fresh = match store.unpack_blob(descriptor, diff_id) {
+        Ok(fresh) => fresh,
+        Err(error @ (Error::MissingBlob(_) | Error::CorruptBlob { .. } | Error::Layer { .. })) => {
+            return Ok(Verdict::Unknown(chain_text(&error)));
+        }
+        Err(error) => return Err(error),
+    };
+    if !fresh.applied.stands_alone() {
+        let diff_ids: Vec<DiffId> = layer.stack[..layer.at].iter().map(|(_, id)| id.clone()).collect();
+        let mut below = Vec::new();
+        for (diff_id, chain_id) in diff_ids.iter().zip(chain_ids(&diff_ids)) {
+            match store.find_snapshot(diff_id, &chain_id)? {
+                Some(snapshot) => below.push(snapshot),
+                None => return Ok(Verdict::Unknown("a layer below it is not unpacked".to_owned())),
+            }
+        }
+        store.complete(&mut fresh, &below)?;
+    }
+    let (is, should) = (open_dir(&stored.fs)?, open_dir(&fresh.fs())?);
+    let is = Tree { root: is.as_fd(), owners: &stored.owners };
+    let should_owners = &fresh.applied.owners;
+    let found = compare(&is, &Tree { root: should.as_fd(), owners: should_owners })?;
+    Ok(match found {
+        Some((at, what)) => Verdict::Bad(format!("`/{}` {what}", shown(&at))),
+        None if stored.size != fresh.applied.bytes => {
+            Verdict::Bad(format!("says that it has {} bytes instead of {}", stored.size, fresh.applied.bytes))
+        }
+        None => Verdict::Good,
+    })
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().trim_start_matches('/').escape_debug().to_string()
+}
