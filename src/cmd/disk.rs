@@ -184,9 +184,7 @@ fn cache_rows(disk: &DiskUsage, now: Timestamp) -> Vec<Value> {
 
 fn volume_rows(disk: &DiskUsage) -> Vec<Value> {
     let links = |name: &String| disk.links.get(name).copied().unwrap_or(0);
-    let row = |(name, size): &(String, u64)| {
-        json!({"Name": name, "Links": links(name).to_string(), "Size": words::size(*size)})
-    };
+    let row = |(name, size): &(String, u64)| json!({"Name": name, "Links": links(name).to_string(), "Size": words::size(*size)});
     disk.usage.volumes.iter().map(row).collect()
 }
 

@@ -227,9 +227,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
         E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
-        E::Space { .. } => {
-            "free some with `strate system prune`, or use another disk with --root".to_owned()
-        }
+        E::Space { .. } => "free some with `strate system prune`, or use another disk with --root".to_owned(),
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
         E::NoPlatform { name, here, elsewhere, .. } => match (here.first(), elsewhere.first()) {
             (Some(platform), _) => format!("take one that is here with `--platform {platform}`"),

@@ -169,7 +169,9 @@ pub(super) struct SystemArgs {
 /// `strate system prune`
 pub(super) fn system(cx: &mut Context, ui: &mut Ui, args: SystemArgs) -> CmdResult {
     if args.volumes && args.filter.iter().any(|filter| filter.starts_with("until=")) {
-        return Err(CmdError::usage("the filter `until` cannot be used with --volumes: volumes have no such time"));
+        return Err(CmdError::usage(
+            "the filter `until` cannot be used with --volumes: volumes have no such time",
+        ));
     }
     let what = op::System { containers: true, all: args.all, volumes: args.volumes, filters: args.filter };
     prune_system(cx, ui, &what, &args.common)
@@ -359,12 +361,7 @@ fn template(format: Option<&str>) -> Result<Option<Template>, CmdError> {
     Ok(format.map(Template::parse).transpose()?)
 }
 
-fn print(
-    ui: &mut Ui,
-    format: Option<&Template>,
-    value: &Value,
-    text: impl FnOnce() -> String,
-) -> CmdResult {
+fn print(ui: &mut Ui, format: Option<&Template>, value: &Value, text: impl FnOnce() -> String) -> CmdResult {
     match format {
         Some(template) => ui.line(template.render(value)?),
         None => ui.text(&text()),

@@ -127,7 +127,9 @@ impl Cache {
             ("description", Some(value)) => self.filters.about.push(value.into()),
             (key, value) => {
                 let Some(flag) = FLAGS.iter().find(|flag| **flag == key) else {
-                    return bad("there are until, id, type, description, inuse, mutable, immutable, shared and private");
+                    return bad(
+                        "there are until, id, type, description, inuse, mutable, immutable, shared and private",
+                    );
                 };
                 match value.map_or(Some(true), images::flag) {
                     Some(wanted) => self.filters.flags.push((flag, wanted)),

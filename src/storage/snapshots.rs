@@ -28,8 +28,8 @@ const THREADS: usize = 2;
 /// of it by then, and a pull that is followed by a run does not wait for the disk.
 const SETTLE_SECONDS: u64 = 600;
 
-/// Bytes that a snapshot takes beside its tree: the directory and the marker, a block each.
-const MARKER_BLOCKS: u64 = 2 * 4096;
+/// Bytes that a snapshot takes beside what its tar names: its directory, the top of the tree and the marker, a block each.
+const MARKER_BLOCKS: u64 = 3 * 4096;
 
 /// One unpacked layer.
 #[derive(Debug, Clone)]

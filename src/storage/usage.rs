@@ -158,7 +158,9 @@ impl Store {
         }
         let mut active: BTreeSet<&Digest> = BTreeSet::new();
         for record in std::mem::take(&mut survey.images) {
-            let Some(parts) = digest_of(&record.target).ok().and_then(|target| reach.get(&target)) else { continue };
+            let Some(parts) = digest_of(&record.target).ok().and_then(|target| reach.get(&target)) else {
+                continue;
+            };
             let users = survey.containers.iter().filter(|c| parts.contains(&c.record.manifest)).count();
             if users > 0 {
                 active.extend(parts);
@@ -189,15 +191,29 @@ impl Store {
         let mut kept: BTreeSet<Digest> = pins(layout, None)?;
         let pinned = kept.len();
         kept.extend(super::cache::Records::read(layout)?.iter().flat_map(|record| record.keeps().clone()));
-        let loose: Vec<&Digest> = survey.sizes.keys().filter(|digest| !survey.held.contains(digest)).collect();
+        let loose: Vec<&Digest> =
+            survey.sizes.keys().filter(|digest| !survey.held.contains(digest)).collect();
         let garbage: Vec<&Digest> = loose.iter().copied().filter(|digest| !kept.contains(digest)).collect();
         let _ = pinned;
         let size = survey.size_of(garbage.iter().copied());
-        usage.other.push(OtherUsage { what: "Unreferenced content", count: garbage.len(), active: 0, size, evictable: size });
+        usage.other.push(OtherUsage {
+            what: "Unreferenced content",
+            count: garbage.len(),
+            active: 0,
+            size,
+            evictable: size,
+        });
         let partials = layout.entries(&layout.partials())?;
         let size = partials.iter().map(|path| disk(path)).sum();
-        usage.other.push(OtherUsage { what: "Partial downloads", count: partials.len(), active: 0, size, evictable: size });
-        let mut scratch = OtherUsage { what: "Work in progress and leftovers", count: 0, active: 0, size: 0, evictable: 0 };
+        usage.other.push(OtherUsage {
+            what: "Partial downloads",
+            count: partials.len(),
+            active: 0,
+            size,
+            evictable: size,
+        });
+        let mut scratch =
+            OtherUsage { what: "Work in progress and leftovers", count: 0, active: 0, size: 0, evictable: 0 };
         for path in layout.entries(&layout.tmp())? {
             let size = disk(&path);
             scratch.count += 1;
@@ -213,7 +229,13 @@ impl Store {
         let files = [layout.index(), layout.format(), layout.oci_layout(), layout.budget()];
         let size = known.iter().chain(&files).map(|path| disk(path)).sum();
         let count = known.len() + files.len();
-        usage.other.push(OtherUsage { what: "The store's own notes", count, active: count, size, evictable: 0 });
+        usage.other.push(OtherUsage {
+            what: "The store's own notes",
+            count,
+            active: count,
+            size,
+            evictable: 0,
+        });
         Ok(())
     }
 }

@@ -366,7 +366,8 @@ mod tests {
         std::fs::hard_link(tree.join("a/2"), dir.path().join("kept")).unwrap();
         let du = disk_usage(&tree);
         assert!(du >= 200 * 5000, "{du}");
-        let kept = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.path().join("kept")).unwrap());
+        let kept =
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.path().join("kept")).unwrap());
         let mut remover = Remover::counting().until(Instant::now());
         assert_eq!(remover.remove_path(&tree).unwrap(), Removal::Unfinished);
         let first = remover.bytes();

@@ -152,7 +152,12 @@ impl Remote for Fetcher<'_> {
             self.keep(fetched.content, &|bytes| moved(bytes, fetched.length.unwrap_or(0)))?;
         let record = Record { digest, size, etag: fetched.etag, last_modified: fetched.last_modified };
         let keep = std::slice::from_ref(&record.digest);
-        self.store.cache_put(&key, &serde_json::to_vec(&record)?, keep, &format!("fetched from {}", redacted(url)))?;
+        self.store.cache_put(
+            &key,
+            &serde_json::to_vec(&record)?,
+            keep,
+            &format!("fetched from {}", redacted(url)),
+        )?;
         Ok(record.download())
     }
 

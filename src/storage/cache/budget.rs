@@ -85,7 +85,11 @@ pub fn parse_size(text: &str) -> Option<u64> {
     };
     let number: f64 = number.parse().ok()?;
     let bytes = number * 1024_f64.powi(power);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to fit and not negative")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to fit and not negative"
+    )]
     (bytes.is_finite() && bytes < 9e18).then_some(bytes as u64)
 }
 
@@ -146,6 +150,8 @@ impl Store {
         if doomed.is_empty() {
             return Ok((doomed, Swept::default()));
         }
+        // Making it takes the collect lock shared.
+        let _staging = self.staging()?;
         let mut trash = Trash::default();
         let (mut gone, mut bytes) = (Vec::new(), 0);
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
@@ -288,7 +294,10 @@ mod tests {
         let large = limits(1_000_000_000_000, 500_000_000_000);
         assert_eq!((large.max_used, large.reserved), (MOST, LEAST));
         let small = limits(10_000_000_000, 1);
-        assert_eq!((small.max_used, small.reserved, small.min_free), (1_000_000_000, 1_000_000_000, 500_000_000));
+        assert_eq!(
+            (small.max_used, small.reserved, small.min_free),
+            (1_000_000_000, 1_000_000_000, 500_000_000)
+        );
         assert_eq!(Budget::Unlimited.limits(Disk { total: 1, free: 1 }), None);
     }
 }

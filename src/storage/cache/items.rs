@@ -122,7 +122,13 @@ impl Store {
         let mut own: BTreeMap<String, u64> = BTreeMap::new();
         for record in latest {
             let free = |digest: &&Digest| !around.held.contains(digest);
-            let kept: u64 = record.keeps().iter().filter(free).filter(|d| claimed.insert(*d)).map(|d| size(around, d)).sum();
+            let kept: u64 = record
+                .keeps()
+                .iter()
+                .filter(free)
+                .filter(|d| claimed.insert(*d))
+                .map(|d| size(around, d))
+                .sum();
             own.insert(id_of(record), record.bytes + kept);
         }
         for item in &mut items {

@@ -108,7 +108,9 @@ impl Records {
         for (name, inode, path) in files(layout)? {
             match self.all.get(&name).filter(|record| record.inode == inode) {
                 Some(record) => kept.extend(record.head.keep.iter().cloned()),
-                None => kept.extend(Record::read(path, inode).into_iter().flat_map(|record| record.head.keep)),
+                None => {
+                    kept.extend(Record::read(path, inode).into_iter().flat_map(|record| record.head.keep))
+                }
             }
         }
         Ok(kept)

@@ -168,7 +168,11 @@ impl Store {
 /// The documents that an index file leads to.
 pub(super) fn roots(index: &IndexFile) -> BTreeSet<Digest> {
     let from = crate::image::INDEX_DIGEST_ANNOTATION;
-    index.manifests.iter().flat_map(|entry| entry.digest().into_iter().chain(entry.digest_annotation(from))).collect()
+    index
+        .manifests
+        .iter()
+        .flat_map(|entry| entry.digest().into_iter().chain(entry.digest_annotation(from)))
+        .collect()
 }
 
 /// Add what a container needs.

@@ -36,6 +36,8 @@ struct Held {
     path: PathBuf,
     /// Locked. Absent where there was no room for one: whoever else empties the directory does no harm.
     lease: Option<File>,
+    /// Made by us for what was moved: its own room was free before.
+    made: bool,
 }
 
 /// What emptying the trash did.
@@ -53,7 +55,7 @@ impl Trash {
     pub(in crate::storage) fn take(&mut self, layout: &Layout, path: &Path) -> Result<(), Error> {
         if !self.own {
             let (dir, lease) = claim_dir(&layout.tmp())?;
-            self.held.insert(0, Held { path: dir, lease: Some(lease) });
+            self.held.insert(0, Held { path: dir, lease: Some(lease), made: true });
             self.own = true;
         }
         self.next += 1;
@@ -77,7 +79,7 @@ impl Trash {
             // No room for a lease, or something else in its place.
             Err(_) => None,
         };
-        self.held.push(Held { path: path.to_owned(), lease });
+        self.held.push(Held { path: path.to_owned(), lease, made: false });
     }
 
     /// Empty it and wait for that.
@@ -132,13 +134,14 @@ impl Held {
                 return Removal::Unfinished;
             }
         }
-        if stuck.len() == before { remove_last(remover, &self.path, stuck) } else { Removal::Done }
+        if stuck.len() > before {
+            return Removal::Done;
+        }
+        let mut uncounted = Remover::default();
+        let last = if self.made { &mut uncounted } else { remover };
+        last.remove_path(&self.path).unwrap_or_else(|error| {
+            stuck.push(error);
+            Removal::Done
+        })
     }
-}
-
-fn remove_last(remover: &mut Remover, path: &Path, stuck: &mut Vec<SysError>) -> Removal {
-    remover.remove_path(path).unwrap_or_else(|error| {
-        stuck.push(error);
-        Removal::Done
-    })
 }
