@@ -33,6 +33,8 @@ pub struct Context {
     pub terminals: [bool; 3],
     /// `--debug`.
     pub debug: bool,
+    /// Where the store's notices go when a verb has no better place for them.
+    pub notice: crate::storage::Notice,
     /// Set once a command that needs it entered the ladder.
     pub entered: Option<userns::Entered>,
 }
@@ -89,9 +91,15 @@ impl Context {
             gid: rustix::process::getgid().as_raw(),
             terminals,
             debug: options.debug,
+            notice: crate::storage::Notice::default(),
             entered: None,
             cwd,
         })
+    }
+
+    /// Send the store's notices there.
+    pub fn tell_to(&mut self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.notice = crate::storage::Notice::new(tell);
     }
 
     /// An environment variable that is set and not empty.

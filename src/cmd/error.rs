@@ -226,8 +226,13 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::NoRoot => "set HOME, or say where with `strate --root DIR`".to_owned(),
         E::ReadOnly { .. } => "choose a directory that you can write with --root or STRATE_ROOT".to_owned(),
         E::NotYours { .. } => "choose a store of your own with --root or STRATE_ROOT".to_owned(),
-        E::Format { .. } => "use a newer strate, or another store with --root".to_owned(),
-        E::Space { .. } => "free some with `strate system prune`, or use another disk with --root".to_owned(),
+        E::Format { .. } | E::Feature { .. } => "use a newer strate, or another store with --root".to_owned(),
+        E::Split { root, .. } => format!("mount the file system at `{}` itself, or choose another place with --root", root.display()),
+        E::Unfit { negotiable: true, .. } => "choose a directory on a local disk with --root or STRATE_ROOT; where only one process at a time uses the store, STRATE_UNSAFE_STORE=1 takes it".to_owned(),
+        E::Unfit { .. } => "choose a directory on a local disk with --root or STRATE_ROOT".to_owned(),
+        E::Space { .. } => {
+            "free some with `strate system prune`, or use another disk with --root".to_owned()
+        }
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
         E::NoPlatform { name, here, elsewhere, .. } => match (here.first(), elsewhere.first()) {
             (Some(platform), _) => format!("take one that is here with `--platform {platform}`"),

@@ -225,6 +225,7 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     } = cli.global;
     let debug = debug || matches!(log_level.as_deref(), Some("debug" | "trace"));
     let mut cx = Context::gather(&GlobalOptions { root, debug })?;
+    cx.tell_to(|text| Ui::new().note(text));
     if let Some(config) = config {
         cx.env.insert("DOCKER_CONFIG".to_owned(), config.to_string_lossy().into_owned());
     }

@@ -94,7 +94,7 @@ pub(super) fn info(cx: &mut Context, ui: &mut Ui, args: InfoArgs) -> CmdResult {
 
 /// Docker's tree of facts.
 fn info_text(value: &Value) -> String {
-    const LINES: [(&str, &str); 21] = [
+    const LINES: [(&str, &str); 22] = [
         ("Containers", "/Containers"),
         (" Running", "/ContainersRunning"),
         (" Paused", "/ContainersPaused"),
@@ -116,6 +116,7 @@ fn info_text(value: &Value) -> String {
         ("Total Memory", "/MemTotal"),
         ("Name", "/Name"),
         ("Root Dir", "/DockerRootDir"),
+        (" File System", "/Strate/FileSystem"),
     ];
     let mut text = String::new();
     for (label, pointer) in LINES {

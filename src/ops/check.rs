@@ -21,7 +21,7 @@ pub fn check(
     request: &Request,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<CheckReport, Error> {
-    let Some(store) = Store::open_to_check(&cx.root, cx.abilities())? else {
+    let Some(store) = Store::open_to_check(&cx.root, cx.abilities(), super::store::opening(cx))? else {
         return Ok(CheckReport::default());
     };
     Ok(store.check(&CheckOptions { quick: request.quick, progress }))

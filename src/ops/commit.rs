@@ -43,7 +43,7 @@ pub fn commit(
     open: &dyn Fn(&Context) -> Result<Store, Error>,
     report: &dyn Reporter,
 ) -> Result<ImageId, Error> {
-    let dir = Store::open(&cx.root)?.find_container(&request.container)?;
+    let dir = super::store::read(cx)?.find_container(&request.container)?;
     let mut spec = spec_of(&dir)?;
     for change in &request.changes {
         changes::apply(&mut spec.config, change)?;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use super::container::changes;
 use super::remote::RemoteOptions;
-use super::store::Store;
 use super::{container, when};
 use crate::archive::decompressed;
 use crate::context::Context;
@@ -80,7 +79,7 @@ pub fn import(cx: &Context, request: &Request) -> Result<ImageId, Error> {
     for change in &request.changes {
         changes::apply(&mut config.config, change)?;
     }
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let store = super::store::write_plainly(cx)?;
     let input = not_empty(open(cx, &request.source)?, shown(&request.source))?;
     let failed = |source| Error::Import { what: shown(&request.source).to_owned(), source };
     let (_, tar) =

@@ -22,7 +22,7 @@ pub enum Error {
 /// # Errors
 /// When the store cannot be read.
 pub fn info(cx: &Context) -> Result<Value, Error> {
-    let store = Store::open(&cx.root).map_err(Error::Store)?;
+    let store = super::store::read(cx).map_err(Error::Store)?;
     let images: BTreeSet<String> =
         store.images().map_err(Error::Store)?.iter().map(|image| image.id.to_string()).collect();
     let counts = count_containers(&store)?;
@@ -64,7 +64,7 @@ pub fn info(cx: &Context) -> Result<Value, Error> {
     if let Value::Object(map) = &mut value {
         map.insert("Host".into(), podman_host(rootless));
         map.insert("Store".into(), json!({"GraphRoot": cx.root, "GraphDriverName": driver}));
-        map.insert("Strate".into(), ours(cx, rung, driver));
+        map.insert("Strate".into(), ours(cx, rung, driver, &store));
     }
     Ok(value)
 }
@@ -121,12 +121,21 @@ fn podman_host(rootless: bool) -> Value {
     })
 }
 
-fn ours(cx: &Context, rung: Rung, driver: &str) -> Value {
+fn ours(cx: &Context, rung: Rung, driver: &str, store: &Store) -> Value {
     let refused: Vec<Value> = cx
         .entered
         .iter()
         .flat_map(|entered| &entered.refused)
         .map(|(rung, why)| json!({"Rung": rung.to_string(), "Why": why}))
         .collect();
-    json!({"Rung": rung.to_string(), "Refused": refused, "MappedIds": mapped(cx), "Layering": driver})
+    // A store that is made by this very command was probed after it was opened for reading.
+    let probe = store.probe();
+    json!({
+        "Rung": rung.to_string(),
+        "Refused": refused,
+        "MappedIds": mapped(cx),
+        "Layering": driver,
+        "FileSystem": probe.as_ref().map(|probe| probe.file_system.clone()),
+        "Probe": probe,
+    })
 }

@@ -81,7 +81,7 @@ pub fn load(
     report: &dyn Reporter,
     done: &mut dyn FnMut(Loaded),
 ) -> Result<(), Error> {
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let store = super::store::write_plainly(cx)?;
     let scratch = store.scratch_dir()?;
     let reader = Reader::open(&request.input, None, scratch.path())?;
     let gate = super::remote::gate(cx, &location(&reader, &request.input));

@@ -97,7 +97,7 @@ pub enum Error {
 pub fn pull(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<Pulled, Error> {
     let reference = &request.reference;
     if request.policy != PullPolicy::Always
-        && let Some(record) = here(&Store::open(&cx.root)?, request)?
+        && let Some(record) = here(&super::store::read(cx)?, request)?
     {
         match request.policy {
             PullPolicy::Newer => return newer(cx, request, report, &record),
@@ -198,7 +198,7 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     let reference = &request.reference;
     let failed = |source: BoxError| Error::Pull { reference: reference.to_string(), source };
     // A store that cannot be written fails before any request.
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let store = super::store::write_plainly(cx)?;
     store.settle()?;
     let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
     let before = store.find_image(&reference.to_string()).ok();

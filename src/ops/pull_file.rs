@@ -6,7 +6,7 @@ use crate::archive::{self, Reader};
 use crate::context::Context;
 use crate::image::{CopyError, Location, Platforms, Reporter, Selection, Sink, What, copy};
 use crate::oci::{Platform, Reference};
-use crate::storage::{self, Store};
+use crate::storage;
 
 /// Which image.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn pull_file(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<Taken, Error> {
-    let store = Store::open_writable(&cx.root, cx.abilities())?;
+    let store = super::store::write_plainly(cx)?;
     store.settle()?;
     let (path, format, name) = parts(&request.location);
     let reader = Reader::open(&cx.cwd.join(path), Some(format), &scratch(cx))?;

@@ -133,7 +133,7 @@ impl Error {
 /// # Errors
 /// When there is no such image, or it is not clear where to.
 pub fn plan(cx: &Context, request: &PushRequest) -> Result<Vec<Job>, Error> {
-    let store = Store::open(&cx.root)?;
+    let store = super::store::read(cx)?;
     if request.all_tags {
         return all_tags(&store, &request.image);
     }
@@ -199,7 +199,7 @@ pub fn push(
     done: &mut Done,
     report: &dyn Reporter,
 ) -> Result<Pushed, Error> {
-    let store = Store::open(&cx.root)?;
+    let store = super::store::read(cx)?;
     let push = Push { cx, request, job, store: &store, report };
     let (content, target) = push.content()?;
     let (target, converted) = match request.conversion == Conversion::default() {

@@ -1,7 +1,7 @@
 //! Opening the store as a verb needs it.
 
 use crate::context::Context;
-use crate::storage::{Error, Method, Notice};
+use crate::storage::{Error, Method, Notice, Opening};
 
 /// What verbs hold and show of it.
 pub use crate::storage::{ContainerState, Status, Store};
@@ -11,16 +11,31 @@ pub use crate::storage::{ContainerState, Status, Store};
 /// # Errors
 /// As [`Store::open`].
 pub fn read(cx: &Context) -> Result<Store, Error> {
-    Ok(Store::open(&cx.root)?.with_layering(layering(cx)))
+    Store::open_as(&cx.root, opening(cx))
 }
 
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors
-/// As [`Store::open_writable`].
+/// As [`Store::open_writable_as`].
 pub fn write(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
-    let store = Store::open_writable_with(&cx.root, cx.abilities(), Notice::new(notice))?;
-    Ok(store.with_layering(layering(cx)))
+    let how = Opening { notice: Notice::new(notice), ..opening(cx) };
+    Store::open_writable_as(&cx.root, cx.abilities(), how)
+}
+
+/// [`write`] for a verb that has no better place for notices than the terminal.
+///
+/// # Errors
+/// As [`Store::open_writable_as`].
+pub fn write_plainly(cx: &Context) -> Result<Store, Error> {
+    Store::open_writable_as(&cx.root, cx.abilities(), opening(cx))
+}
+
+/// What the context says about the store.
+#[must_use]
+pub fn opening(cx: &Context) -> Opening {
+    let unsafe_allowed = cx.var("STRATE_UNSAFE_STORE").is_some_and(|value| value == "1");
+    Opening { notice: cx.notice.clone(), layering: layering(cx), unsafe_allowed }
 }
 
 /// `STRATE_LAYERING` or `--layering`; a value that names no method was refused on the command line, and from the

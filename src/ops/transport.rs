@@ -218,7 +218,7 @@ impl<'r> Output<'r> {
             }
             Location::Store(name) => {
                 let name = Reference::parse(name).map_err(LocationError::from)?;
-                let store = storage::Store::open_writable(&cx.root, cx.abilities())?;
+                let store = super::store::write_plainly(cx)?;
                 store.settle()?;
                 Kind::Store(Box::new(store), name)
             }

@@ -115,7 +115,10 @@ pub enum Error {
         what: String,
     },
     /// The store is of a format this binary does not know.
-    #[error("the store at `{path}` has format {found}, and this strate reads up to {known}")]
+    #[error(
+        "the store at `{path}` has format {found}, and this strate ({OWN}) knows up to {known}: {} can use it",
+        version(needs)
+    )]
     Format {
         /// The store.
         path: PathBuf,
@@ -123,9 +126,17 @@ pub enum Error {
         found: u32,
         /// Ours.
         known: u32,
+        /// The oldest version that can use it, where the store says so.
+        needs: Option<String>,
     },
     /// The store uses a feature this binary does not know.
-    #[error("the store at `{path}` uses the feature `{feature}`, which this strate does not know and needs to {}", if *.write { "write it" } else { "read it" })]
+    #[error(
+        "the store at `{path}` uses the feature `{}`, without which it cannot be {}, and this strate ({OWN}) does not \
+         know it: {} can",
+        feature.escape_debug(),
+        if *.write { "written" } else { "read" },
+        version(needs)
+    )]
     Feature {
         /// The store.
         path: PathBuf,
@@ -133,6 +144,30 @@ pub enum Error {
         feature: String,
         /// Whether it only stands in the way of writing.
         write: bool,
+        /// The oldest version that can use the store, where it says so.
+        needs: Option<String>,
+    },
+    /// A part of the store does not lie where the rest does.
+    #[error(
+        "`{path}` is {what}, and all parts of a store lie in one file system: nothing could be renamed into it"
+    )]
+    Split {
+        /// The part.
+        path: PathBuf,
+        /// The store.
+        root: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The file system cannot hold a store.
+    #[error("no store can lie at `{path}`: {why}")]
+    Unfit {
+        /// Where.
+        path: PathBuf,
+        /// What it lacks.
+        why: String,
+        /// Whether the user may insist.
+        negotiable: bool,
     },
     /// The directory holds other things.
     #[error("`{0}` is not empty and not a store")]
@@ -202,6 +237,17 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     Sys(#[from] SysError),
+}
+
+/// The version of this program.
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// Who can use a store that this binary cannot.
+fn version(needs: &Option<String>) -> String {
+    match needs {
+        Some(version) => format!("strate {version} or later"),
+        None => "a newer strate".to_owned(),
+    }
 }
 
 fn offer(here: &[String], elsewhere: &[String]) -> String {

@@ -39,6 +39,19 @@ impl Layout {
         self.root.join("strate.json")
     }
 
+    /// Where the next `strate.json` is written. Whoever does so holds the `names` lock of a store that is not made yet,
+    /// or the store lock exclusively.
+    #[must_use]
+    pub fn format_temp(&self) -> PathBuf {
+        self.tmp().join("format")
+    }
+
+    /// `probe.json`: what the store's file system can do.
+    #[must_use]
+    pub fn probe(&self) -> PathBuf {
+        self.root.join("probe.json")
+    }
+
     /// `index.json`: the names.
     #[must_use]
     pub fn index(&self) -> PathBuf {
@@ -201,7 +214,7 @@ impl Layout {
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let files = [self.oci_layout(), self.format(), self.index()];
+        let files = [self.oci_layout(), self.format(), self.probe(), self.index()];
         files
             .iter()
             .chain(&self.directories())

@@ -36,6 +36,7 @@ pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
 pub use error::Error;
+pub use format::Probe;
 pub use images::{Image, ImageRecord};
 pub use indexes::{Kind, NewIndex};
 pub use layering::{Method, Mounted};
@@ -53,6 +54,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::sys::{SysError, atomic};
+use format::Found;
 use lock::Patience;
 
 /// What the process that opens the store can do with it.
@@ -72,6 +74,17 @@ impl Abilities {
     pub const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 }
 
+/// What is said about a store when it is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Opening {
+    /// Where waits, upgrades and repairs are announced.
+    pub notice: Notice,
+    /// Use this layering method, whatever a probe would find.
+    pub layering: Option<Method>,
+    /// Take a file system on which locks cannot be relied on: the user knows that nobody else works on the store.
+    pub unsafe_allowed: bool,
+}
+
 /// An open store.
 ///
 /// Opened for reading it takes no lock and creates nothing. Opened for writing it holds the store lock shared until it
@@ -83,6 +96,8 @@ pub struct Store {
     abilities: Option<Abilities>,
     notice: Notice,
     forced_method: Option<Method>,
+    /// Whether other users may read what is published.
+    shared: bool,
     staging: Mutex<Option<Arc<staging::Staging>>>,
     /// Directories with new names that are not synced yet.
     unsynced: Mutex<BTreeSet<PathBuf>>,
@@ -95,46 +110,78 @@ impl Store {
     /// # Errors
     /// When the store exists but cannot be read, or its format is newer than this binary.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        Self::open_as(root, Opening::default())
+    }
+
+    /// [`Store::open`] with more to say about it.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_as(root: &Path, how: Opening) -> Result<Self, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
-        format::check(&layout, false)?;
-        Ok(Self::new(layout, None, None))
+        let found = format::check(&layout, false)?;
+        Ok(Self::new(layout, how, &found, None))
     }
 
     /// Open for writing, creating the store when it is not there.
     ///
     /// # Errors
-    /// When it cannot be created or written, belongs to another user, or its format is newer than this binary.
+    /// As [`Store::open_writable_as`].
     pub fn open_writable(root: &Path, abilities: Abilities) -> Result<Self, Error> {
-        Self::open_writable_with(root, abilities, Notice::default())
+        Self::open_writable_as(root, abilities, Opening::default())
     }
 
-    /// The same, with waits and repairs announced through `notice`, from the first lock on.
+    /// Open for writing, creating the store when it is not there and upgrading one of an older format.
     ///
     /// # Errors
-    /// As [`Store::open_writable`].
-    pub fn open_writable_with(root: &Path, abilities: Abilities, notice: Notice) -> Result<Self, Error> {
+    /// When it cannot be created or written, belongs to another user, or its format is newer than this binary.
+    pub fn open_writable_as(root: &Path, abilities: Abilities, how: Opening) -> Result<Self, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
-        if !format::check(&layout, true)? {
-            format::create(&layout)?;
+        let mut lock = None;
+        loop {
+            let found = format::check(&layout, true)?;
+            if let Found::Nothing = found {
+                format::create(&layout, &how.notice, how.unsafe_allowed)?;
+                continue;
+            }
+            format::check_owner(root)?;
+            refuse_read_only(root)?;
+            format::refuse_split(&layout)?;
+            match (&found, &lock) {
+                (Found::Older(_), _) => {
+                    lock = None;
+                    format::upgrade(&layout, &how.notice, abilities.lock_timeout)?;
+                }
+                (_, None) => {
+                    // What was read before the lock was had may be of yesterday: it is read again under it.
+                    let patience =
+                        Patience { limit: abilities.lock_timeout, say: &|text| how.notice.say(text) };
+                    lock = Some(lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience)?);
+                }
+                (_, Some(_)) => {
+                    let unsafe_allowed = how.unsafe_allowed;
+                    let mut store = Self::new(layout, how, &found, Some(abilities));
+                    store._lock = lock;
+                    store.probe_again(unsafe_allowed)?;
+                    return Ok(store);
+                }
+            }
         }
-        format::check_owner(root)?;
-        refuse_read_only(root)?;
-        let patience = Patience { limit: abilities.lock_timeout, say: &|text| notice.say(text) };
-        let lock = lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience)?;
-        Ok(Self::new(layout, Some(abilities), Some(lock)).with_notice(notice))
     }
 
-    fn new(layout: Layout, abilities: Option<Abilities>, lock: Option<Locked>) -> Self {
+    fn new(layout: Layout, how: Opening, found: &Found, abilities: Option<Abilities>) -> Self {
+        let shared = matches!(found, Found::Current(file) | Found::Older(file) if file.is_shared());
         Self {
             layout,
             abilities,
-            notice: Notice::default(),
-            forced_method: None,
+            notice: how.notice,
+            forced_method: how.layering,
+            shared,
             staging: Mutex::default(),
             unsynced: Mutex::default(),
-            _lock: lock,
+            _lock: None,
         }
     }
 
@@ -230,6 +277,16 @@ impl Store {
 /// A context that knows no place for the store has an empty path in it.
 fn check_known(root: &Path) -> Result<(), Error> {
     if root.as_os_str().is_empty() { Err(Error::NoRoot) } else { Ok(()) }
+}
+
+/// In a store that others may read, what is published is readable whatever the umask says.
+fn readable_if(shared: bool, path: &Path) -> Result<(), Error> {
+    if shared {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(path, mode)
+            .map_err(|error| SysError::path("change the mode of", path, error))?;
+    }
+    Ok(())
 }
 
 /// A command that writes fails before it does any work when the file system is mounted read-only.

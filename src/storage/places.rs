@@ -56,7 +56,7 @@ impl Store {
 
     /// Remember that a repository has blobs or manifests. A failure is none, nor is a store that cannot be written.
     pub fn note_places<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>, place: &Place) {
-        if !format::check(&self.layout, true).unwrap_or(false) {
+        if !matches!(format::check(&self.layout, true), Ok(format::Found::Current(_))) {
             return;
         }
         for digest in digests {

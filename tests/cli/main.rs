@@ -15,6 +15,7 @@ mod build_sources;
 mod build_ssh;
 mod cmd_build;
 mod cmd_copy;
+mod cmd_format;
 mod cmd_imagetools;
 mod cmd_import;
 mod cmd_inspect_remote;

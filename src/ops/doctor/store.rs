@@ -7,14 +7,9 @@ use crate::userns::Rung;
 
 /// Less space than this is soon none.
 const LITTLE_SPACE: u64 = 2 << 30;
-/// `statfs` types (`linux/magic.h`).
-const NFS: u64 = 0x6969;
-const TMPFS: u64 = 0x0102_1994;
-const OVERLAY: u64 = 0x794c_7630;
-
 pub(super) fn checks(cx: &Context) -> Vec<Check> {
     let shown = cx.root.display().to_string();
-    let store = match Store::open_writable(&cx.root, cx.abilities()) {
+    let store = match crate::ops::store::write_plainly(cx) {
         Ok(store) => store,
         Err(error) => {
             let mut why = error.to_string();
@@ -27,7 +22,7 @@ pub(super) fn checks(cx: &Context) -> Vec<Check> {
             ];
         }
     };
-    let mut checks = vec![Check::ok("store", shown), space(cx), file_system(cx)];
+    let mut checks = vec![Check::ok("store", shown), space(cx), file_system(&store)];
     checks.push(layering(cx, &store));
     checks
 }
@@ -49,38 +44,27 @@ fn space(cx: &Context) -> Check {
         .fix("export STRATE_ROOT=<a directory on a larger disk>")
 }
 
-fn file_system(cx: &Context) -> Check {
+/// What the probe found when the store was made, or came to this file system or kernel.
+fn file_system(store: &Store) -> Check {
     let name = "file system";
-    let kind = rustix::fs::statfs(&cx.root).map(|stat| u64::try_from(stat.f_type).unwrap_or(0)).unwrap_or(0);
-    match kind {
-        NFS => Check::warn(
-            name,
-            "NFS",
-            "a server may refuse the owners of files, and locks between machines are slow",
-        )
-        .fix("export STRATE_ROOT=<a directory on a local disk>"),
-        TMPFS => Check::warn(name, "tmpfs", "images are gone after a restart, and take memory"),
-        OVERLAY => Check::warn(
-            name,
-            "overlay",
-            "an overlay cannot lie on another: root file systems are copied, or put the store on a volume",
-        )
-        .fix("export STRATE_ROOT=<a mounted volume>"),
-        _ => Check::ok(name, common_name(kind).map_or_else(|| format!("type {kind:#x}"), str::to_owned)),
+    let Some(probe) = store.probe() else {
+        return Check::warn(name, "unknown", "the store could not write down what its file system can do");
+    };
+    let lacks = probe.lacks();
+    let found = match lacks.is_empty() {
+        true => probe.file_system.clone(),
+        false => format!("{}, without {}", probe.file_system, lacks.join(", ")),
+    };
+    match probe.meaning() {
+        Some(meaning) => {
+            Check::warn(name, found, meaning).fix("export STRATE_ROOT=<a directory on a local disk>")
+        }
+        None if probe.file_system == "tmpfs" => {
+            Check::warn(name, found, "images are gone after a restart, and take memory")
+        }
+        None if lacks.is_empty() => Check::ok(name, found),
+        None => Check::warn(name, found, "what lacks is done in a slower way"),
     }
-}
-
-/// The name of a file system by its magic number (`man 2 statfs`), for those that stores usually lie on.
-fn common_name(kind: u64) -> Option<&'static str> {
-    Some(match kind {
-        0xef53 => "ext4",
-        0x5846_5342 => "xfs",
-        0x9123_683e => "btrfs",
-        0xf2f5_2010 => "f2fs",
-        0xca45_1a4e => "bcachefs",
-        0x2fc1_2fc1 => "zfs",
-        _ => return None,
-    })
 }
 
 fn layering(cx: &Context, store: &Store) -> Check {

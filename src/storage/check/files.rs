@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::references::files_of;
 use super::{Check, Fault};
 use crate::storage::index::IndexFile;
-use crate::storage::{Error, format};
+use crate::storage::format::{self, Found};
+use crate::storage::Error;
 
 /// What `oci-layout` holds (image-spec `image-layout.md`).
 pub(in crate::storage) const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
@@ -19,8 +20,8 @@ impl Check<'_> {
         let layout = self.store.layout();
         let fault = |path: PathBuf, what: &str| Fault::File { path, what: what.to_owned() };
         match format::check(layout, false) {
-            Ok(true) => {}
-            Ok(false) => self.report.faults.push(fault(layout.format(), "is not there")),
+            Ok(Found::Older(_) | Found::Current(_)) => {}
+            Ok(Found::Nothing) => self.report.faults.push(fault(layout.format(), "is not there")),
             Err(_) => self.report.faults.push(fault(layout.format(), "does not say the store's format")),
         }
         let path = layout.oci_layout();

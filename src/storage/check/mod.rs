@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::lock::{self, LockMode, LockName};
-use super::{Abilities, ContainerDir, Error, Store, check_known, format, layout::Layout};
+use super::format::{self, Found};
+use super::{Abilities, ContainerDir, Error, Opening, Store, check_known, layout::Layout};
 use references::Needs;
 
 /// How a store is checked.
@@ -129,22 +130,23 @@ impl Store {
     ///
     /// # Errors
     /// When its format is newer than this binary, or it cannot be read.
-    pub fn open_to_check(root: &Path, abilities: Abilities) -> Result<Option<Self>, Error> {
+    pub fn open_to_check(root: &Path, abilities: Abilities, how: Opening) -> Result<Option<Self>, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
-        match format::check(&layout, false) {
-            Ok(false) if !layout.index().exists() && !layout.blobs().exists() => return Ok(None),
-            Ok(_) | Err(Error::Json { .. }) => {}
+        let found = match format::check(&layout, false) {
+            Ok(Found::Nothing) if !layout.index().exists() && !layout.blobs().exists() => return Ok(None),
+            Ok(found) => found,
+            Err(Error::Json { .. }) => Found::Nothing,
             Err(error) => return Err(error),
-        }
-        let can_write = format::check(&layout, true).unwrap_or(false)
+        };
+        let can_write = matches!(format::check(&layout, true), Ok(Found::Current(_)))
             && format::check_owner(root).is_ok()
             && super::refuse_read_only(root).is_ok();
         let patience = lock::Patience::usual();
         if can_write && let Ok(lock) = lock::lock(&layout, &LockName::Store, LockMode::Shared, &patience) {
-            return Ok(Some(Self::new(layout, Some(abilities), Some(lock))));
+            return Ok(Some(Self { _lock: Some(lock), ..Self::new(layout, how, &found, Some(abilities)) }));
         }
-        Ok(Some(Self::new(layout, None, None)))
+        Ok(Some(Self::new(layout, how, &found, None)))
     }
 
     /// Look at everything in the store.

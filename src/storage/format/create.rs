@@ -1,0 +1,107 @@
+//! Making a store.
+
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use super::{FormatFile, Found, Probe, check, one_fs};
+use crate::storage::lock::{LockMode, LockName, Notice, Patience, lock};
+use crate::storage::{Error, index::IndexFile, layout::Layout};
+use crate::sys::SysError;
+use crate::sys::atomic::{Durability, replace_file};
+
+/// What marks a directory as one that backups may leave out (<https://bford.info/cachedir/>).
+const CACHEDIR_TAG: &str =
+    "Signature: 8a477f597d28d172789f06886806bc55\n# This directory can be rebuilt by strate.\n";
+
+/// Make the store if it is not there. `unsafe_allowed`: even where locks cannot be relied on.
+pub(in crate::storage) fn create(
+    layout: &Layout,
+    notice: &Notice,
+    unsafe_allowed: bool,
+) -> Result<(), Error> {
+    let root = layout.root();
+    let existed = root.is_dir();
+    if existed {
+        refuse_foreign(root)?;
+    }
+    let read_only = |path: &Path, error| match SysError::path("create", path, error) {
+        source if source.source.kind() == ErrorKind::StorageFull => Error::Sys(source),
+        source => Error::ReadOnly { path: root.to_owned(), source },
+    };
+    let mut private = DirBuilder::new();
+    private.mode(0o700).recursive(true);
+    for dir in [root.to_owned(), layout.locks()] {
+        private.create(&dir).map_err(|error| read_only(&dir, error))?;
+    }
+    check_owner(root)?;
+    let fit = Probe::take(layout, &layout.locks())
+        .and_then(|probe| probe.refuse(root, unsafe_allowed).map(|()| probe));
+    let probe = match fit {
+        Ok(probe) => probe,
+        Err(error) => {
+            // Of a store that is refused nothing stays behind; what was there before does.
+            let _ = fs::remove_dir(layout.locks())
+                .and_then(|()| if existed { Ok(()) } else { fs::remove_dir(root) });
+            return Err(error);
+        }
+    };
+    let _lock = lock(layout, &LockName::Names, LockMode::Exclusive, &Patience::usual())?;
+    if !matches!(check(layout, true)?, Found::Nothing) {
+        return Ok(()); // somebody was faster
+    }
+    let (sha256, tmp) = (layout.blob_dir("sha256"), layout.tmp());
+    let dirs = [sha256, layout.partials(), layout.snapshots(), layout.containers(), layout.volumes()];
+    for dir in dirs.into_iter().chain([layout.cache(), layout.records(), layout.layer_facts(), tmp]) {
+        private.create(&dir).map_err(|error| read_only(&dir, error))?;
+    }
+    one_fs::refuse_split(layout)?;
+    probe.write(layout, &layout.tmp().join("probe"))?;
+    write_files(layout)?;
+    if let Some(word) = probe.word(root) {
+        notice.say(&word);
+    }
+    Ok(())
+}
+
+/// The format file comes last: it says that everything else is there.
+fn write_files(layout: &Layout) -> Result<(), Error> {
+    let put = |path: &Path, bytes: &[u8]| {
+        let temp = layout.tmp().join("create");
+        replace_file(path, &temp, bytes, Durability::Durable).map_err(Error::from)
+    };
+    put(&layout.snapshots().join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
+    put(&layout.cache().join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
+    put(&layout.oci_layout(), crate::storage::check::OCI_LAYOUT)?;
+    if !layout.index().exists() {
+        put(&layout.index(), IndexFile::default().to_bytes()?.as_slice())?;
+    }
+    FormatFile::current().write(layout)
+}
+
+/// A mistyped `--root` must not turn a home directory into a store. An OCI layout may be adopted.
+fn refuse_foreign(root: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(root).map_err(|error| SysError::path("read", root, error))?;
+    let ours = ["oci-layout", "locks", "strate.json"];
+    let mut empty = true;
+    for entry in entries {
+        let entry = entry.map_err(|error| SysError::path("read", root, error))?;
+        if ours.iter().any(|name| entry.file_name() == *name) {
+            return Ok(());
+        }
+        // What `mkfs` leaves at the top of a disk of its own.
+        empty &= entry.file_name() == "lost+found";
+    }
+    if empty { Ok(()) } else { Err(Error::NotAStore(root.to_owned())) }
+}
+
+/// Only its owner may write a store: files of others in it (`sudo` with the user's HOME) would lock the owner out.
+pub(in crate::storage) fn check_owner(root: &Path) -> Result<(), Error> {
+    let meta = fs::metadata(root).map_err(|error| SysError::path("stat", root, error))?;
+    if meta.uid() == rustix::process::geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(Error::NotYours { path: root.to_owned(), owner: meta.uid() })
+    }
+}

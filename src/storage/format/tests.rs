@@ -1,0 +1,49 @@
+use super::*;
+use crate::storage::lock::Notice;
+
+fn current(found: Result<Found, Error>) -> bool {
+    matches!(found, Ok(Found::Current(_)))
+}
+
+#[test]
+fn newer_formats_are_refused_as_their_class_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    assert!(matches!(check(&layout, true), Ok(Found::Nothing)));
+    create(&layout, &Notice::default(), false).unwrap();
+    assert!(current(check(&layout, true)));
+    let table = [
+        (r#"{"format":2,"compatible":["x"]}"#, true, true),
+        (r#"{"format":2,"compatible":["shared"],"incompatible":["shared"]}"#, true, true),
+        (r#"{"format":2,"read-only-compatible":["x"]}"#, true, false),
+        (r#"{"format":2,"incompatible":["x"]}"#, false, false),
+        (r#"{"format":3}"#, false, false),
+        ("", false, false),
+    ];
+    for (text, read, write) in table {
+        fs::write(layout.format(), text).unwrap();
+        assert_eq!(current(check(&layout, false)), read, "{text}");
+        assert_eq!(current(check(&layout, true)), write, "{text}");
+    }
+}
+
+#[test]
+fn a_refusal_says_which_version_would_do_and_nothing_that_is_no_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    for (needs, said) in [("1.4.0", "1.4.0"), ("\u{1b}[31m", "a newer")] {
+        let text = serde_json::json!({"format": 7, "needs": needs}).to_string();
+        fs::write(layout.format(), text).unwrap();
+        let error = check(&layout, false).unwrap_err().to_string();
+        assert!(error.contains("format 7") && error.contains(said) && !error.contains('\u{1b}'), "{error}");
+    }
+}
+
+#[test]
+fn a_directory_with_other_things_is_not_made_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+    let made = create(&Layout::new(dir.path()), &Notice::default(), false);
+    assert!(matches!(made, Err(Error::NotAStore(_))));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
