@@ -223,7 +223,7 @@ impl Store {
             }
         }
         (collected.bytes, collected.stuck) = (swept.bytes, swept.stuck);
-        self.sweep_locks()?;
+        collected.bytes += self.sweep_locks()?;
         self.settle()?;
         Ok(collected)
     }

@@ -440,7 +440,7 @@ fn links_in_the_place_of_the_stores_directories_are_not_followed() {
         fs::rename(root.join(name), root.join("aside")).unwrap();
         std::os::unix::fs::symlink(&home, root.join(name)).unwrap();
         let refused = Store::open_writable(&root, abilities()).and_then(|store| store.collect(Unlink::Now));
-        assert!(matches!(refused, Err(Error::Damaged { .. })), "{name}: {refused:?}");
+        assert!(refused.is_err(), "{name}: {refused:?}");
         assert!(home.join("fs/thesis").exists(), "{name}");
         fs::remove_file(root.join(name)).unwrap();
         fs::rename(root.join("aside"), root.join(name)).unwrap();

@@ -90,8 +90,7 @@ impl Store {
             }
         }
         drop(alone);
-        self.forget_layers(&swept.gone);
-        swept.bytes = self.sweep_partials()?;
+        swept.bytes = self.forget_layers(&swept.gone) + self.sweep_partials()?;
         self.sweep_places();
         match unlink {
             Unlink::Behind => trash.discard(),
@@ -123,11 +122,10 @@ impl Store {
         Ok(marked)
     }
 
-    /// What was computed from blobs that are gone is of no use any more.
-    fn forget_layers(&self, gone: &BTreeSet<Digest>) {
-        for digest in gone.iter().filter(|digest| !self.layout.blob(digest).exists()) {
-            let _ = fs::remove_file(self.layout.layer_fact(digest));
-        }
+    /// What was computed from blobs that are gone is of no use any more. The bytes on disk that it took are returned.
+    fn forget_layers(&self, gone: &BTreeSet<Digest>) -> u64 {
+        let lost = gone.iter().filter(|digest| !self.layout.blob(digest).exists());
+        lost.map(|digest| room::unlink(&self.layout.layer_fact(digest))).sum()
     }
 
     /// Give up old partial downloads that nobody is working on.
@@ -149,19 +147,22 @@ impl Store {
     }
 
     /// Remove the lock files of blobs, layers and containers that are gone, when no other writer is here. Ours is the
-    /// only shared hold then, and turning it into an exclusive one fails if another came first.
-    pub(super) fn sweep_locks(&self) -> Result<(), Error> {
-        let Some(own) = &self._lock else { return Ok(()) };
+    /// only shared hold then, and turning it into an exclusive one fails if another came first. The bytes on disk that they
+    /// took are returned.
+    pub(super) fn sweep_locks(&self) -> Result<u64, Error> {
+        let Some(own) = &self._lock else { return Ok(0) };
+        let mut bytes = 0;
         if crate::sys::flock::try_lock(own, true)? {
             for path in self.layout.entries(&self.layout.locks())? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if ["blob-", "layer-", "container-", "run-"].iter().any(|kind| name.starts_with(kind)) {
-                    let _ = fs::remove_file(path);
+                    bytes += room::unlink(&path);
                 }
             }
         }
         // Back to shared; a failed conversion may have lost it (`man 2 flock`).
-        Ok(crate::sys::flock::lock(own, false)?)
+        crate::sys::flock::lock(own, false)?;
+        Ok(bytes)
     }
 }
 

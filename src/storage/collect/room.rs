@@ -82,7 +82,7 @@ impl Store {
 }
 
 /// Remove a file; the bytes on disk that it took.
-fn unlink(path: &std::path::Path) -> u64 {
+pub(super) fn unlink(path: &std::path::Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let bytes = fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512);
     if fs::remove_file(path).is_ok() { bytes } else { 0 }
