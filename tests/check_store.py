@@ -43,7 +43,7 @@ MANIFESTS = {
 CONFIGS = {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 # Directories of a store beside the layout's own.
 PARTS = {"snapshots", "containers", "volumes", "cache", "partial", "locks", "tmp"}
-TOP = PARTS | {"oci-layout", "index.json", "strate.json", "probe.json", "blobs"}
+TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "probe.json", "blobs"}
 
 
 class Unusable(Exception):
@@ -646,7 +646,7 @@ class Checker:
         names = {}
         for id in self.names_in("containers"):
             if id.startswith(".") or not re.fullmatch("[0-9a-f]{64}", id):
-                if id != "by-name":
+                if id not in ("by-name", "auto-remove"):
                     self.is_garbage("unknown", f"containers/{id}")
                 continue
             path = self.at("containers", id, "config.json")

@@ -27,7 +27,7 @@ use super::record::Key;
 use super::run::{Prepared, target};
 use super::sources::Origin;
 use super::state::StageState;
-use crate::runtime::MountOp;
+use crate::runtime::{BindOptions, MountOp};
 
 /// Largest secret, in bytes; BuildKit's limit.
 const SECRET_MAX: usize = 500 << 10;
@@ -466,7 +466,14 @@ fn literal(path: &str) -> String {
 }
 
 fn bind_op(source: PathBuf, target: String, read_only: bool) -> MountOp {
-    MountOp::Bind { source, target, read_only, recursive: false, propagation: "rprivate".into() }
+    MountOp::Bind {
+        source,
+        target,
+        read_only,
+        recursive: false,
+        propagation: "rprivate".into(),
+        options: BindOptions::default(),
+    }
 }
 
 /// A directory below a cache, links followed inside it. What another build makes of the path meanwhile does not matter:

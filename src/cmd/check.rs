@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::CmdResult;
+use super::registry::{RemoteArgs, RetryArgs};
+use super::{CmdError, CmdResult};
 use crate::context::Context;
-use crate::ops::check::{self as check_op, CheckReport, Fault, Progress, Request};
+use crate::ops::check::{self as check_op, CheckReport, Checked, Fault, Progress, Request};
 use crate::ui::format::Template;
 use crate::ui::{Ui, words};
 
@@ -20,6 +21,16 @@ pub(super) struct CheckArgs {
     /// Leave out what takes long: the bytes of large blobs and of unpacked layers
     #[arg(long, short = 'q')]
     quick: bool,
+    /// Mend what can be mended: wrong and missing blobs are fetched again from where they came
+    #[arg(long, short = 'r')]
+    repair: bool,
+    /// With --repair: give up names whose images cannot be brought back
+    #[arg(long, short = 'f')]
+    force: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    #[command(flatten)]
+    retry: RetryArgs,
     /// Accepted for podman's sake: what nothing uses is no fault, whatever its age
     #[arg(long = "max", short = 'm', value_name = "DURATION", hide = true)]
     max: Option<String>,
@@ -31,22 +42,43 @@ pub(super) struct CheckArgs {
 /// `strate system check`
 pub(super) fn check(cx: &mut Context, ui: &mut Ui, args: CheckArgs) -> CmdResult {
     let template = args.format.as_deref().map(Template::parse).transpose()?;
-    let request = Request { quick: args.quick };
+    if args.force && !args.repair {
+        return Err(CmdError::usage("--force goes with --repair").with_exit_code(125));
+    }
+    let remote = args.remote.options(&args.retry).map_err(|error| error.with_exit_code(125))?;
+    let how = match (args.repair, args.force) {
+        (false, _) => How::Look,
+        (true, false) => How::Repair,
+        (true, true) => How::Force,
+    };
+    let request = Request { quick: args.quick, repair: args.repair, force: args.force, remote };
     let teller = Teller::new(ui.stderr_is_terminal());
     let result = check_op::check(cx, &request, &|progress| teller.tell(progress));
     teller.clear(ui);
-    let report = result?;
+    let Checked { report, done } = result?;
     for remark in &report.remarks {
         ui.note(remark);
     }
     match template {
-        Some(template) => ui.line(template.render(&as_json(&report))?),
-        None => print(ui, &report),
+        Some(template) => ui.line(template.render(&as_json(&report, &done))?),
+        None => {
+            done.iter().for_each(|line| ui.line(line));
+            print(ui, &report, how);
+        }
     }
     Ok(u8::from(!report.faults.is_empty()))
 }
 
-fn print(ui: &mut Ui, report: &CheckReport) {
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Look,
+    Repair,
+    Force,
+}
+
+fn print(ui: &mut Ui, report: &CheckReport, how: How) {
+    let repaired = how != How::Look;
     for fault in &report.faults {
         ui.line(fault);
     }
@@ -60,6 +92,8 @@ fn print(ui: &mut Ui, report: &CheckReport) {
     ];
     let verdict = match report.faults.len() {
         0 => "nothing wrong".to_owned(),
+        1 if repaired => "1 fault is left".to_owned(),
+        n if repaired => format!("{n} faults are left"),
         1 => "1 fault".to_owned(),
         n => format!("{n} faults"),
     };
@@ -68,8 +102,20 @@ fn print(ui: &mut Ui, report: &CheckReport) {
         let size = words::size(report.collectable.bytes);
         ui.note(format_args!("nothing needs {size} of it: `strate system prune` takes that"));
     }
-    if !report.faults.is_empty() {
-        ui.note("hint: `strate system check --repair` mends what can be mended");
+    if let Some(hint) = hint(report, how) {
+        ui.note(format_args!("hint: {hint}"));
+    }
+}
+
+fn hint(report: &CheckReport, how: How) -> Option<&'static str> {
+    let lost = report.faults.iter().any(|fault| !fault.needed_by().is_empty() || fault.kind() == "name");
+    match how {
+        _ if report.faults.is_empty() => None,
+        How::Look => Some("`strate system check --repair` mends what can be mended"),
+        How::Repair if lost => Some(
+            "pull, load or build those images again; `strate system check --repair --force` gives their names up",
+        ),
+        _ => Some("remove what cannot be mended with `strate rm` and `strate volume rm`"),
     }
 }
 
@@ -77,7 +123,7 @@ fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-fn as_json(report: &CheckReport) -> Value {
+fn as_json(report: &CheckReport, done: &[String]) -> Value {
     let fault = |fault: &Fault| {
         json!({
             "Kind": fault.kind(),
@@ -90,6 +136,7 @@ fn as_json(report: &CheckReport) -> Value {
     json!({
         "Sound": report.faults.is_empty(),
         "Faults": report.faults.iter().map(fault).collect::<Vec<_>>(),
+        "Repaired": done,
         "Remarks": report.remarks,
         "Images": counts.images,
         "Blobs": counts.blobs,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, Command};
 
 use crate::context::{Context, GlobalOptions};
-use crate::ops::complete::{Which, container_names, image_names, index_names};
+use crate::ops::complete::{Which, container_names, image_names, index_names, volume_names};
 use crate::ui::{Ui, sanitise};
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
@@ -202,8 +202,17 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
     if let Some((_, values)) = VALUES.iter().find(|(name, _)| arg.get_long() == Some(name)) {
         return values.iter().map(|value| Candidate::new(*value, "")).collect();
     }
-    if arg.get_long().is_some() {
-        return Vec::new();
+    match arg.get_long() {
+        // A volume's name, or a path, which the shell knows.
+        Some("volume") => {
+            return volume_names(root).into_iter().map(|name| Candidate::new(name + ":", "volume")).collect();
+        }
+        Some("volumes-from") => {
+            let names = container_names(root, Which::All);
+            return names.into_iter().map(|(name, image)| Candidate::new(name, image)).collect();
+        }
+        Some(_) => return Vec::new(),
+        None => {}
     }
     let which = match command.get_name() {
         "exec" | "stop" | "kill" => Which::Running,
@@ -213,6 +222,7 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
     let images = || image_names(root).into_iter().map(|name| Candidate::new(name, "image"));
     let containers =
         || container_names(root, which).into_iter().map(|(name, image)| Candidate::new(name, image));
+    let volumes = || volume_names(root).into_iter().map(|name| Candidate::new(name, "volume"));
     let name = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     match name {
         "SOURCE" | "DESTINATION" if command.get_name() == "copy" => {
@@ -222,6 +232,7 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
         "INDEX" => index_names(root).into_iter().map(|name| Candidate::new(name, "index")).collect(),
         "CONTAINER" => containers().collect(),
+        "VOLUME" => volumes().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
         _ => Vec::new(),
     }

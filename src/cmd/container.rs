@@ -32,7 +32,7 @@ fn writable(cx: &Context) -> Result<Store, Error> {
 
 /// The store for reading.
 fn readable(cx: &Context) -> Result<Store, Error> {
-    Ok(ops::store::read(cx)?)
+    Ok(ops::store::read_aloud(cx, |text| Ui::new().warn(text))?)
 }
 
 /// An error with docker's exit code for run, create, start -a and exec.

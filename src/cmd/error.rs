@@ -191,7 +191,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         load: Store, Archive;
         pull_file: Store, Archive;
         manifest: Store, Transport;
-        prune: Store, Images, Container;
+        prune: Store, Images, Container, Volume;
         pull: Storage, Registry;
         remote: Config;
         push: Storage, Registry, Transport;
@@ -200,6 +200,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         remote_inspect: Transport;
         sync: Transport, Copy;
         tag: Store;
+        volume: Store, Archive;
         tags: Transport;
         transport: Archive, Store, Registry;
     }
@@ -211,6 +212,14 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
+        E::DamagedContainer { id, .. } => format!("`strate rm -f {id}` removes it"),
+        E::NoSuchVolume(_) => "`strate volume ls` lists all volumes".to_owned(),
+        E::VolumeInUse { containers, .. } => {
+            format!("remove what uses it first: `strate rm {}`", containers.join(" "))
+        }
+        E::DamagedVolume { name, .. } => {
+            format!("`strate system check` says more, `strate volume rm {name}` removes it with its files")
+        }
         E::Busy { .. } => {
             "wait for that process or end it; --lock-timeout says how long one may do nothing".to_owned()
         }
@@ -239,7 +248,12 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             (None, Some(platform)) => format!("`strate pull --platform {platform} {name}` fetches one"),
             (None, None) => return None,
         },
-        E::MissingBlob(_) | E::CorruptBlob { .. } => "pull or build the image again".to_owned(),
+        E::MissingBlob(_) | E::CorruptBlob { .. } => {
+            "pull or build the image again, or try `strate system check --repair`".to_owned()
+        }
+        E::Json { .. } | E::Damaged { .. } => {
+            "`strate system check --repair` mends what can be mended".to_owned()
+        }
         _ => return None,
     })
 }
@@ -247,6 +261,9 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
 fn container_hint(error: &ops::container::Error) -> Option<String> {
     use ops::container::Error as E;
     Some(match error {
+        E::VolumeDiffers(name) => {
+            format!("`strate volume inspect {name}` shows them; leave them out to use it as it is")
+        }
         E::NotRunning(name) => format!("`strate start {name}` starts it again"),
         E::RemoveRunning(name) => format!("`strate rm -f {name}` kills it first"),
         E::BindSource { source_path, source, .. } if source.errno() == Some(libc::ENOENT) => {

@@ -235,7 +235,9 @@ enum InspectKind {
     Container,
     /// Images
     Image,
-    /// Both, containers first
+    /// Volumes
+    Volume,
+    /// All of them: containers first, then images, then volumes
     All,
 }
 
@@ -244,10 +246,11 @@ pub(super) fn inspect(cx: &mut Context, ui: &mut Ui, args: InspectArgs) -> CmdRe
     let kind = match args.kind {
         Some(InspectKind::Container) => Kind::Container,
         Some(InspectKind::Image) => Kind::Image,
+        Some(InspectKind::Volume) => Kind::Volume,
         None | Some(InspectKind::All) => Kind::Any,
     };
     let InspectArgs { names, format, platform, remote, .. } = &args;
-    if kind != Kind::Container && remote.is_meant(names) {
+    if matches!(kind, Kind::Any | Kind::Image) && remote.is_meant(names) {
         return inspect_places(cx, ui, names, format.as_deref(), platform.as_ref(), remote);
     }
     let look = Look { size: args.size, platform: args.platform };

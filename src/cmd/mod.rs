@@ -21,10 +21,12 @@ mod progress;
 mod prune;
 mod registry;
 mod remote;
+mod reset;
 mod sides;
 mod sync;
 mod system;
 mod verbs;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

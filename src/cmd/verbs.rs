@@ -11,7 +11,7 @@ use clap::Subcommand;
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
     CmdResult, archive, build, check, container, copy, disk, image, imagetools, man, manifest, prune,
-    registry, remote, sync, system,
+    registry, remote, reset, sync, system, volume,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -300,6 +300,37 @@ verbs! {
 }
 
 verbs! {
+    /// Verbs of `volume`.
+    VolumeVerb {
+        /// Create a volume
+        Create(volume::CreateArgs) => volume::create, Quietly;
+
+        /// Say by the exit code whether there is such a volume
+        Exists(volume::ExistsArgs) => volume::exists, Nothing;
+
+        /// Write a volume's files to a tar
+        Export(volume::ExportArgs) => volume::export, UserNamespace;
+
+        /// Bring the files of a tar into a volume
+        Import(volume::ImportArgs) => volume::import, UserNamespace;
+
+        /// Show everything about volumes, as JSON
+        Inspect(volume::InspectArgs) => volume::inspect, Nothing;
+
+        /// List volumes
+        #[command(visible_alias = "list")]
+        Ls(volume::LsArgs) => volume::ls, Nothing;
+
+        /// Remove volumes that no container uses
+        Prune(volume::PruneArgs) => volume::prune, UserNamespace;
+
+        /// Remove volumes
+        #[command(visible_alias = "remove")]
+        Rm(volume::RmArgs) => volume::rm, UserNamespace;
+    }
+}
+
+verbs! {
     /// Verbs that come last in the help.
     ToolVerb {
         /// Print a completion script for a shell
@@ -337,6 +368,9 @@ verbs! {
 
         /// Remove everything that nothing uses: containers, images, build cache
         Prune(prune::SystemArgs) => prune::system, UserNamespace;
+
+        /// Remove the store and everything in it
+        Reset(reset::ResetArgs) => reset::reset, UserNamespace;
     }
 }
 
@@ -355,6 +389,9 @@ pub(super) enum Verb {
     /// Manage indexes of images for several platforms
     #[command(subcommand)]
     Manifest(ManifestVerb),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeVerb),
     /// Look at this host and the store
     #[command(subcommand)]
     System(SystemVerb),
@@ -390,6 +427,7 @@ macro_rules! each_table {
             Verb::Image($verb) => $result,
             Verb::Container($verb) => $result,
             Verb::Manifest($verb) => $result,
+            Verb::Volume($verb) => $result,
             Verb::System($verb) => $result,
             Verb::Builder($verb) => $result,
             Verb::Tool($verb) => $result,

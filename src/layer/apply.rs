@@ -75,6 +75,8 @@ pub struct Applied {
     pub opaque_root: bool,
     /// Extended attributes that the file system or the id map refused.
     pub dropped_xattrs: u64,
+    /// The archive has an entry for the root itself.
+    pub names_root: bool,
 }
 
 impl Applied {
@@ -91,8 +93,23 @@ impl Applied {
 /// # Errors
 /// When the stream is not a valid tar, passes a limit, or the tree cannot be written.
 pub fn apply(tar: &mut dyn Read, root: BorrowedFd<'_>, options: &ApplyOptions) -> Result<Applied, Error> {
+    run(tar, Unpacker::new(root, options)?)
+}
+
+/// [`apply`] for an archive that is no layer: names that begin with `.wh.` are files like others.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_plain(
+    tar: &mut dyn Read,
+    root: BorrowedFd<'_>,
+    options: &ApplyOptions,
+) -> Result<Applied, Error> {
+    run(tar, Unpacker { plain: true, ..Unpacker::new(root, options)? })
+}
+
+fn run(tar: &mut dyn Read, mut unpacker: Unpacker<'_>) -> Result<Applied, Error> {
     let mut reader = Reader::new(tar);
-    let mut unpacker = Unpacker::new(root, options)?;
     while let Some(entry) = reader.next_entry()? {
         unpacker.take(&mut reader, &entry)?;
     }
@@ -124,6 +141,8 @@ struct DirMeta {
 struct Unpacker<'a> {
     root: RootDir<'a>,
     options: &'a ApplyOptions,
+    /// There are no whiteouts.
+    plain: bool,
     /// Owner and group of what we create.
     ids: (u32, u32),
     umask: u32,
@@ -147,6 +166,7 @@ impl<'a> Unpacker<'a> {
         Ok(Self {
             root: RootDir::new(root),
             options,
+            plain: false,
             ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             umask: umask(),
             parent: None,
@@ -169,7 +189,11 @@ impl<'a> Unpacker<'a> {
             return Err(Error::Limit(format!("more than {} bytes of content", self.options.max_bytes)));
         }
         self.applied.disk = self.applied.disk.saturating_add(on_disk(entry.kind, entry.size));
-        match names::classify(&entry.path).map_err(|what| reader.bad(what))? {
+        let name = match self.plain {
+            true => names::plain(&entry.path),
+            false => names::classify(&entry.path),
+        };
+        match name.map_err(|what| reader.bad(what))? {
             Name::Ignored => Ok(()),
             Name::Whiteout(path) => {
                 self.whiteouts.insert(path);
@@ -179,7 +203,10 @@ impl<'a> Unpacker<'a> {
                 self.opaques.insert(path);
                 Ok(())
             }
-            Name::Entry(path) => self.create(reader, entry, &path),
+            Name::Entry(path) => {
+                self.applied.names_root |= path.as_os_str().is_empty();
+                self.create(reader, entry, &path)
+            }
         }
     }
 

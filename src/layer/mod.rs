@@ -17,7 +17,7 @@ mod testing;
 mod verify;
 mod whiteout;
 
-pub use apply::{Applied, ApplyOptions, apply};
+pub use apply::{Applied, ApplyOptions, apply, apply_plain};
 pub use complete::{Lower, complete};
 pub use compress::{Compression, GzipWriter, LayerWriter, decompressor, gzip_writer, levels};
 pub use diff::{DiffOptions, DiffStats, write_changes, write_tree, write_upper};

@@ -29,12 +29,14 @@ pub(super) enum Name {
     Ignored,
 }
 
+/// The name of an entry of an archive that is no layer.
+pub(super) fn plain(raw: &[u8]) -> Result<Name, String> {
+    if raw.is_empty() { Err("entry without a name".into()) } else { normalise(raw).map(Name::Entry) }
+}
+
 /// Understand the name of an entry.
 pub(super) fn classify(raw: &[u8]) -> Result<Name, String> {
-    if raw.is_empty() {
-        return Err("entry without a name".into());
-    }
-    let path = normalise(raw)?;
+    let Name::Entry(path) = plain(raw)? else { return Ok(Name::Ignored) };
     let names: Vec<&[u8]> = path.iter().map(OsStr::as_bytes).collect();
     let Some((last, above)) = names.split_last() else { return Ok(Name::Entry(path)) };
     if above.iter().any(|name| name.starts_with(AUFS)) {

@@ -30,6 +30,12 @@ pub fn index_names(root: &Path) -> Vec<String> {
     indexes.filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
 }
 
+/// The names of all volumes.
+#[must_use]
+pub fn volume_names(root: &Path) -> Vec<String> {
+    Store::open(root).and_then(|store| store.volume_names()).unwrap_or_default()
+}
+
 /// The names of containers, with what they were made from.
 #[must_use]
 pub fn container_names(root: &Path, which: Which) -> Vec<(String, String)> {

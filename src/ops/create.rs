@@ -5,9 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::container::mounts::MountKind;
 use super::container::spec::merge;
-use super::container::{ContainerSpec, Error, Overrides, names};
+use super::container::{ContainerSpec, Error, Overrides, names, volumes};
 use super::pull::PullPolicy;
 use super::when;
 use crate::image::{BoxError, select_platform};
@@ -63,7 +62,7 @@ pub struct Created {
 ///
 /// # Errors
 /// See [`Error`]; nothing is left behind then.
-pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Result<Created, Error> {
+pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> Result<Created, Error> {
     if let Some(path) = &request.cidfile
         && path.exists()
     {
@@ -73,21 +72,21 @@ pub fn create(store: &Store, request: Request, helper: &mut dyn Helper) -> Resul
     for mount in &request.overrides.mounts {
         mount.ensure_source()?;
     }
+    store.sweep_ended();
+    volumes::inherit(store, &mut request.overrides)?;
     let image = find_image(store, &request, helper)?;
     warn_platform(&request, &image, helper);
     let mut spec = merge(&image.config.config, request.overrides)?;
-    name_volumes(&mut spec)?;
     if let (true, Some(name)) = (request.replace, name) {
         replace(store, name)?;
     }
-    let record = record(request.image, &image, &spec)?;
     let new_name = name.map_or(NewName::Proposed(propose), NewName::Given);
-    let (dir, lock) = store.create_container(record, new_name, !spec.host.auto_remove)?;
+    let (dir, lock) = keep(store, &image, &mut spec, &request.image, new_name)?;
     let created = Created { dir, spec, lock, image };
     if let Some(path) = &request.cidfile
         && let Err(error) = write_cidfile(path, &created.dir.record.id)
     {
-        created.dir.remove(created.lock)?;
+        store.remove_container(&created.dir, created.lock, true)?;
         return Err(error);
     }
     Ok(created)
@@ -149,14 +148,24 @@ fn warn_platform(request: &Request, image: &Image, helper: &mut dyn Helper) {
     }
 }
 
-/// Anonymous volumes get their names when the container is made.
-fn name_volumes(spec: &mut ContainerSpec) -> Result<(), Error> {
-    for mount in &mut spec.mounts {
-        if let MountKind::Volume { name, anonymous: true, .. } = &mut mount.kind {
-            *name = random_id()?;
-        }
+/// Make the volumes that it mounts, then the container itself: at no time are there volumes in its record that somebody
+/// else may remove.
+fn keep(
+    store: &Store,
+    image: &Image,
+    spec: &mut ContainerSpec,
+    image_name: &str,
+    name: NewName<'_>,
+) -> Result<(ContainerDir, RunLock), Error> {
+    let held = (!volumes::uses(spec).is_empty()).then(|| store.hold_volumes()).transpose()?;
+    let own = volumes::make(store, spec)?;
+    let made = record(image_name, image, spec)
+        .and_then(|record| Ok(store.create_container(record, name, !spec.host.auto_remove)?));
+    drop(held);
+    if made.is_err() {
+        volumes::discard(store, &own);
     }
-    Ok(())
+    made
 }
 
 /// 64 random hex digits.
@@ -187,16 +196,17 @@ fn replace(store: &Store, name: &str) -> Result<(), Error> {
     }
 }
 
-fn record(image_name: String, image: &Image, spec: &ContainerSpec) -> Result<ContainerRecord, Error> {
+fn record(image_name: &str, image: &Image, spec: &ContainerSpec) -> Result<ContainerRecord, Error> {
     let id = random_id()?;
     let layers = image.manifest.layers().iter().cloned().zip(image.config.rootfs.diff_ids.iter().cloned());
     Ok(ContainerRecord {
         name: String::new(),
         created: when::now(),
-        image_name,
+        image_name: image_name.to_owned(),
         image: image.id.clone(),
         manifest: image.raw.digest.clone(),
         layers: layers.collect(),
+        volumes: Some(volumes::uses(spec)),
         spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,
     })

@@ -12,7 +12,7 @@ use super::create::spec_of;
 use super::start::{HostFacts, account};
 use crate::context::Context;
 use crate::runtime::{self, ExecRequest, Plan};
-use crate::storage::{ContainerDir, Store};
+use crate::storage::{Backing, ContainerDir, Store};
 use crate::sys::SysError;
 
 /// What to run, and where.
@@ -77,7 +77,7 @@ fn program(dir: &ContainerDir, target: &Target, request: &Request) -> Result<Pla
         .map_err(|error| SysError::path("open", &path, error))?;
     let account = account(root.as_fd(), &spec.config.user, &spec.host.group_add)?;
     let host = HostFacts::read();
-    let volume = |name: &str| dir.volume_data(name);
+    let volume = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
     plan::exec_plan(&spec, &host.facts(&dir.record.id, &volume), &account)
 }
 

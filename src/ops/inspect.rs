@@ -1,4 +1,4 @@
-//! `inspect`: containers and images by name or id, as JSON.
+//! `inspect`: containers, images and volumes by name or id, as JSON.
 
 use serde_json::Value;
 
@@ -13,12 +13,14 @@ use crate::storage::{self, Store};
 /// What kind of thing to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Containers, then images.
+    /// Containers, then images, then volumes.
     Any,
     /// Only containers.
     Container,
     /// Only images.
     Image,
+    /// Only volumes.
+    Volume,
 }
 
 /// What was found, and what was not.
@@ -44,6 +46,7 @@ impl Kind {
             Self::Any => "object",
             Self::Container => "container",
             Self::Image => "image",
+            Self::Volume => "volume",
         }
     }
 }
@@ -74,14 +77,20 @@ pub fn inspect(cx: &Context, names: &[String], kind: Kind, look: &Look) -> Resul
 }
 
 fn one(store: &Store, name: &str, kind: Kind, look: &Look) -> Result<Value, BoxError> {
-    if kind != Kind::Image
+    if matches!(kind, Kind::Any | Kind::Container)
         && let Some(value) = container(store, name, look.size)?
     {
         return Ok(value);
     }
-    if kind != Kind::Container {
+    if matches!(kind, Kind::Any | Kind::Image) {
         match inspect_image(store, name, look.platform.as_ref()) {
             Err(storage::Error::NoSuchImage(_)) => {}
+            other => return Ok(other?),
+        }
+    }
+    if matches!(kind, Kind::Any | Kind::Volume) {
+        match super::volume::inspect(store, name) {
+            Err(storage::Error::NoSuchVolume(_)) => {}
             other => return Ok(other?),
         }
     }

@@ -37,6 +37,7 @@ pub mod referrers;
 pub mod remote;
 pub mod remote_inspect;
 pub mod remove_image;
+pub mod reset;
 pub mod rm;
 pub mod save;
 pub mod search;
@@ -48,6 +49,7 @@ pub mod tag;
 pub mod tags;
 pub mod transport;
 pub mod version;
+pub mod volume;
 pub mod wait;
 pub mod when;
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::images::{self, Filters};
-use super::{container, rm, store, when};
+use super::{container, rm, store, volume, when};
 use crate::context::Context;
 use crate::storage::{self, ImageRecord, Store, Unlink};
 
@@ -21,6 +21,9 @@ pub enum Error {
     /// Containers could not be pruned.
     #[error(transparent)]
     Container(#[from] container::Error),
+    /// Volumes could not be pruned.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] storage::Error),
@@ -315,10 +318,20 @@ fn prune_used(
     dry_run: bool,
 ) -> Result<SystemPruned, Error> {
     let mut pruned = SystemPruned::default();
-    if what.containers {
-        let filter = what.container_filter()?;
-        let store = if dry_run { store::read(cx)? } else { store::write(cx, notice)? };
-        pruned.containers = rm::prune(&store, &filter, dry_run)?;
+    if !what.containers {
+        return Ok(pruned);
+    }
+    let filter = what.container_filter()?;
+    // Volumes are asked about under their lock, also when nothing is to go.
+    let store = if dry_run && !what.volumes { store::read(cx)? } else { store::write(cx, notice)? };
+    pruned.containers = rm::prune(&store, &filter, dry_run)?;
+    if what.volumes {
+        let mut filter = volume::PruneFilter::default();
+        for text in &what.filters {
+            filter.add(text)?;
+        }
+        let gone = volume::prune(&store, &filter, dry_run)?;
+        pruned.volumes = gone.into_iter().map(|volume| (volume.name, volume.bytes)).collect();
     }
     Ok(pruned)
 }

@@ -117,7 +117,16 @@ pub fn ps(store: &Store, request: &Request) -> Result<Vec<Row>, Error> {
         if !all && !state.is_running() {
             continue;
         }
-        let spec = spec_of(&dir)?;
+        let spec = match spec_of(&dir) {
+            Ok(spec) => spec,
+            Err(error) => {
+                let id = dir.short_id();
+                store.remark(&format!(
+                    "container {id} is left out, as {error}: `strate rm -f {id}` removes it"
+                ));
+                continue;
+            }
+        };
         let row = Row { dir, spec, state };
         if filters.take(&row) {
             rows.push(row);

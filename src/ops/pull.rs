@@ -201,7 +201,13 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     let store = super::store::write_plainly(cx)?;
     store.settle()?;
     let client = Client::new(&request.remote.settings(cx), reference, Action::Pull, report)?;
-    let before = store.find_image(&reference.to_string()).ok();
+    // A list of names that cannot be read is told before anything is asked of the registry.
+    let before = match store.find_image(&reference.to_string()) {
+        Err(error @ (storage::Error::Json { .. } | storage::Error::Damaged { .. })) => {
+            return Err(error.into());
+        }
+        found => found.ok(),
+    };
     let selection = Selection {
         from: What::Name(reference.clone()),
         to: Some(reference.clone()),

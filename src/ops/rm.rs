@@ -17,7 +17,8 @@ const BUSY: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it is unknown (with `force` that is no error), or runs and `force` is not set.
 pub fn rm(store: &Store, text: &str, force: bool, volumes: bool) -> Result<bool, Error> {
-    match store.find_container(text) {
+    let found = if force { store.find_container_to_remove(text) } else { store.find_container(text) };
+    match found {
         Ok(dir) => remove(store, &dir, force, volumes).map(|()| true),
         Err(crate::storage::Error::NoSuchContainer(_)) if force => Ok(false),
         Err(error) => Err(error.into()),
@@ -30,27 +31,9 @@ pub fn rm(store: &Store, text: &str, force: bool, volumes: bool) -> Result<bool,
 /// [`Error::RemoveRunning`], or when the store cannot be written.
 pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), Error> {
     let Some(lock) = stopped(dir, force)? else { return Ok(()) };
-    // A description that cannot be read does not protect the container from being removed.
-    let own: Vec<String> =
-        spec_of(dir).map(|spec| spec.anonymous_volumes().map(str::to_owned).collect()).unwrap_or_default();
-    dir.remove(lock)?;
-    if volumes && !own.is_empty() {
-        let used: Vec<String> = store.containers()?.iter().flat_map(volumes_of).collect();
-        for name in own.iter().filter(|name| !used.contains(name)) {
-            store.remove_volume(name)?;
-        }
-    }
-    Ok(())
-}
-
-fn volumes_of(dir: &ContainerDir) -> Vec<String> {
-    use super::container::mounts::MountKind;
-    let mounts = spec_of(dir).map(|spec| spec.mounts).unwrap_or_default();
-    let name = |mount: super::container::mounts::Mount| match mount.kind {
-        MountKind::Volume { name, .. } => Some(name),
-        _ => None,
-    };
-    mounts.into_iter().filter_map(name).collect()
+    // One that should have removed itself takes its own volumes along.
+    let volumes = volumes || dir.removes_itself();
+    Ok(store.remove_container(dir, lock, volumes)?)
 }
 
 /// The lock of a container that does not run (any more); `None` when it removed itself meanwhile.
@@ -140,12 +123,13 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
         let Ok(Some(lock)) = dir.try_lock() else { continue };
         let bytes = dir.size();
         if !dry_run {
-            dir.remove(lock)?;
+            store.remove_container(&dir, lock, dir.removes_itself())?;
         }
         pruned.removed.push(dir.record.id.clone());
         pruned.bytes += bytes;
     }
     if !dry_run {
+        store.sweep_ended();
         store.sweep_containers()?;
     }
     Ok(pruned)

@@ -1,18 +1,16 @@
 //! `start`, and the second half of `run`: a container's tree is mounted, its program started, its end written down.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::PathBuf;
 
 use super::container::log::LogWriter;
-use super::container::mounts::MountKind;
 use super::container::plan::{self, Account, Facts};
-use super::container::{ContainerSpec, Error, monitor, streams};
+use super::container::{ContainerSpec, Error, monitor, streams, volumes};
 use super::create::{Created, spec_of};
 use super::when;
 use crate::context::Context;
 use crate::image::Silent;
 use crate::runtime::{self, ExitStatus, Plan, Process, Stdio};
-use crate::storage::{ContainerDir, ContainerState, Mounted, RunLock, Stack, Status, Store};
+use crate::storage::{Backing, ContainerDir, ContainerState, Mounted, RunLock, Stack, Status, Store};
 use crate::userns::Rung;
 
 /// How a start came out.
@@ -42,7 +40,9 @@ struct Ready {
 pub fn first(cx: &Context, store: Store, created: Created, sig_proxy: bool) -> Result<Outcome, Error> {
     let Created { dir, spec, lock, image } = created;
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack(&image, &Silent)?));
-    let prepared = stack.and_then(|stack| prepare(cx, &store, &dir, &spec, &stack));
+    let prepared = stack.and_then(|stack| {
+        prepare(cx, &store, &Opened { dir: &dir, spec: &spec, lock: &lock, new: true }, &stack)
+    });
     let (mounted, plan) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
@@ -59,12 +59,14 @@ pub fn first(cx: &Context, store: Store, created: Created, sig_proxy: bool) -> R
 /// See [`Error`].
 pub fn again(cx: &Context, store: Store, text: &str, attach: bool, stdin: bool) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
+    let new = dir.state()?.status == Status::Created;
     let Some(lock) = lock_unless_running(&dir)? else {
         return Ok(if attach { Outcome::RanBefore } else { Outcome::Detached });
     };
     let spec = spec_of(&dir)?;
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
-    let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &dir, &spec, &stack)) {
+    let opened = Opened { dir: &dir, spec: &spec, lock: &lock, new };
+    let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
@@ -96,22 +98,37 @@ fn require_namespace(cx: &Context) -> Result<(), Error> {
     }
 }
 
+/// A container that nobody else works on.
+struct Opened<'a> {
+    dir: &'a ContainerDir,
+    spec: &'a ContainerSpec,
+    lock: &'a RunLock,
+    /// It was never started.
+    new: bool,
+}
+
 fn prepare(
     cx: &Context,
     store: &Store,
-    dir: &ContainerDir,
-    spec: &ContainerSpec,
+    opened: &Opened<'_>,
     stack: &Stack,
 ) -> Result<(Mounted, Plan), Error> {
+    let Opened { dir, spec, lock, new } = *opened;
+    if spec.host.auto_remove {
+        dir.mark_auto_remove(lock)?;
+    }
     let mounted = store.mount_writable(stack, &dir.path, spec.host.auto_remove)?;
     for mount in spec.mounts.iter().filter(|mount| mount.make_source) {
         mount.ensure_source()?;
     }
-    prepare_volumes(store, spec, mounted.root.as_fd())?;
+    // Docker fills volumes for new containers only.
+    let image = new.then(|| mounted.root.as_fd());
+    let volumes = volumes::prepare(store, spec, image)?;
     let account = account(mounted.root.as_fd(), &spec.config.user, &spec.host.group_add)?;
     check_mapped(cx, &account)?;
     let host = HostFacts::read();
-    let volume = |name: &str| dir.volume_data(name);
+    let missing = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
+    let volume = |name: &str| volumes.get(name).cloned().unwrap_or_else(|| missing(name));
     let mut plan = plan::plan(spec, &host.facts(&dir.record.id, &volume), &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
@@ -133,21 +150,9 @@ impl HostFacts {
         Self { name, resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts") }
     }
 
-    pub(super) fn facts<'a>(&'a self, id: &'a str, volume: &'a dyn Fn(&str) -> PathBuf) -> Facts<'a> {
+    pub(super) fn facts<'a>(&'a self, id: &'a str, volume: &'a dyn Fn(&str) -> Backing) -> Facts<'a> {
         Facts { id, host_name: &self.name, resolv_conf: &self.resolv_conf, hosts: &self.hosts, volume }
     }
-}
-
-fn prepare_volumes(store: &Store, spec: &ContainerSpec, root: BorrowedFd<'_>) -> Result<(), Error> {
-    for mount in &spec.mounts {
-        if let MountKind::Volume { name, anonymous, no_copy } = &mount.kind {
-            let volume = store.volume(name, *anonymous, &when::now())?;
-            if volume.new && !no_copy {
-                volume.fill(root, &mount.target)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Who a `user[:group]` is in the tree `root`.
@@ -168,7 +173,7 @@ fn check_mapped(cx: &Context, account: &Account) -> Result<(), Error> {
 /// Write down why the container could not be started; one with auto-remove goes.
 fn give_up(dir: &ContainerDir, spec: &ContainerSpec, lock: RunLock, error: Error) -> Error {
     if spec.host.auto_remove {
-        discard(dir, spec, lock);
+        discard(dir, lock);
         return error;
     }
     let before = dir.state().unwrap_or_default();
@@ -185,10 +190,10 @@ fn give_up(dir: &ContainerDir, spec: &ContainerSpec, lock: RunLock, error: Error
     error
 }
 
-fn discard(dir: &ContainerDir, spec: &ContainerSpec, lock: RunLock) {
+fn discard(dir: &ContainerDir, lock: RunLock) {
     // What cannot be removed now stays for the collector; the program's own end is what counts.
     let _ = dir.remove(lock);
-    let _ = dir.remove_volumes(spec.anonymous_volumes());
+    let _ = dir.remove_own_volumes();
 }
 
 /// Run in the foreground: this process watches over the program, shows its output and keeps its log.
@@ -266,7 +271,7 @@ fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
     let Ready { dir, spec, lock, .. } = ready;
     if spec.host.auto_remove {
         lock.tell_waiters(status.code());
-        discard(&dir, &spec, lock);
+        discard(&dir, lock);
     } else {
         let _ = lock.write_state(&state.exited(status.code(), when::now()));
     }

@@ -14,6 +14,14 @@ pub fn read(cx: &Context) -> Result<Store, Error> {
     Store::open_as(&cx.root, opening(cx))
 }
 
+/// [`read`], with remarks told through `notice`: what is damaged and left out.
+///
+/// # Errors
+/// As [`Store::open`].
+pub fn read_aloud(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<Store, Error> {
+    Ok(read(cx)?.with_notice(Notice::new(notice)))
+}
+
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors

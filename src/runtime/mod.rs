@@ -23,8 +23,8 @@ pub mod user;
 
 pub use error::{Error, StepFailure};
 pub use plan::{
-    Capabilities, MountOp, Namespaces, Network, Plan, Seccomp, default_capabilities, default_masked_paths,
-    default_mounts, default_read_only_paths,
+    BindOptions, Capabilities, MountOp, Namespaces, Network, Plan, Seccomp, default_capabilities,
+    default_masked_paths, default_mounts, default_read_only_paths,
 };
 pub use process::{ExecRequest, ExitStatus, Process, Stdio, exec, spawn};
 

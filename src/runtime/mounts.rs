@@ -87,12 +87,16 @@ pub(super) fn mount_all(
     let mut pts = Pts::default();
     for op in &plan.mounts {
         match op {
-            MountOp::Bind { source, target, read_only, recursive, propagation } => {
+            MountOp::Bind { source, target, read_only, recursive, propagation, options } => {
                 let mut attrs = bind_attrs(*read_only, propagation).ok_or_else(|| {
                     failure("use", format!("the propagation `{propagation}`"), libc::EINVAL)
                 })?;
-                let subject = format!("`{}`", source.display());
-                let tree = open_source(source, *recursive).step("bind", &subject)?;
+                attrs.set |= if options.no_exec { NO_EXEC } else { 0 };
+                attrs.set |= if options.no_suid { NO_SUID } else { 0 };
+                let below = options.beneath.as_deref();
+                let subject =
+                    format!("`{}`", below.map_or(source.clone(), |path| source.join(path)).display());
+                let tree = open_source_beneath(source, below, *recursive).step("bind", &subject)?;
                 if !plan.devices && !shows_devices(source) && kind_of(&tree) == Ok(Kind::Directory) {
                     attrs.set |= NO_DEV;
                 }
@@ -156,6 +160,18 @@ fn open_source(source: &std::path::Path, recursive: bool) -> Result<OwnedFd, Err
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(CWD, source, flags)
+}
+
+/// The source, or what lies in it: whoever may write there steers the links on the way, so none leads out.
+fn open_source_beneath(
+    source: &std::path::Path,
+    below: Option<&str>,
+    recursive: bool,
+) -> Result<OwnedFd, Errno> {
+    let Some(below) = below else { return open_source(source, recursive) };
+    let top = rustix::fs::open(source, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let place = super::rootfs::open_in(top.as_fd(), below, OFlags::PATH)?;
+    clone_tree(place.as_fd(), "", recursive)
 }
 
 fn bind_attrs(read_only: bool, propagation: &str) -> Option<MountAttr> {

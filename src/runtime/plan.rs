@@ -64,6 +64,8 @@ pub enum MountOp {
         recursive: bool,
         /// `rprivate` (default), `private`, `rslave`, `slave`, `rshared`, `shared`.
         propagation: String,
+        /// What else is asked of it.
+        options: BindOptions,
     },
     /// A small generated file (resolv.conf, hosts, hostname), on a tmpfs of the container's own or bound from a host path.
     File {
@@ -100,6 +102,17 @@ pub enum MountOp {
         /// Mount options as `mount -o` takes them (`size=64m,mode=1777,noexec`).
         options: String,
     },
+}
+
+/// What a bind may have beside the usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BindOptions {
+    /// Only what lies at this path below the source; no link on the way leads out of the source.
+    pub beneath: Option<String>,
+    /// No programs are started from it.
+    pub no_exec: bool,
+    /// Set-id bits mean nothing in it.
+    pub no_suid: bool,
 }
 
 /// Capability sets, by number (`man 7 capabilities`).

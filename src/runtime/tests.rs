@@ -148,6 +148,7 @@ fn device_files_reach_nothing() {
             read_only: false,
             recursive: true,
             propagation: String::new(),
+            options: BindOptions::default(),
         });
         let said = tree.run(&plan).unwrap().1;
         std::fs::remove_dir_all(&volume).unwrap();
@@ -233,6 +234,7 @@ fn binds_and_files() {
             read_only,
             recursive: true,
             propagation: "rprivate".into(),
+            options: BindOptions::default(),
         };
         // As many images have it: a link to a place that only exists on a running host.
         symlink("../run/stub/resolv.conf", tree.0.join("etc/resolv.conf")).unwrap();

@@ -178,6 +178,11 @@ impl Write for BlobWriter {
 }
 
 impl BlobWriter {
+    /// The digest of what was written so far.
+    pub(super) fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Sync and rename to its digest. The descriptor that names it comes back.
     ///
     /// # Errors

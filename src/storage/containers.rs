@@ -8,18 +8,19 @@
 //! The lock of a container is on its directory itself, and so goes with it: whoever watches over its program holds it
 //! exclusively ([`RunLock`]), and waiting for the program's end is waiting for the lock.
 
-mod fill;
+mod damaged;
+mod ended;
 mod run_lock;
 mod state;
-mod volumes;
+mod uses;
 
 pub use run_lock::RunLock;
 pub use state::{ContainerState, Status};
-pub use volumes::Volume;
+pub use uses::VolumeUse;
+pub(super) use uses::{Users, volume_users};
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ pub struct ContainerRecord {
     pub manifest: Digest,
     /// The image's layers, lowest first: the collector keeps them even when the image's name is gone.
     pub layers: Vec<(Descriptor, DiffId)>,
+    /// The volumes that it mounts. Absent in records of older binaries: ask [`ContainerRecord::volume_uses`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Vec<VolumeUse>>,
     /// How to run it: `ops`' own document, opaque to the store.
     pub spec: serde_json::Value,
 }
@@ -77,13 +81,17 @@ impl ContainerDir {
             }
             Err(error) => return Err(SysError::path("read", file, error).into()),
         };
-        let record: ContainerRecord =
-            serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: file.clone(), source })?;
+        let damaged = |source| {
+            let id = id.get(..12).unwrap_or(id).to_owned();
+            Error::DamagedContainer { id, source: Box::new(source) }
+        };
+        let record: ContainerRecord = serde_json::from_slice(&bytes)
+            .map_err(|source| damaged(Error::Json { path: file.clone(), source }))?;
         // Paths are built from both.
         if record.id != id || !is_name(&record.name) {
             let (id, name) = (record.id.escape_debug(), record.name.escape_debug());
             let what = format!("it says that it is `{id}` with the name `{name}`");
-            return Err(Error::Damaged { path: file, what });
+            return Err(damaged(Error::Damaged { path: file, what }));
         }
         Ok(Some(Self { record, path, layout: layout.clone() }))
     }
@@ -104,21 +112,13 @@ impl ContainerDir {
     #[must_use]
     pub fn size(&self) -> u64 {
         let changes = self.path.join("upper");
-        disk_usage(if changes.exists() { changes } else { self.path.join("rootfs") })
+        tree::size(&if changes.exists() { changes } else { self.path.join("rootfs") })
     }
 
-    /// Remove volumes of this container alone.
-    ///
-    /// # Errors
-    /// When one cannot be moved away.
-    pub fn remove_volumes<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
-        names.into_iter().try_for_each(|name| volumes::remove(&self.layout, name))
-    }
-
-    /// Where the data of a volume lies that [`Store::volume`] gave.
+    /// Where a volume of the store has its data.
     #[must_use]
     pub fn volume_data(&self, name: &str) -> PathBuf {
-        self.layout.volume(name).join("_data")
+        self.layout.volume_data(name)
     }
 
     fn write_record(&self, durability: Durability) -> Result<(), Error> {
@@ -129,22 +129,20 @@ impl ContainerDir {
     }
 }
 
-/// Bytes of the regular files below `top`, hard links counted once.
-fn disk_usage(top: PathBuf) -> u64 {
-    let mut seen = std::collections::HashSet::new();
-    let mut dirs = vec![top];
-    let mut bytes = 0;
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                dirs.push(entry.path());
-            } else if meta.is_file() && (meta.nlink() == 1 || seen.insert(meta.ino())) {
-                bytes += meta.len();
-            }
-        }
+/// The ids of all containers that have a directory.
+fn ids(layout: &Layout) -> Result<Vec<String>, Error> {
+    let dir = layout.containers();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(SysError::path("read", dir, error).into()),
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| SysError::path("read", &dir, error))?;
+        ids.extend(entry.file_name().into_string().ok().filter(|name| is_id(name)));
     }
-    bytes
+    Ok(ids)
 }
 
 /// 64 hex digits.
@@ -153,7 +151,7 @@ fn is_id(text: &str) -> bool {
 }
 
 /// Whether a container or volume may have this name: one plain file name, which cannot be taken for one of ours.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     first && text.len() < 256 && text.bytes().all(good)
@@ -169,32 +167,28 @@ pub enum NewName<'a> {
 }
 
 impl Store {
-    /// All containers, newest first. One that is half made or half removed is left out.
+    /// All containers, newest first. One that is half made or half removed is left out; one that is damaged too, which
+    /// is said.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn containers(&self) -> Result<Vec<ContainerDir>, Error> {
         let mut all = Vec::new();
-        for id in self.container_ids()? {
-            all.extend(ContainerDir::read(self.layout(), &id)?);
+        for id in ids(self.layout())? {
+            match ContainerDir::read(self.layout(), &id) {
+                Ok(found) => all.extend(found),
+                Err(error) => {
+                    let id = id.get(..12).unwrap_or(&id);
+                    self.say_left_out("container", id, &format!("strate rm -f {id}"), &error);
+                }
+            }
         }
         all.sort_by(|a, b| (&b.record.created, &b.record.id).cmp(&(&a.record.created, &a.record.id)));
         Ok(all)
     }
 
     pub(super) fn container_ids(&self) -> Result<Vec<String>, Error> {
-        let dir = self.layout().containers();
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(SysError::path("read", dir, error).into()),
-        };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| SysError::path("read", &dir, error))?;
-            ids.extend(entry.file_name().into_string().ok().filter(|name| is_id(name)));
-        }
-        Ok(ids)
+        ids(self.layout())
     }
 
     /// A container by its whole id; `None` when it is half made or gone.
@@ -205,7 +199,7 @@ impl Store {
     /// Find a container as a user names it: a name wins over an id prefix; a leading `/` is ignored.
     ///
     /// # Errors
-    /// [`Error::NoSuchContainer`] or [`Error::AmbiguousContainer`].
+    /// [`Error::NoSuchContainer`], [`Error::AmbiguousContainer`] or [`Error::DamagedContainer`].
     pub fn find_container(&self, text: &str) -> Result<ContainerDir, Error> {
         let wanted = text.strip_prefix('/').unwrap_or(text);
         if let Some(found) = self.container_by_name(wanted)? {
@@ -217,7 +211,7 @@ impl Store {
             return Ok(found);
         }
         let prefix = |id: &String| !wanted.is_empty() && id.starts_with(wanted);
-        let mut fits: Vec<String> = self.container_ids()?.into_iter().filter(prefix).collect();
+        let mut fits: Vec<String> = ids(self.layout())?.into_iter().filter(prefix).collect();
         fits.sort();
         match fits.as_slice() {
             [only] => ContainerDir::read(self.layout(), only)?,
@@ -338,7 +332,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn sweep_containers(&self) -> Result<(), Error> {
-        for id in self.container_ids()? {
+        for id in ids(self.layout())? {
             let path = self.layout().container(&id);
             // A maker locks the directory right after it made it; the record comes under that lock.
             if !path.join(RECORD).exists()
@@ -352,8 +346,9 @@ impl Store {
         let links = fs::read_dir(self.layout().containers().join("by-name")).into_iter().flatten().flatten();
         for link in links {
             let name = link.file_name();
+            // The name of a damaged container is still its own.
             if let Some(name) = name.to_str()
-                && self.container_by_name(name)?.is_none()
+                && matches!(self.container_by_name(name), Ok(None))
             {
                 let _ = fs::remove_file(link.path());
             }
@@ -395,6 +390,7 @@ impl ContainerDir {
         }
         let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
         fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
+        ended::forget(&self.layout, &self.record.id);
         let _ = tree::remove_path(&trash);
         drop(lock);
         Ok(())

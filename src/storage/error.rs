@@ -56,6 +56,50 @@ pub enum Error {
         /// Whose it is.
         id: String,
     },
+    /// The record of a container cannot be read.
+    #[error("the record of container {id} is damaged")]
+    DamagedContainer {
+        /// Its short id.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: Box<Error>,
+    },
+    /// No volume of that name.
+    #[error("no such volume: {0}")]
+    NoSuchVolume(String),
+    /// A name that no volume can have.
+    #[error("invalid volume name `{0}`: only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed")]
+    BadVolumeName(String),
+    /// Containers use the volume.
+    #[error("volume {name} is in use by {}", containers.join(", "))]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// The names of the containers, running or not.
+        containers: Vec<String>,
+    },
+    /// The record of a volume cannot be read.
+    #[error("the record of volume {name} is damaged")]
+    DamagedVolume {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A volume's options make no sense, or cannot work here.
+    #[error("volume {name} cannot be had with its options")]
+    VolumeOption {
+        /// Its name.
+        name: String,
+        /// Which, and why.
+        #[source]
+        source: super::BadOption,
+    },
+    /// The volume has files only while a container runs.
+    #[error("volume {0} is memory: it has files only while a container runs")]
+    VolumeInMemory(String),
     /// A container uses the image.
     #[error("image {image} is in use by {state} container {container}")]
     ImageInUse {
@@ -172,6 +216,14 @@ pub enum Error {
     /// The directory holds other things.
     #[error("`{0}` is not empty and not a store")]
     NotAStore(PathBuf),
+    /// A directory that a reset does not touch.
+    #[error("`{path}` is not reset: {why}")]
+    NoReset {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The store cannot be written.
     #[error("the store at `{path}` cannot be written")]
     ReadOnly {

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
@@ -23,14 +24,31 @@ pub(super) struct LayerFact {
 impl Store {
     /// What is known of a blob, without computing anything.
     pub(super) fn layer_fact(&self, blob: &Digest) -> Option<LayerFact> {
+        self.read_fact(blob).map(|(fact, _)| fact)
+    }
+
+    /// What is known of a blob, and the modification time that its file had when that was computed.
+    fn read_fact(&self, blob: &Digest) -> Option<(LayerFact, Option<String>)> {
         let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
-        let (diff_id, size) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(LayerFact { diff_id: DiffId(diff_id.parse().ok()?), size: size.parse().ok()? })
+        let mut words = text.strip_suffix('\n')?.split(' ');
+        let (diff_id, size) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let verified = words.next().map(str::to_owned);
+        if words.next().is_some() {
+            return None;
+        }
+        Some((LayerFact { diff_id: DiffId(diff_id), size }, verified))
+    }
+
+    /// The modification time of a blob's file, as facts note it.
+    fn blob_time(&self, blob: &Digest) -> Option<String> {
+        let meta = fs::metadata(self.layout.blob(blob)).ok()?;
+        Some(format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()))
     }
 
     /// Remember what was computed from a blob. A failure is none: it will be computed again.
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
-        let text = format!("{} {}\n", fact.diff_id, fact.size);
+        let time = self.blob_time(blob).map(|time| format!(" {time}")).unwrap_or_default();
+        let text = format!("{} {}{time}\n", fact.diff_id, fact.size);
         let _ = fs::write(self.layout.layer_fact(blob), text);
     }
 
@@ -40,7 +58,10 @@ impl Store {
     /// When the blob cannot be read or is corrupt.
     pub(super) fn known_layer(&self, descriptor: &Descriptor) -> Result<LayerFact, Error> {
         let digest = digest_of(descriptor).map_err(crate::oci::ManifestError::from)?;
-        if let Some(fact) = self.layer_fact(&digest) {
+        // A file that was written to since is not believed: whoever did that, its bytes may be others.
+        if let Some((fact, verified)) = self.read_fact(&digest)
+            && verified.is_none_or(|time| self.blob_time(&digest) == Some(time))
+        {
             return Ok(fact);
         }
         let blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());

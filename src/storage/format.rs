@@ -123,6 +123,11 @@ pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
     }
 }
 
+/// Write the format file where it is lost: of the oldest format, as every step to the next leaves alone what it finds done.
+pub(super) fn write_anew(layout: &Layout) -> Result<(), Error> {
+    FormatFile { format: 1, ..FormatFile::default() }.write(layout)
+}
+
 /// What is shown to a user from a file that anybody may have written.
 fn is_version(text: &str) -> bool {
     text.len() < 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))

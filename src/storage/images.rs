@@ -90,6 +90,13 @@ impl Store {
     pub fn images(&self) -> Result<Vec<ImageRecord>, Error> {
         let index = IndexFile::read(&self.layout)?;
         let mut records: Vec<_> = index.manifests.iter().filter_map(|entry| self.record(entry)).collect();
+        let skipped = index.manifests.len() - records.len();
+        if skipped > 0 {
+            let entries = if skipped == 1 { "entry" } else { "entries" };
+            self.notice.say(&format!(
+                "{skipped} {entries} of the list of images cannot be read and left out: `strate system check` says why"
+            ));
+        }
         records.sort_by_cached_key(|record| {
             let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
             (Reverse(created), record.name.as_ref().map(Reference::familiar))

@@ -114,7 +114,7 @@ impl Entry {
 
     /// Note the check sum of all that the entry says. It goes wrong with the first bit, which no other part of the store
     /// would tell of a name.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         let sum = self.sum();
         self.annotations.insert(SUM.to_owned(), sum);
     }
@@ -232,10 +232,22 @@ impl Store {
         let answer = change(&mut index)?;
         let after = index.to_bytes()?;
         if before != after {
+            self.keep_previous_index();
             lock.verify()?;
             replace_file(&self.layout.index(), &temp, &after, Durability::Durable)?;
         }
         Ok(answer)
+    }
+}
+
+impl Store {
+    /// The list as it is now becomes the one before: `check --repair` turns to it when the list is lost. A failure is
+    /// none, as nothing else needs it.
+    fn keep_previous_index(&self) {
+        let Ok(link) = self.stage_path("previous") else { return };
+        if fs::hard_link(self.layout.index(), &link).is_ok() {
+            let _ = fs::rename(&link, self.layout.previous_index());
+        }
     }
 }
 

@@ -58,6 +58,12 @@ impl Layout {
         self.root.join("index.json")
     }
 
+    /// `index.json.bak`: the list of names before its last change.
+    #[must_use]
+    pub fn previous_index(&self) -> PathBuf {
+        self.root.join("index.json.bak")
+    }
+
     /// `blobs/`
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
@@ -112,6 +118,12 @@ impl Layout {
         self.containers().join(id)
     }
 
+    /// `containers/auto-remove/`: one file for each container that removes itself when its program ends.
+    #[must_use]
+    pub fn auto_removes(&self) -> PathBuf {
+        self.containers().join("auto-remove")
+    }
+
     /// `volumes/`
     #[must_use]
     pub fn volumes(&self) -> PathBuf {
@@ -122,6 +134,12 @@ impl Layout {
     #[must_use]
     pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes().join(name)
+    }
+
+    /// `volumes/<name>/_data/`
+    #[must_use]
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.volume(name).join("_data")
     }
 
     /// `cache/`
@@ -214,9 +232,11 @@ impl Layout {
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let files = [self.oci_layout(), self.format(), self.probe(), self.index()];
+        let names = [self.index(), self.previous_index()];
+        let files = [self.oci_layout(), self.format(), self.probe()];
         files
             .iter()
+            .chain(&names)
             .chain(&self.directories())
             .any(|path| path.strip_prefix(&self.root).ok().and_then(|path| path.iter().next()) == Some(name))
     }

@@ -1,8 +1,8 @@
 //! Locks: flock on files under `locks/`, released by the kernel when their holder dies.
 //!
-//! Order: store (shared always, exclusive only to sweep lock files) → container → blob → layer → collect → names. The
-//! files lie flat in one directory and are unlinked only by who holds the store lock exclusively, so two processes can
-//! never hold "the same" lock on two different files. Where somebody else deletes or replaces one, it is noticed: a lock
+//! Order: store (shared always, exclusive only to sweep lock files) → container → volumes → blob → layer → collect →
+//! names. The files lie flat in one directory and are unlinked only by who holds the store lock exclusively, so two
+//! processes can never hold "the same" lock on two different files. Where somebody else deletes or replaces one, it is noticed: a lock
 //! counts only if its file is the one in place ([`Locked::verify`]).
 //!
 //! `collect` has a gate before it. Who wants it exclusively holds the gate while it waits, so that those who come and
@@ -21,6 +21,7 @@ use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{Error, layout::Layout};
 use crate::oci::Digest;
@@ -68,6 +69,8 @@ pub enum LockName<'a> {
     Container(&'a str),
     /// A container's program: held exclusively as long as it runs, so that others can wait for its end.
     Run(&'a str),
+    /// Which volumes there are: shared while a container that uses some is made, exclusively to remove one.
+    Volumes,
     /// One blob being downloaded.
     Blob(&'a Digest),
     /// One layer being unpacked, by its diff id.
@@ -88,6 +91,7 @@ impl LockName<'_> {
             Self::Store => "store".into(),
             Self::Container(id) => format!("container-{id}"),
             Self::Run(id) => format!("run-{id}"),
+            Self::Volumes => "volumes".into(),
             Self::Blob(digest) => format!("blob-{}", super::layout::file_name(digest)),
             Self::Layer(digest) => format!("layer-{}", super::layout::file_name(digest)),
             Self::Collect => "collect".into(),
@@ -102,6 +106,7 @@ impl fmt::Display for LockName<'_> {
         match self {
             Self::Store => f.write_str("the store"),
             Self::Container(id) | Self::Run(id) => write!(f, "container {:.12}", id),
+            Self::Volumes => f.write_str("the list of volumes"),
             Self::Blob(digest) => write!(f, "the download of {}", digest.short()),
             Self::Layer(digest) => write!(f, "the unpacking of layer {}", digest.short()),
             Self::Collect | Self::CollectGate => f.write_str("a collection of garbage"),
@@ -133,6 +138,28 @@ pub(super) fn lock(
             return Ok(locked);
         }
     }
+}
+
+/// Take the lock of an open directory, alone. After a second the wait is announced.
+///
+/// # Errors
+/// When the file system has no locks.
+pub(super) fn lock_dir(
+    dir: &std::os::fd::OwnedFd,
+    name: &dyn Fn() -> String,
+    say: &dyn Fn(&str),
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while !flock::try_lock(dir, true)? {
+        if start.elapsed() >= Duration::from_secs(1) {
+            say(&format!("waiting for {}, which another process works on", name()));
+            return Ok(flock::lock(dir, true)?);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(25));
+    }
+    Ok(())
 }
 
 /// Take a lock if nobody is in the way.

@@ -23,18 +23,20 @@ mod lock;
 mod materialise;
 mod places;
 mod remove;
+mod reset;
 mod sink;
 mod snapshots;
 mod staging;
 mod unpack;
 mod usage;
+mod volumes;
 
 pub use blobs::BlobWriter;
 pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
-pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Progress};
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, LostBlob, Progress};
 pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
-pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, Volume};
+pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, VolumeUse};
 pub use error::Error;
 pub use format::Probe;
 pub use images::{Image, ImageRecord};
@@ -44,8 +46,12 @@ pub use layout::Layout;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
 pub use remove::{Collected, DoomedImage, Pick, PrunePlan, Removed};
+pub use reset::{ResetPlan, plan_reset, reset};
 pub use snapshots::{Snapshot, Stack};
 pub use usage::{ContainerUsage, ImageUsage, OtherUsage, Usage};
+pub use volumes::{
+    Backing, BadOption, ImageContent, Import, LOCAL, Volume, VolumeRecord, VolumeUsage, is_volume_name,
+};
 
 use std::collections::BTreeSet;
 use std::io;
@@ -243,6 +249,19 @@ impl Store {
     /// When the lock file cannot be made.
     pub(crate) fn try_lock(&self, name: &LockName<'_>, mode: LockMode) -> Result<Option<Locked>, Error> {
         lock::try_lock(&self.layout, name, mode)
+    }
+
+    /// Tell the user something, once.
+    pub fn remark(&self, text: &str) {
+        self.notice.say(text);
+    }
+
+    /// Say that something damaged is left out of a listing, and what helps.
+    fn say_left_out(&self, what: &str, name: &str, removal: &str, error: &Error) {
+        let why = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        self.notice.say(&format!(
+            "{what} {name} is left out, as its record is damaged ({why}): `{removal}` removes it"
+        ));
     }
 
     /// Replace a file of the store whole; other processes see the old or the new one.

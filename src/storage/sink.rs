@@ -6,7 +6,7 @@
 //! the layers below are there, else left to the first command that needs its files.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -45,13 +45,49 @@ impl Source for Store {
         descriptor: &Descriptor,
         offset: u64,
     ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
-        let mut file = self.open_blob(&digest_of(descriptor)?)?;
-        let offset = file.seek(SeekFrom::Start(offset))?;
-        Ok((offset, Box::new(file)))
+        let digest = digest_of(descriptor)?;
+        let blob = layer::VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
+        let mut blob = OwnBlob { blob, digest, left: descriptor.size() };
+        // What the other side has already counts for the digest all the same.
+        let skipped = io::copy(&mut (&mut blob).take(offset), &mut io::sink())?;
+        Ok((skipped, Box::new(blob)))
     }
 
     fn has(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
         Ok(Store::has_blob(self, &digest_of(descriptor)?, descriptor.size())?)
+    }
+}
+
+/// A blob on its way out: wrong bytes end its stream in an error that says whose they are, before anybody is told that
+/// all of them came.
+struct OwnBlob {
+    blob: layer::VerifiedReader<fs::File>,
+    digest: Digest,
+    left: u64,
+}
+
+impl OwnBlob {
+    /// The last bytes are only handed on with all of them: who knows how many come does not wait for the end.
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.blob.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        if self.left == 0 {
+            self.blob.read(&mut [0])?;
+        }
+        Ok(n)
+    }
+}
+
+impl Read for OwnBlob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_on(buffer).map_err(|error| match layer_error(error) {
+            source @ (layer::Error::Digest { .. } | layer::Error::Size { .. }) => io::Error::new(
+                ErrorKind::InvalidData,
+                Error::CorruptBlob { digest: self.digest.clone(), source },
+            ),
+            layer::Error::Io { source, .. } => source,
+            other => io::Error::new(ErrorKind::InvalidData, other),
+        })
     }
 }
 

@@ -65,15 +65,32 @@ impl Store {
     /// Unpack a layer from the store's own blob. A blob that turns out to be corrupt is taken away, so that the next
     /// pull fetches it again.
     pub(super) fn unpack_blob(&self, layer: &Descriptor, diff_id: &DiffId) -> Result<Unpacked, Error> {
+        let unpacked = self.unpack_to_compare(layer, diff_id);
+        match &unpacked {
+            Ok(unpacked) => {
+                let digest = digest_of(layer).map_err(crate::oci::ManifestError::from)?;
+                self.remember_layer(&digest, &unpacked.fact());
+            }
+            Err(Error::CorruptBlob { digest, .. }) => {
+                let _ = fs::remove_file(self.layout.blob(digest));
+            }
+            Err(_) => {}
+        }
+        unpacked
+    }
+
+    /// The same, but nothing of the store changes by it.
+    pub(super) fn unpack_to_compare(&self, layer: &Descriptor, diff_id: &DiffId) -> Result<Unpacked, Error> {
         let digest = digest_of(layer).map_err(crate::oci::ManifestError::from)?;
         let file = self.open_blob(&digest)?;
         let blob = VerifiedReader::new(file, digest.clone(), layer.size());
         let unpacked = match self.unpack(Box::new(blob)) {
             Ok(unpacked) => unpacked,
             Err(source @ (layer::Error::Digest { .. } | layer::Error::Size { .. })) => {
-                let _ = fs::remove_file(self.layout.blob(&digest));
                 return Err(Error::CorruptBlob { digest, source });
             }
+            // Wrong bytes seldom come as far as their end.
+            Err(source) if self.is_wrong(&digest) => return Err(Error::CorruptBlob { digest, source }),
             Err(source) => return Err(Error::Layer { digest, source }),
         };
         if unpacked.diff_id != *diff_id {
@@ -81,7 +98,6 @@ impl Store {
                 layer::Error::Digest { expected: diff_id.0.clone(), found: unpacked.diff_id.0.clone() };
             return Err(Error::Layer { digest, source });
         }
-        self.remember_layer(&digest, &unpacked.fact());
         Ok(unpacked)
     }
 

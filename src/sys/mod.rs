@@ -12,6 +12,7 @@ pub mod fds;
 pub mod flock;
 pub mod fork;
 pub mod mount_attr;
+pub mod mounts;
 pub mod ns;
 pub mod rootdir;
 pub mod signals;

@@ -1,5 +1,9 @@
 //! Reading and removing directories by descriptor.
 
+mod size;
+
+pub use size::size;
+
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
@@ -8,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::{SysError, SysResult};
@@ -48,8 +52,9 @@ fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirName>, Errno> {
     Ok(names)
 }
 
-/// So many descriptors are held at most while a tree is removed; what lies deeper is moved up first.
-const MAX_DEPTH: u32 = 100;
+/// So many descriptors are held at most while a tree is removed, so that a low `RLIMIT_NOFILE` does; what lies deeper is
+/// moved up first.
+const MAX_DEPTH: u32 = 16;
 
 /// The clock is looked at once in so many entries.
 const LOOK_EVERY: u64 = 64;
@@ -188,8 +193,7 @@ impl Remover {
                 }
             }
             if depth == MAX_DEPTH {
-                *lifted += 1;
-                rustix::fs::renameat(dir, name, top, format!(".removing-{lifted}"))?;
+                lift(top, dir, name, lifted)?;
                 continue;
             }
             // Somebody else may be removing the same tree.
@@ -232,6 +236,24 @@ impl Remover {
             Err(errno) => return Err(errno.into()),
         }
         Ok(())
+    }
+}
+
+/// Move a directory to the top, under a name that nothing there has.
+fn lift(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr, lifted: &mut u64) -> Result<(), Errno> {
+    let mut accessible = false;
+    loop {
+        *lifted += 1;
+        let to = format!(".removing-{lifted}");
+        match rustix::fs::renameat_with(dir, name, top, &to, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            // A directory that moves to another one is written to itself, as its `..` changes.
+            Err(Errno::ACCESS) if !accessible => {
+                accessible = true;
+                drop(open_dir(dir, name)?);
+            }
+            other => return other,
+        }
     }
 }
 
@@ -320,12 +342,41 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let top = File::open(dir.path()).unwrap();
         let mut at = OwnedFd::from(top.try_clone().unwrap());
-        for _ in 0..3000 {
+        for depth in 0..5000 {
             rustix::fs::mkdirat(&at, "deep", Mode::RWXU).unwrap();
-            at = open_dir(at.as_fd(), OsStr::new("deep")).unwrap().0;
+            if depth > 0 {
+                // Names that removal itself might want.
+                rustix::fs::mkdirat(&at, format!(".removing-{depth}"), Mode::RWXU).unwrap();
+            }
+            let inner = open_dir(at.as_fd(), OsStr::new("deep")).unwrap().0;
+            let above = std::mem::replace(&mut at, inner);
+            if depth % 10 == 3 {
+                rustix::fs::chmodat(above, "deep", Mode::empty(), AtFlags::empty()).unwrap();
+            }
         }
-        remove_all(&top, OsStr::new("deep")).unwrap();
-        assert!(sorted_names(&top).unwrap().is_empty());
+        drop(at);
+        let most = std::thread::scope(|scope| {
+            let removal = scope.spawn(|| remove_all(&top, OsStr::new("deep")).unwrap());
+            let mut most = 0;
+            while !removal.is_finished() {
+                most = most.max(open_below(dir.path()));
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            most
+        });
+        let left = sorted_names(&top).unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(most <= MAX_DEPTH as usize + 5, "{most} descriptors at once");
+    }
+
+    /// How many descriptors of this process lead below a directory.
+    fn open_below(dir: &Path) -> usize {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let leads = |link: std::fs::DirEntry| match std::fs::read_link(link.path()) {
+            Ok(path) => path.starts_with(dir),
+            Err(error) => error.raw_os_error() == Some(libc::ENAMETOOLONG),
+        };
+        links.map(leads).filter(|leads| *leads).count()
     }
 
     #[test]

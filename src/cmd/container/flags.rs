@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::other_flags::OtherFlags;
 use crate::cmd::registry::PolicyArg;
 use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::container::mounts::{self, Mount};
-use crate::ops::container::{Error, HostOptions, NetworkMode, Overrides, names, values};
+use crate::ops::container::{Error, HostOptions, ImageVolumes, NetworkMode, Overrides, names, values};
 use crate::ops::create::Request;
 use crate::ui::Ui;
 
@@ -43,6 +43,12 @@ pub(super) struct ContainerFlags {
     /// Mount a directory of the host, or a volume
     #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]")]
     volume: Vec<String>,
+    /// Mount what other containers mount
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<String>,
+    /// What the image's volumes become: bind (anonymous volumes), tmpfs, or nothing with ignore
+    #[arg(long, value_name = "WHAT", default_value = "bind", hide_default_value = true)]
+    image_volume: ImageVolumeArg,
     /// Mount something: type=bind|volume|tmpfs,source=…,target=…
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<String>,
@@ -161,6 +167,28 @@ pub(super) struct ContainerFlags {
     words: Vec<String>,
 }
 
+/// `--image-volume`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ImageVolumeArg {
+    /// Anonymous volumes
+    #[value(alias = "anonymous")]
+    Bind,
+    /// Memory
+    Tmpfs,
+    /// Nothing
+    Ignore,
+}
+
+impl From<ImageVolumeArg> for ImageVolumes {
+    fn from(arg: ImageVolumeArg) -> Self {
+        match arg {
+            ImageVolumeArg::Bind => Self::Anonymous,
+            ImageVolumeArg::Tmpfs => Self::Tmpfs,
+            ImageVolumeArg::Ignore => Self::Ignore,
+        }
+    }
+}
+
 /// Read a file that a flag names.
 fn read(flag: &'static str, cwd: &Path, path: &Path) -> Result<String, Error> {
     let path = cwd.join(path);
@@ -214,6 +242,8 @@ impl ContainerFlags {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             mounts,
+            volumes_from: self.volumes_from,
+            image_volumes: self.image_volume.into(),
             tty: self.tty,
             interactive: self.interactive,
             detach,

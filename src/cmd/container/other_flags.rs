@@ -29,7 +29,6 @@ const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
     ("publish", Some('p'), true, Refuse(SHARED)),
     ("publish-all", Some('P'), false, Refuse(SHARED)),
     ("attach", Some('a'), true, Refuse("without it the container's output is shown, and -i adds the input")),
-    ("volumes-from", None, true, Refuse("name the volumes with --volume")),
     ("gpus", None, true, Refuse("give the device with --device")),
     ("sysctl", None, true, Refuse("kernel settings of containers are not offered")),
     ("link", None, true, Refuse(ADDRESS)),

@@ -47,6 +47,9 @@ pub enum Error {
         #[source]
         source: SysError,
     },
+    /// A volume that is there already, and not as asked for.
+    #[error("volume {0} is there already, with other options")]
+    VolumeDiffers(String),
     /// A mount point that an image asks for and that would break the container.
     #[error("image volume `{0}` cannot be mounted: it would hide the container's own files")]
     ImageVolume(String),

@@ -13,6 +13,7 @@ pub mod spec;
 pub mod streams;
 pub mod target;
 pub mod values;
+pub mod volumes;
 
 pub use error::Error;
-pub use spec::{ContainerSpec, HostOptions, NetworkMode, Overrides};
+pub use spec::{ContainerSpec, HostOptions, ImageVolumes, NetworkMode, Overrides};

@@ -1,11 +1,13 @@
 //! What is mounted into a container beyond the usual: binds, volumes, tmpfs; and how `-v`, `--mount` and `--tmpfs`
 //! say it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Error, values::bad};
+use crate::storage::is_volume_name;
 use crate::sys::SysError;
 
 /// What a mount shows.
@@ -25,6 +27,15 @@ pub enum MountKind {
         anonymous: bool,
         /// Leave a new volume empty instead of filling it from the image.
         no_copy: bool,
+        /// Only what lies there in the volume.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subpath: Option<String>,
+        /// Labels of the volume, should it have to be made.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+        /// Options of the volume, should it have to be made.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        options: BTreeMap<String, String>,
     },
     /// Memory.
     Tmpfs {
@@ -50,9 +61,20 @@ pub struct Mount {
     /// Without the mounts below the source.
     #[serde(default)]
     pub non_recursive: bool,
+    /// No programs are started from it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_exec: bool,
+    /// Set-id bits mean nothing in it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_suid: bool,
     /// A source of `-v` that is not there is made, a directory; one of `--mount` must be there. As in docker.
     #[serde(default)]
     pub make_source: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Mount {
@@ -63,9 +85,24 @@ impl Mount {
     }
 
     fn volume(name: &str, target: String) -> Self {
-        let kind = MountKind::Volume { name: name.into(), anonymous: name.is_empty(), no_copy: false };
-        let propagation = String::new();
-        Self { kind, target, read_only: false, propagation, non_recursive: false, make_source: false }
+        let kind = MountKind::Volume {
+            name: name.into(),
+            anonymous: name.is_empty(),
+            no_copy: false,
+            subpath: None,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+        };
+        Self {
+            kind,
+            target,
+            read_only: false,
+            propagation: String::new(),
+            non_recursive: false,
+            no_exec: false,
+            no_suid: false,
+            make_source: false,
+        }
     }
 
     fn bind(source: PathBuf, target: String) -> Self {
@@ -137,7 +174,7 @@ pub fn volume_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
         Mount::bind(PathBuf::from(source), target)
     } else if source == "." || source == ".." || source.starts_with("./") || source.starts_with("../") {
         Mount::bind(cwd.join(source), target)
-    } else if parts.len() == 1 || volume_name(source) {
+    } else if parts.len() == 1 || is_volume_name(source) {
         Mount::volume(source, target)
     } else {
         return Err(refuse(
@@ -147,11 +184,19 @@ pub fn volume_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
     mount.make_source = matches!(mount.kind, MountKind::Bind { .. });
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
-            "rw" | "copy" | "cached" | "delegated" | "consistent" => {}
+            "rw" | "copy" | "cached" | "delegated" | "consistent" | "exec" | "suid" | "nodev" => {}
             // SELinux labels: nothing to do on hosts without it, and relabelling is not offered yet.
             "z" | "Z" => {}
             "ro" => mount.read_only = true,
             "nocopy" => set_no_copy(&mut mount),
+            "noexec" => mount.no_exec = true,
+            "nosuid" => mount.no_suid = true,
+            "dev" => return Err(refuse("device files in a mount do nothing; --device gives one")),
+            "U" => {
+                return Err(refuse(
+                    "owners are not changed: `strate volume create -o o=uid=ID,gid=ID` makes a volume for a user",
+                ));
+            }
             "bind" => mount.non_recursive = true,
             "rbind" => mount.non_recursive = false,
             _ if PROPAGATIONS.contains(&option) => mount.propagation = option.into(),
@@ -159,10 +204,6 @@ pub fn volume_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
         }
     }
     Ok(mount)
-}
-
-fn volume_name(name: &str) -> bool {
-    name.len() > 1 && super::names::check(name).is_ok_and(|checked| checked == name)
 }
 
 fn set_no_copy(mount: &mut Mount) {
@@ -225,6 +266,11 @@ struct Fields<'a> {
     propagation: &'a str,
     non_recursive: bool,
     no_copy: bool,
+    no_exec: bool,
+    no_suid: bool,
+    subpath: &'a str,
+    labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
     tmpfs: Vec<String>,
 }
 
@@ -241,7 +287,7 @@ pub fn mount_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
         ("bind", "") => return Err(refuse("a bind needs source=")),
         ("bind", source) => Mount::bind(cwd.join(source), target),
         ("volume" | "", "") => Mount::anonymous(target),
-        ("volume" | "", source) if volume_name(source) => Mount::volume(source, target),
+        ("volume" | "", source) if is_volume_name(source) => Mount::volume(source, target),
         ("volume" | "", _) => return Err(refuse("a volume's name is [a-zA-Z0-9][a-zA-Z0-9_.-]+")),
         ("tmpfs", "") => tmpfs(target, &fields.tmpfs.join(",")),
         ("tmpfs", _) => return Err(refuse("a tmpfs has no source")),
@@ -254,10 +300,36 @@ pub fn mount_flag(spec: &str, cwd: &Path) -> Result<Mount, Error> {
     mount.read_only |= fields.read_only;
     mount.propagation = fields.propagation.into();
     mount.non_recursive = fields.non_recursive;
-    if fields.no_copy {
-        set_no_copy(&mut mount);
-    }
+    (mount.no_exec, mount.no_suid) = (fields.no_exec, fields.no_suid);
+    volume_fields(spec, &mut mount, fields)?;
     Ok(mount)
+}
+
+/// What only volumes have.
+fn volume_fields(spec: &str, mount: &mut Mount, fields: Fields<'_>) -> Result<(), Error> {
+    let given = fields.no_copy
+        || !fields.subpath.is_empty()
+        || !fields.labels.is_empty()
+        || !fields.options.is_empty();
+    match &mut mount.kind {
+        MountKind::Volume { no_copy, subpath, labels, options, .. } => {
+            *no_copy = fields.no_copy;
+            if !fields.subpath.is_empty() {
+                let clean = clean_target(&format!("/{}", fields.subpath));
+                let out = fields.subpath.split('/').any(|part| part == "..");
+                let clean = clean.filter(|_| !out && !fields.subpath.starts_with('/'));
+                *subpath = Some(clean.ok_or_else(|| {
+                    bad("--mount", spec, "volume-subpath is a relative path that stays in the volume")
+                })?);
+            }
+            (*labels, *options) = (fields.labels, fields.options);
+            crate::storage::Backing::parse(options)
+                .map_err(|error| bad("--mount", spec, &error.to_string()))?;
+            Ok(())
+        }
+        _ if given => Err(bad("--mount", spec, "its volume-… options are for type=volume")),
+        _ => Ok(()),
+    }
 }
 
 fn mount_fields<'a>(spec: &str, parts: &'a [String]) -> Result<Fields<'a>, Error> {
@@ -281,6 +353,13 @@ fn mount_fields<'a>(spec: &str, parts: &'a [String]) -> Result<Fields<'a>, Error
             "bind-nonrecursive" => fields.non_recursive = truth?,
             "bind-recursive" => fields.non_recursive = text == "disabled",
             "volume-nocopy" => fields.no_copy = truth?,
+            "volume-subpath" | "subpath" => fields.subpath = text,
+            "volume-label" => fields.labels.extend([pair(text)]),
+            "volume-opt" if text.contains('=') => fields.options.extend([pair(text)]),
+            "volume-driver" if ["", crate::storage::LOCAL].contains(&text) => {}
+            "noexec" => fields.no_exec = truth?,
+            "nosuid" => fields.no_suid = truth?,
+            "nodev" if truth? => {}
             "consistency" | "relabel" | "z" | "Z" => {}
             "bind-propagation" if PROPAGATIONS.contains(&text) => fields.propagation = text,
             "tmpfs-size" => fields.tmpfs.push(format!("size={}", super::values::size("--mount", text)?)),
@@ -291,6 +370,12 @@ fn mount_fields<'a>(spec: &str, parts: &'a [String]) -> Result<Fields<'a>, Error
         }
     }
     Ok(fields)
+}
+
+/// `key=value`; without a value it is empty.
+fn pair(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    (key.to_owned(), value.to_owned())
 }
 
 /// Fields between commas; a field may be quoted with `"`, a doubled quote standing for one (RFC 4180).
@@ -327,88 +412,4 @@ pub fn arrange(mounts: &mut [Mount]) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flag(spec: &str) -> Result<Mount, Error> {
-        volume_flag(spec, Path::new("/cwd"))
-    }
-
-    #[test]
-    fn volumes_as_docker_writes_them() {
-        let mount = flag("/a b:/c/../d:ro,z,rslave").unwrap();
-        assert_eq!(mount.kind, MountKind::Bind { source: "/a b".into() });
-        assert_eq!(
-            (mount.target.as_str(), mount.read_only, mount.propagation.as_str()),
-            ("/d", true, "rslave")
-        );
-        assert_eq!(flag("./x:/d").unwrap().kind, MountKind::Bind { source: "/cwd/./x".into() });
-        let named = MountKind::Volume { name: "data".into(), anonymous: false, no_copy: true };
-        assert_eq!(flag("data:/d:nocopy").unwrap().kind, named);
-        let anonymous = MountKind::Volume { name: String::new(), anonymous: true, no_copy: false };
-        assert_eq!(flag("/d").unwrap().kind, anonymous);
-        for bad in ["", "a", "x:y", "/a:/", "/a:/b:odd", "a/b:/c", "a:b:c:d", ":/c", "a:/c", "/a:/.."] {
-            assert!(flag(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_missing_source_is_made_for_v_and_refused_for_mount() {
-        let scratch = tempfile::tempdir().unwrap();
-        let source = scratch.path().join("a/b");
-        let missing = mount_flag(&format!("type=bind,src={},dst=/x", source.display()), Path::new("/"));
-        assert!(matches!(missing.unwrap().ensure_source(), Err(Error::BindSource { .. })));
-        assert!(!source.exists());
-        flag(&format!("{}:/x", source.display())).unwrap().ensure_source().unwrap();
-        assert!(source.is_dir());
-    }
-
-    #[test]
-    fn mounts_as_docker_writes_them() {
-        let parse = |spec| mount_flag(spec, Path::new("/cwd"));
-        let mount = parse("type=bind,\"src=/a,b\",dst=/c,readonly").unwrap();
-        assert_eq!(mount.kind, MountKind::Bind { source: "/a,b".into() });
-        assert!(mount.read_only);
-        let mount = parse("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=0700").unwrap();
-        let options = "noexec,nosuid,nodev,size=1048576,mode=0700".into();
-        assert_eq!(mount.kind, MountKind::Tmpfs { options });
-        assert!(matches!(parse("target=/v").unwrap().kind, MountKind::Volume { anonymous: true, .. }));
-        for bad in [
-            "type=bind,dst=/x",
-            "type=odd,dst=/x",
-            "dst=x",
-            "dst=/x,odd=1",
-            "type=tmpfs,src=a,dst=/x",
-            "dst=/x,ro=2",
-        ] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn tmpfs_defaults_give_way() {
-        let mount = tmpfs_flag("/run:exec,size=64m").unwrap();
-        assert_eq!(mount.kind, MountKind::Tmpfs { options: "nosuid,nodev,size=64m".into() });
-    }
-
-    #[test]
-    fn devices_are_shown_as_they_are() {
-        for (spec, target) in
-            [("/dev/fuse", "/dev/fuse"), ("/dev/fuse:rw", "/dev/fuse"), ("/dev/a:/dev/b:rwm", "/dev/b")]
-        {
-            assert_eq!(device_flag(spec).unwrap().target, target);
-        }
-        for bad in ["fuse", "/dev/a:b", "/dev/a:/dev/b:x", ""] {
-            assert!(device_flag(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn outer_mounts_come_first_and_only_once() {
-        let mut mounts = vec![flag("/x:/a/b").unwrap(), flag("/y:/a").unwrap()];
-        arrange(&mut mounts).unwrap();
-        assert_eq!(mounts[0].target, "/a");
-        mounts.push(flag("/z:/a/").unwrap());
-        assert!(arrange(&mut mounts).is_err());
-    }
-}
+mod tests;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::mounts::{Mount, MountKind};
 use super::spec::{ContainerSpec, DEFAULT_SHM, HostOptions, NetworkMode, set_env};
 use super::{Error, values};
-use crate::runtime::{self, Capabilities, MountOp, Namespaces, Network, Plan, Seccomp};
+use crate::runtime::{self, BindOptions, Capabilities, MountOp, Namespaces, Network, Plan, Seccomp};
+use crate::storage::Backing;
 
 /// What a plan needs to know beyond the description.
 pub struct Facts<'a> {
@@ -18,8 +19,8 @@ pub struct Facts<'a> {
     pub resolv_conf: &'a str,
     /// The host's `/etc/hosts`.
     pub hosts: &'a str,
-    /// Where a volume's data lies.
-    pub volume: &'a dyn Fn(&str) -> PathBuf,
+    /// What stands behind a volume.
+    pub volume: &'a dyn Fn(&str) -> Backing,
 }
 
 impl std::fmt::Debug for Facts<'_> {
@@ -179,6 +180,7 @@ fn bind(source: PathBuf, target: &str, read_only: bool) -> MountOp {
         read_only,
         recursive: true,
         propagation: "rprivate".into(),
+        options: BindOptions::default(),
     }
 }
 
@@ -195,12 +197,38 @@ fn user_mount(mount: &Mount, facts: &Facts<'_>) -> MountOp {
             } else {
                 mount.propagation.clone()
             },
+            options: BindOptions { beneath: None, no_exec: mount.no_exec, no_suid: mount.no_suid },
         },
-        MountKind::Volume { name, .. } => bind((facts.volume)(name), &target, mount.read_only),
+        MountKind::Volume { name, subpath, .. } => volume(mount, (facts.volume)(name), subpath.clone()),
         MountKind::Tmpfs { options } => {
             let read_only = if mount.read_only { ",ro" } else { "" };
             MountOp::Tmpfs { target, options: format!("{options}{read_only}") }
         }
+    }
+}
+
+/// A volume, where its options or the mount's forbid something.
+fn volume(mount: &Mount, backing: Backing, beneath: Option<String>) -> MountOp {
+    let target = mount.target.clone();
+    let (source, all, read_only, no_exec) = match backing {
+        Backing::Data { path, .. } => (path, true, false, false),
+        Backing::Bind { path, recursive, read_only, no_exec } => (path, recursive, read_only, no_exec),
+        Backing::Tmpfs { mut options } => {
+            for (set, word) in
+                [(mount.read_only, ",ro"), (mount.no_exec, ",noexec"), (mount.no_suid, ",nosuid")]
+            {
+                options.push_str(if set { word } else { "" });
+            }
+            return MountOp::Tmpfs { target, options };
+        }
+    };
+    MountOp::Bind {
+        source,
+        target,
+        read_only: read_only || mount.read_only,
+        recursive: all,
+        propagation: "rprivate".into(),
+        options: BindOptions { beneath, no_exec: no_exec || mount.no_exec, no_suid: mount.no_suid },
     }
 }
 
@@ -265,7 +293,7 @@ mod tests {
             host_name: "box",
             resolv_conf: "# c\nnameserver 10.0.0.1\nsearch a.example\noptions ndots:1\n",
             hosts: "127.0.0.1 localhost\n10.0.0.2 box\n",
-            volume: &|name| PathBuf::from("/volumes").join(name),
+            volume: &|name| Backing::Data { path: PathBuf::from("/volumes").join(name), owner: None },
         }
     }
 

@@ -94,6 +94,18 @@ pub enum NetworkMode {
     None,
 }
 
+/// `--image-volume`: what the image's own volumes become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ImageVolumes {
+    /// Anonymous volumes.
+    #[default]
+    Anonymous,
+    /// Memory.
+    Tmpfs,
+    /// Nothing.
+    Ignore,
+}
+
 /// `--security-opt`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -133,6 +145,10 @@ pub struct Overrides {
     pub stop_timeout: Option<i64>,
     /// `-v`, `--mount`, `--tmpfs`, `--device`
     pub mounts: Vec<Mount>,
+    /// `--volumes-from`, as given.
+    pub volumes_from: Vec<String>,
+    /// `--image-volume`
+    pub image_volumes: ImageVolumes,
     /// `--tty`
     pub tty: bool,
     /// `--interactive`
@@ -196,7 +212,7 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     config.stop_signal = user.stop_signal.or(config.stop_signal);
     config.stop_timeout = user.stop_timeout.or(config.stop_timeout);
     let mut mounts = user.mounts;
-    add_image_volumes(&config, &mut mounts)?;
+    add_image_volumes(&config, user.image_volumes, &mut mounts)?;
     mounts::arrange(&mut mounts)?;
     Ok(ContainerSpec {
         config,
@@ -248,8 +264,12 @@ fn merge_env(user: Vec<String>, image: &[String]) -> Vec<String> {
     merged
 }
 
-/// The image's volumes become anonymous ones, unless the user mounts something there.
-fn add_image_volumes(config: &ContainerConfig, mounts: &mut Vec<Mount>) -> Result<(), Error> {
+/// The image's volumes become anonymous ones, or what the user wants, unless the user mounts something there.
+fn add_image_volumes(
+    config: &ContainerConfig,
+    become_what: ImageVolumes,
+    mounts: &mut Vec<Mount>,
+) -> Result<(), Error> {
     for path in config.volumes.keys() {
         let rooted = if path.starts_with('/') { path.clone() } else { format!("/{path}") };
         let target = mounts::clean_target(&rooted).ok_or_else(|| Error::ImageVolume(path.clone()))?;
@@ -257,8 +277,13 @@ fn add_image_volumes(config: &ContainerConfig, mounts: &mut Vec<Mount>) -> Resul
         if beneath("/proc") || beneath("/sys") || target == "/dev" {
             return Err(Error::ImageVolume(path.clone()));
         }
-        if !mounts.iter().any(|mount| mount.target == target) {
-            mounts.push(Mount::anonymous(target));
+        if mounts.iter().any(|mount| mount.target == target) {
+            continue;
+        }
+        match become_what {
+            ImageVolumes::Anonymous => mounts.push(Mount::anonymous(target)),
+            ImageVolumes::Tmpfs => mounts.push(mounts::tmpfs_flag(&format!("{target}:exec"))?),
+            ImageVolumes::Ignore => {}
         }
     }
     Ok(())

@@ -96,7 +96,7 @@ impl Check<'_> {
 }
 
 /// What is wrong with a blob. Quickly means to believe the size of a large one.
-fn verify(
+pub(super) fn verify(
     path: &Path,
     digest: &Digest,
     size: Option<u64>,

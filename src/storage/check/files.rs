@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::references::files_of;
 use super::{Check, Fault};
-use crate::storage::index::IndexFile;
-use crate::storage::format::{self, Found};
 use crate::storage::Error;
+use crate::storage::format::{self, Found};
+use crate::storage::index::IndexFile;
 
 /// What `oci-layout` holds (image-spec `image-layout.md`).
 pub(in crate::storage) const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";

@@ -9,17 +9,20 @@ mod fault;
 mod files;
 mod others;
 mod references;
+mod repair;
+mod salvage;
 mod snapshots;
 
 pub use fault::Fault;
 pub(in crate::storage) use files::OCI_LAYOUT;
+pub use repair::LostBlob;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::lock::{self, LockMode, LockName};
 use super::format::{self, Found};
+use super::lock::{self, LockMode, LockName};
 use super::{Abilities, ContainerDir, Error, Opening, Store, check_known, layout::Layout};
 use references::Needs;
 

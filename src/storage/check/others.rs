@@ -19,8 +19,14 @@ impl Check<'_> {
                 Ok(None) => self.report.leftovers += 1,
                 Ok(Some(container)) => {
                     self.report.counts.containers += 1;
-                    if let Err(error) = container.state() {
-                        self.container(&id, format!("does not say its state: {}", chain_text(&error)));
+                    match container.state() {
+                        Ok(state) if state.damaged => {
+                            self.container(&id, "has a record of its state that makes no sense".to_owned());
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            self.container(&id, format!("does not say its state: {}", chain_text(&error)));
+                        }
                     }
                 }
                 Err(error) => self.container(&id, chain_text(&error)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Fault;
 use crate::image::{INDEX_DIGEST_ANNOTATION, is_container_image};
 use crate::oci::{
-    Descriptor, DiffId, Digest, ImageConfig, Manifest, Parsed, RawManifest, chain_ids, digest_of,
+    Descriptor, DiffId, Digest, ImageConfig, Manifest, Parsed, RawManifest, Reference, chain_ids, digest_of,
 };
 use crate::storage::index::{CONFIG, CREATED, Entry, IndexFile, MANIFEST, REF_NAME};
 use crate::storage::{Store, cache};
@@ -19,6 +19,10 @@ pub(super) struct Need {
     pub size: Option<u64>,
     /// Images and containers, as messages call them.
     pub by: BTreeSet<String>,
+    /// Where they came from, by repository.
+    pub names: BTreeMap<String, Reference>,
+    /// Whether it is a manifest or an index.
+    pub is_document: bool,
 }
 
 /// A layer in its place: all of its stack up to it.
@@ -43,23 +47,19 @@ pub(super) struct Needs {
     pub faults: Vec<Fault>,
     /// Entries of `index.json`.
     pub images: usize,
+    /// Where what is being walked came from.
+    from: Option<Reference>,
     documents: BTreeMap<Digest, Option<Arc<Parsed>>>,
 }
 
 impl Needs {
     /// Walk from what `index.json` and the containers say.
     pub(super) fn of(store: &Store, index: Option<&IndexFile>) -> Self {
-        let mut needs = Self::default();
-        for entry in index.iter().flat_map(|index| &index.manifests) {
-            needs.images += 1;
-            needs.entry(store, entry);
-        }
-        for name in index.map(duplicates).unwrap_or_default() {
-            needs.faults.push(Fault::Entry { label: name, what: "is listed more than once".into() });
-        }
+        let mut needs = index.map_or_else(Self::default, |index| Self::of_entries(store, index));
         for container in store.readable_containers() {
             let record = &container.record;
             let label = format!("container {}", record.name);
+            needs.from = Reference::parse(&record.image_name).ok();
             needs.manifest(store, &record.manifest, None, &label, 0);
             for (layer, _) in &record.layers {
                 needs.part(layer, &label);
@@ -67,6 +67,19 @@ impl Needs {
             needs.stack(record.layers.clone());
         }
         needs.kept = cache::kept_by_all_records(store);
+        needs
+    }
+
+    /// Walk from what a list of names says.
+    pub(super) fn of_entries(store: &Store, index: &IndexFile) -> Self {
+        let mut needs = Self::default();
+        for entry in index.manifests.iter() {
+            needs.images += 1;
+            needs.entry(store, entry);
+        }
+        for name in duplicates(index) {
+            needs.faults.push(Fault::Entry { label: name, what: "is listed more than once".into() });
+        }
         needs
     }
 
@@ -80,10 +93,11 @@ impl Needs {
         if let Err(what) = entry.check_sum() {
             self.faults.push(Fault::Entry { label: label.clone(), what });
         }
+        self.from = entry.name();
         self.manifest(store, &digest, Some(entry.size()), &label, 0);
         if let Some(text) = entry.annotations.get(INDEX_DIGEST_ANNOTATION) {
             match text.parse() {
-                Ok(index) => self.need(&index, None, &label),
+                Ok(index) => self.need(&index, None, &label, true),
                 Err(_) => self.faults.push(Fault::Entry {
                     label: label.clone(),
                     what: "names an index by something that is no digest".into(),
@@ -126,7 +140,7 @@ impl Needs {
 
     /// A manifest and what it names, or an index and those of its images that are here.
     fn manifest(&mut self, store: &Store, digest: &Digest, size: Option<u64>, label: &str, depth: u32) {
-        self.need(digest, size, label);
+        self.need(digest, size, label, true);
         match self.document(store, digest, label).as_deref() {
             Some(Parsed::Index(index)) if depth < 2 => {
                 for child in index.manifests() {
@@ -163,14 +177,19 @@ impl Needs {
 
     fn part(&mut self, part: &Descriptor, label: &str) {
         if let Ok(digest) = digest_of(part) {
-            self.need(&digest, Some(part.size()), label);
+            self.need(&digest, Some(part.size()), label, false);
         }
     }
 
-    fn need(&mut self, digest: &Digest, size: Option<u64>, label: &str) {
+    fn need(&mut self, digest: &Digest, size: Option<u64>, label: &str, is_document: bool) {
         let need = self.blobs.entry(digest.clone()).or_default();
         need.size = need.size.or(size);
         need.by.insert(label.to_owned());
+        need.is_document |= is_document;
+        if let Some(from) = &self.from {
+            let place = format!("{}/{}", from.registry(), from.repository());
+            need.names.entry(place).or_insert_with(|| from.with_digest(digest.clone()));
+        }
     }
 
     fn stack(&mut self, stack: Vec<(Descriptor, DiffId)>) {
@@ -211,7 +230,7 @@ impl Needs {
     }
 }
 
-fn label_of(entry: &Entry) -> String {
+pub(super) fn label_of(entry: &Entry) -> String {
     let name = entry.name().map(|name| name.familiar());
     name.or_else(|| entry.annotations.get(REF_NAME).cloned())
         .unwrap_or_else(|| entry.digest_text().to_owned())

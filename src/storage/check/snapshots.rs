@@ -134,7 +134,7 @@ fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]
 /// Unpack the blob again and compare.
 fn again(store: &Store, stored: &Snapshot, layer: &LayerOf) -> Result<Verdict, Error> {
     let (descriptor, diff_id) = &layer.stack[layer.at];
-    let mut fresh = match store.unpack_blob(descriptor, diff_id) {
+    let mut fresh = match store.unpack_to_compare(descriptor, diff_id) {
         Ok(fresh) => fresh,
         Err(error @ (Error::MissingBlob(_) | Error::CorruptBlob { .. } | Error::Layer { .. })) => {
             return Ok(Verdict::Unknown(chain_text(&error)));

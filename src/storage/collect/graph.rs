@@ -161,7 +161,7 @@ fn read(layout: &Layout, digest: &Digest) -> Option<Vec<u8>> {
 }
 
 /// Everything in a text that is a digest.
-fn digests_in(bytes: &[u8]) -> Vec<Digest> {
+pub(super) fn digests_in(bytes: &[u8]) -> Vec<Digest> {
     let text = String::from_utf8_lossy(bytes);
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != ':');
     words.filter_map(|word| word.parse().ok()).collect()

@@ -115,8 +115,15 @@ impl Store {
         for root in roots(&IndexFile::read(&self.layout)?) {
             prepared.graph.reach(&self.layout, &root, &mut marked);
         }
-        for container in self.all_containers()? {
-            reach_container(&self.layout, &container, &mut prepared.graph, &mut marked);
+        let containers = self.all_containers()?;
+        for container in &containers {
+            reach_container(&self.layout, container, &mut prepared.graph, &mut marked);
+        }
+        let known: BTreeSet<&str> = containers.iter().map(|container| container.record.id.as_str()).collect();
+        for id in self.container_ids()?.iter().filter(|id| !known.contains(id.as_str())) {
+            // Its record is damaged: what can still be read in it is kept.
+            let bytes = fs::read(self.layout.container(id).join("config.json")).unwrap_or_default();
+            marked.extend(graph::digests_in(&bytes));
         }
         marked.extend(prepared.records.kept_now(&self.layout)?);
         Ok(marked)

@@ -47,6 +47,9 @@ pub struct ContainerState {
     pub finished_at: Option<String>,
     /// Why it could not be started.
     pub error: Option<String>,
+    /// Nothing of this was written: the record of the state cannot be read.
+    #[serde(skip)]
+    pub damaged: bool,
     /// Absolute paths that were made in the container's tree only to mount on, in all its runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
@@ -139,13 +142,14 @@ impl ContainerDir {
 
     fn written_state(&self, path: &Path) -> Result<ContainerState, Error> {
         match fs::read(path) {
-            // A power cut can leave an empty file of what was not synced.
-            Ok(bytes) if bytes.is_empty() => {
-                Ok(ContainerState { status: Status::Dead, exit_code: Some(UNSEEN), ..Default::default() })
-            }
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.to_owned(), source })
-            }
+            // A power cut can leave an empty file of what was not synced, or worse; nobody wrote down how it ended.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| ContainerState {
+                status: Status::Dead,
+                exit_code: Some(UNSEEN),
+                error: Some("the record of its state is damaged".into()),
+                damaged: true,
+                ..ContainerState::default()
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.exists() => {
                 Ok(ContainerState::default())
             }

@@ -15,6 +15,7 @@ fn record(name: &str) -> ContainerRecord {
         image: ImageId(Digest::sha256("image")),
         manifest: Digest::sha256("manifest"),
         layers: Vec::new(),
+        volumes: None,
         spec: serde_json::json!({"k": 1}),
     }
 }
@@ -119,19 +120,6 @@ fn the_lock_says_who_watches_and_waiting_gives_the_code() {
 }
 
 #[test]
-fn volumes_are_made_once() {
-    let (_dir, store) = store();
-    let volume = store.volume("data", false, "2026-01-01T00:00:00Z").unwrap();
-    assert!(volume.new && volume.data.is_dir());
-    fs::write(volume.data.join("f"), "x").unwrap();
-    assert!(!store.volume("data", false, "later").unwrap().new);
-    assert_eq!(store.volumes().unwrap().len(), 1);
-    store.remove_volume("data").unwrap();
-    store.remove_volume("data").unwrap();
-    assert!(store.volumes().unwrap().is_empty());
-}
-
-#[test]
 fn records_that_somebody_edited_name_no_path() {
     let (dir, store) = store();
     let canary = dir.path().join("canary");
@@ -153,19 +141,83 @@ fn records_that_somebody_edited_name_no_path() {
         let bad = good.replace(from, to);
         assert_ne!(bad, good);
         fs::write(&file, bad).unwrap();
-        for result in [store.find_container(&id[..8]), store.containers().map(|mut all| all.remove(0))] {
-            let error = result.unwrap_err();
-            assert!(matches!(error, Error::Damaged { .. } | Error::Json { .. }), "{to}: {error}");
-        }
-    }
-    let volume = store.volume("data", false, "now").unwrap();
-    let file = volume.data.with_file_name("volume.json");
-    fs::write(&file, fs::read_to_string(&file).unwrap().replace("data", "../../canary")).unwrap();
-    assert!(matches!(store.volumes(), Err(Error::Damaged { .. })));
-    for name in ["", ".", "..", "../../canary", "a/b", "/etc"] {
-        assert!(store.volume(name, true, "now").is_err(), "{name}");
-        assert!(store.remove_volume(name).is_err(), "{name}");
-        assert!(made.remove_volumes([name]).is_err(), "{name}");
+        let error = store.find_container(&id[..8]).unwrap_err();
+        assert!(matches!(error, Error::DamagedContainer { .. }), "{to}: {error}");
+        assert!(store.containers().unwrap().is_empty());
+        assert_eq!(store.damaged_containers().unwrap(), [id]);
     }
     assert!(canary.exists());
+}
+
+/// A store that keeps what it says.
+fn listened(store: Store) -> (Store, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let into = std::sync::Arc::clone(&said);
+    let notice = crate::storage::Notice::new(move |text| into.lock().unwrap().push(text.to_owned()));
+    (store.with_notice(notice), said)
+}
+
+#[test]
+fn one_damaged_record_is_left_out_said_once_and_can_be_removed() {
+    let (_dir, store) = store();
+    let (store, said) = listened(store);
+    let (bad, lock) = create(&store, "bad").unwrap();
+    drop(lock);
+    drop(create(&store, "good").unwrap());
+    fs::write(bad.path.join(RECORD), "{\"id\": 1").unwrap();
+    for _ in 0..3 {
+        let names: Vec<String> = store.containers().unwrap().into_iter().map(|dir| dir.record.name).collect();
+        assert_eq!(names, ["good"]);
+    }
+    let told = said.lock().unwrap().clone();
+    assert!(told.len() == 1 && told[0].contains(&format!("strate rm -f {:.12}", bad.record.id)), "{told:?}");
+    store.sweep_containers().unwrap();
+    assert!(store.find_container("bad").is_err(), "its name is still taken");
+    let found = store.find_container_to_remove("bad").unwrap();
+    assert_eq!((found.record.id.as_str(), found.record.name.as_str()), (bad.record.id.as_str(), "bad"));
+    let by_id = store.find_container_to_remove(&bad.record.id[..12]).unwrap();
+    assert_eq!(by_id.path, bad.path);
+    let lock = found.try_lock().unwrap().unwrap();
+    store.remove_container(&found, lock, true).unwrap();
+    assert!(matches!(store.find_container_to_remove("bad"), Err(Error::NoSuchContainer(_))));
+    drop(create(&store, "bad").unwrap());
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_that_of_a_dead_container() {
+    let (_dir, store) = store();
+    let (made, lock) = create(&store, "a").unwrap();
+    lock.write_state(&ContainerState::running(1, "2026-01-01T00:00:00Z".into())).unwrap();
+    drop(lock);
+    fs::write(made.path.join("state.json"), "{\"status\":\"runn").unwrap();
+    let state = made.state().unwrap();
+    assert_eq!((state.status, state.exit_code), (Status::Dead, Some(255)));
+    assert!(state.error.unwrap().contains("damaged"));
+}
+
+#[test]
+fn who_should_have_removed_itself_is_swept_unless_it_runs() {
+    let (_dir, store) = store();
+    let volume = |name: &str| crate::storage::VolumeRecord { name: name.into(), ..Default::default() };
+    let own = |name: &str| VolumeUse { name: name.into(), own: true };
+    for name in ["its", "shared"] {
+        store.create_volume(volume(name), true).unwrap();
+    }
+    let with = |volumes| ContainerRecord { volumes: Some(volumes), ..record("") };
+    let create = |record, name| store.create_container(record, NewName::Given(name), false).unwrap();
+    let (running, _held) = create(record(""), "running");
+    running.mark_auto_remove(&_held).unwrap();
+    let (ended, lock) = create(with(vec![own("its"), own("shared")]), "ended");
+    ended.mark_auto_remove(&lock).unwrap();
+    drop(lock);
+    let (kept, _) = create(with(vec![VolumeUse { own: false, ..own("shared") }]), "kept");
+    store.sweep_ended();
+    assert!(running.path.exists() && kept.path.exists() && !ended.path.exists());
+    assert!(matches!(store.find_volume("its"), Err(Error::NoSuchVolume(_))));
+    store.find_volume("shared").unwrap();
+    assert!(running.removes_itself() && !ended.removes_itself() && !kept.removes_itself());
+    // A mark without a container is cleared.
+    ended.mark_auto_remove(&_held).unwrap();
+    store.sweep_ended();
+    assert!(!ended.removes_itself());
 }

@@ -1,0 +1,114 @@
+//! Which volumes containers use.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerDir, ContainerRecord, RECORD, Store, ids};
+use crate::storage::Error;
+use crate::storage::layout::Layout;
+use crate::storage::volumes::remove_unused;
+
+/// A volume that a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUse {
+    /// The volume's name.
+    pub name: String,
+    /// Made for this container: goes with it when it removes itself, or with `rm --volumes`.
+    pub own: bool,
+}
+
+impl ContainerRecord {
+    /// The volumes that the container mounts.
+    #[must_use]
+    pub fn volume_uses(&self) -> Vec<VolumeUse> {
+        if let Some(volumes) = &self.volumes {
+            return volumes.clone();
+        }
+        // A record of an older binary, which kept them in the description alone.
+        let mounts = self.spec.get("mounts").and_then(|mounts| mounts.as_array());
+        let volume = |mount: &serde_json::Value| {
+            (mount.get("type")? == "volume").then_some(())?;
+            let own = mount.get("anonymous").and_then(serde_json::Value::as_bool).unwrap_or(false);
+            Some(VolumeUse { name: mount.get("name")?.as_str()?.to_owned(), own })
+        };
+        mounts.into_iter().flatten().filter_map(volume).collect()
+    }
+}
+
+/// Who uses which volumes.
+#[derive(Debug, Default)]
+pub(in crate::storage) struct Users {
+    /// The names of the containers, by volume.
+    pub(in crate::storage) by_volume: BTreeMap<String, Vec<String>>,
+    /// The ids of containers whose record cannot be read: what they use is not known for certain.
+    pub(in crate::storage) damaged: Vec<String>,
+    /// Their records' bytes.
+    bytes: Vec<Vec<u8>>,
+}
+
+impl Users {
+    /// The names of the containers that use a volume; a damaged container whose record has the name counts.
+    pub(in crate::storage) fn of(&self, volume: &str) -> Vec<String> {
+        let mut names = self.by_volume.get(volume).cloned().unwrap_or_default();
+        let quoted = format!("\"{volume}\"");
+        for (id, bytes) in self.damaged.iter().zip(&self.bytes) {
+            if bytes.windows(quoted.len()).any(|window| window == quoted.as_bytes()) {
+                names.push(id.get(..12).unwrap_or(id).to_owned());
+            }
+        }
+        names
+    }
+}
+
+/// Look at every container's record. It needs no open store.
+pub(in crate::storage) fn volume_users(layout: &Layout) -> Result<Users, Error> {
+    let mut users = Users::default();
+    for id in ids(layout)? {
+        match ContainerDir::read(layout, &id) {
+            Ok(None) => {}
+            Ok(Some(dir)) => {
+                for used in dir.record.volume_uses() {
+                    let names = users.by_volume.entry(used.name).or_default();
+                    if !names.contains(&dir.record.name) {
+                        names.push(dir.record.name.clone());
+                    }
+                }
+            }
+            Err(_) => {
+                users.bytes.push(std::fs::read(layout.container(&id).join(RECORD)).unwrap_or_default());
+                users.damaged.push(id);
+            }
+        }
+    }
+    Ok(users)
+}
+
+impl ContainerDir {
+    /// Remove the volumes that were made for this container, which is gone, and that no other container uses.
+    ///
+    /// # Errors
+    /// When one cannot be moved away.
+    pub fn remove_own_volumes(&self) -> Result<(), Error> {
+        let uses = self.record.volume_uses();
+        let own: Vec<String> = uses.into_iter().filter(|used| used.own).map(|used| used.name).collect();
+        remove_unused(&self.layout, &own)
+    }
+}
+
+impl Store {
+    /// Remove a container, whose lock proves that its program does not run, and with `volumes` those made for it.
+    ///
+    /// # Errors
+    /// When a directory cannot be moved away.
+    pub fn remove_container(
+        &self,
+        dir: &ContainerDir,
+        lock: super::RunLock,
+        volumes: bool,
+    ) -> Result<(), Error> {
+        self.writable()?;
+        dir.remove(lock)?;
+        if volumes { dir.remove_own_volumes() } else { Ok(()) }
+    }
+}
