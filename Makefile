@@ -10,7 +10,7 @@ BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help build demo test fuzz lint fmt real bench completions man install uninstall clean ci
+.PHONY: help build demo test faults soak fuzz lint fmt real bench completions man install uninstall clean ci
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 16
@@ -24,6 +24,12 @@ demo: build ## A tour: build, run, commit, without registry and network
 
 test: ## All tests, as this user and, by root, as an ordinary user too; does its own set-up
 	contrib/test.sh
+
+faults: ## Kills and errors at every single system call of the verbs that write (half an hour and more)
+	STRATE_FAULTS_FULL=1 $(CARGO) test --locked --test faults
+
+soak: ## Workers on one store at random, then the verdict (SOAK_SECONDS each, SOAK_SEED, SOAK_WORKERS, SOAK_KILL)
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),600) $(CARGO) test --locked --test soak -- --nocapture
 
 fuzz: ## Hostile input to parser, expander, ignore matcher and tar reader (FUZZ_SECONDS each)
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) $(CARGO) test --locked --test fuzz -- --nocapture

@@ -106,11 +106,13 @@ run 'hostile input, shortly' cargo test --locked --test fuzz
 
 cli=$(test_binary cli)
 language=$(test_binary language)
+soak=$(test_binary soak)
+faults=$(test_binary faults)
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 images=$target/test-images
 binary=$target/x86_64-unknown-linux-gnu/debug/strate
 base=${STRATE_TEST_DIR:-/var/tmp}
-if [ -z "$cli" ] || [ -z "$language" ] || ! [ -x "$binary" ]; then
+if [ -z "$cli" ] || [ -z "$language" ] || [ -z "$soak" ] || [ -z "$faults" ] || ! [ -x "$binary" ]; then
     echo "the tests of the binary did not build" >&2
     exit 1
 fi
@@ -121,12 +123,17 @@ if [ "$(id -u)" = 0 ]; then
     work=$(mktemp -d "$base/strate-make-test.XXXXXX")
     cp "$cli" "$work/cli"
     cp "$language" "$work/language"
+    cp "$soak" "$work/soak"
+    cp "$faults" "$work/faults"
     cp "$binary" "$work/strate"
     mkdir -p "$images"
-    chmod 755 "$work" "$work/cli" "$work/language" "$work/strate"
+    chmod 755 "$work" "$work/cli" "$work/language" "$work/soak" "$work/faults" "$work/strate"
     run 'the verbs, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$images" "$work/cli"
     run 'the Dockerfile language, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/language"
+    run 'the soak, shortly, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
+        STRATE_TEST_CACHE="$images" "$work/soak" --nocapture
+    run 'kills and faults, as root' env STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" "$work/faults"
     cp -r "$images" "$work/images"
     # Without a directory of its own, skopeo looks for logins below /run/containers, which root's podman may have closed.
     mkdir -m 700 "$work/run"
@@ -137,9 +144,17 @@ if [ "$(id -u)" = 0 ]; then
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/cli'"
     run "the Dockerfile language, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" sh -c "cd / && exec '$work/language'"
+    run "the soak, shortly, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
+        CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
+        STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/soak' --nocapture"
+    run "kills and faults, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
+        CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
+        XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/faults'"
 else
     run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
     run 'the Dockerfile language, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$language"
+    run 'the soak, shortly, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$soak" --nocapture
+    run 'kills and faults, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$faults"
 fi
 
 say 'results'

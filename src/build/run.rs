@@ -155,8 +155,13 @@ impl<'a> Build<'a> {
             let targets =
                 [("/etc/resolv.conf", false), ("/etc/hosts", false)].map(|(t, d)| (t.to_owned(), d));
             for (target, is_dir) in targets.iter().chain(&mounts.targets) {
-                // A target that cannot be made now shows its error when it is mounted.
-                let _ = stubs.make(root, target, *is_dir);
+                // A target that cannot be made shows its error when it is mounted, but one that only the disk
+                // refused would be made then, and stay in the layer.
+                if let Err(source) = stubs.make(root, target, *is_dir)
+                    && is_of_disk(&source)
+                {
+                    return Err(Error::Read { place: format!("the place of {target}"), source });
+                }
             }
             let result = build.execute(root, &plan, run, work);
             let cleared = stubs.clear(root);
@@ -310,6 +315,13 @@ fn command(run: &Run) -> (Command, Option<(String, String)>) {
             (Command::Shell(whole), None)
         }
     }
+}
+
+/// Trouble of the disk, which another try may not have, and not of what is asked for.
+fn is_of_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+        || matches!(error.raw_os_error(), Some(libc::EIO | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Whether the line is nothing but the marker of one heredoc.

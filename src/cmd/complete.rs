@@ -7,7 +7,7 @@
 //! have, and its answers break on the colons of image names in bash.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command};
 
@@ -65,7 +65,7 @@ pub(super) fn answer(ui: &mut Ui, args: &[OsString]) -> bool {
     if let Ok(cx) = Context::gather(&options) {
         let mut command = super::command();
         command.build();
-        let text = print(shell == "bash", &candidates(&command, &cx.root, &words, index));
+        let text = print(shell == "bash", &candidates(&command, &cx, &words, index));
         ui.bytes(text.as_bytes());
     }
     true
@@ -146,29 +146,29 @@ fn takes_value(arg: &Arg) -> bool {
         && arg.get_num_args().is_none_or(|count| count.min_values() > 0)
 }
 
-fn candidates(command: &Command, root: &Path, words: &[String], index: usize) -> Vec<Candidate> {
+fn candidates(command: &Command, cx: &Context, words: &[String], index: usize) -> Vec<Candidate> {
     let mut place = Place { command, pending: None, positionals: 0, no_flags: false };
     for word in words.iter().take(index).skip(1) {
         place.walk(word);
     }
     let current = words.get(index).map_or("", String::as_str);
     let mut found = if let Some(arg) = place.pending {
-        values(place.command, arg, root)
+        values(place.command, arg, cx)
     } else if place.is_program() {
         Vec::new() // a path in the container, or anything
     } else if let Some((long, _)) = current.strip_prefix("--").and_then(|rest| rest.split_once('=')) {
-        let values = place.find_long(long).map(|arg| values(place.command, arg, root)).unwrap_or_default();
+        let values = place.find_long(long).map(|arg| values(place.command, arg, cx)).unwrap_or_default();
         values.into_iter().map(|c| Candidate::new(format!("--{long}={}", c.value), c.help)).collect()
     } else if current.starts_with('-') && !place.no_flags {
         flags(place.command)
     } else {
-        verbs_and_arguments(&place, root)
+        verbs_and_arguments(&place, cx)
     };
     found.retain(|candidate| candidate.value.starts_with(current));
     found
 }
 
-fn verbs_and_arguments(place: &Place<'_>, root: &Path) -> Vec<Candidate> {
+fn verbs_and_arguments(place: &Place<'_>, cx: &Context) -> Vec<Candidate> {
     let mut found = Vec::new();
     if place.positionals == 0 {
         for verb in place.command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
@@ -179,7 +179,7 @@ fn verbs_and_arguments(place: &Place<'_>, root: &Path) -> Vec<Candidate> {
     let mut arguments: Vec<&Arg> = place.command.get_positionals().collect();
     let last = arguments.pop_if(|arg| matches!(arg.get_action(), ArgAction::Append));
     if let Some(arg) = arguments.get(place.positionals).copied().or(last) {
-        found.extend(values(place.command, arg, root));
+        found.extend(values(place.command, arg, cx));
     }
     found
 }
@@ -193,7 +193,7 @@ fn flags(command: &Command) -> Vec<Candidate> {
 }
 
 /// Values of an argument: its closed list, or names from the store, by the name of the value.
-fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
+fn values(command: &Command, arg: &Arg, cx: &Context) -> Vec<Candidate> {
     let known = arg.get_possible_values();
     if takes_value(arg) && !known.is_empty() {
         let shown = known.iter().filter(|value| !value.is_hide_set());
@@ -205,10 +205,10 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
     match arg.get_long() {
         // A volume's name, or a path, which the shell knows.
         Some("volume") => {
-            return volume_names(root).into_iter().map(|name| Candidate::new(name + ":", "volume")).collect();
+            return volume_names(cx).into_iter().map(|name| Candidate::new(name + ":", "volume")).collect();
         }
         Some("volumes-from") => {
-            let names = container_names(root, Which::All);
+            let names = container_names(cx, Which::All);
             return names.into_iter().map(|(name, image)| Candidate::new(name, image)).collect();
         }
         Some(_) => return Vec::new(),
@@ -219,10 +219,10 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
         "start" => Which::Stopped,
         _ => Which::All,
     };
-    let images = || image_names(root).into_iter().map(|name| Candidate::new(name, "image"));
+    let images = || image_names(cx).into_iter().map(|name| Candidate::new(name, "image"));
     let containers =
-        || container_names(root, which).into_iter().map(|(name, image)| Candidate::new(name, image));
-    let volumes = || volume_names(root).into_iter().map(|name| Candidate::new(name, "volume"));
+        || container_names(cx, which).into_iter().map(|(name, image)| Candidate::new(name, image));
+    let volumes = || volume_names(cx).into_iter().map(|name| Candidate::new(name, "volume"));
     let name = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     match name {
         "SOURCE" | "DESTINATION" if command.get_name() == "copy" => {
@@ -230,7 +230,7 @@ fn values(command: &Command, arg: &Arg, root: &Path) -> Vec<Candidate> {
         }
         "SOURCE" if command.get_name() == "sync" => Vec::new(), // directories, files, registries
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
-        "INDEX" => index_names(root).into_iter().map(|name| Candidate::new(name, "index")).collect(),
+        "INDEX" => index_names(cx).into_iter().map(|name| Candidate::new(name, "index")).collect(),
         "CONTAINER" => containers().collect(),
         "VOLUME" => volumes().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
@@ -268,7 +268,9 @@ mod tests {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut command = super::super::command();
         command.build();
-        let found = candidates(&command, Path::new("/nonexistent"), &words, words.len() - 1);
+        let root = Some(PathBuf::from("/nonexistent"));
+        let cx = Context::gather(&GlobalOptions { root, debug: false }).unwrap();
+        let found = candidates(&command, &cx, &words, words.len() - 1);
         found.into_iter().map(|candidate| candidate.value).collect()
     }
 

@@ -152,6 +152,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
             None => None
                 .or_else(|| error.downcast_ref().and_then(storage_hint))
                 .or_else(|| error.downcast_ref().and_then(container_hint))
+                .or_else(|| error.downcast_ref().and_then(import_store_hint))
                 .or_else(|| error.downcast_ref().and_then(archive_hint))
                 .or_else(|| error.downcast_ref().and_then(manifest_hint))
                 .or_else(|| error.downcast_ref().and_then(transport_hint))
@@ -211,6 +212,11 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     use storage::Error as E;
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
+        E::BlobElsewhere { stores, .. } => format!(
+            "name that store with `--imagestore {}`, or pull the image again",
+            stores.first().map_or("PATH", String::as_str)
+        ),
+        E::NotOurs { store, .. } => format!("its owner removes it with `strate --root {} rmi`", store.display()),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
         E::DamagedContainer { id, .. } => format!("`strate rm -f {id}` removes it"),
         E::NoSuchVolume(_) => "`strate volume ls` lists all volumes".to_owned(),
@@ -270,6 +276,20 @@ fn container_hint(error: &ops::container::Error) -> Option<String> {
             format!("`mkdir -p {}` makes it a directory, as `-v` would", source_path.display())
         }
         E::NotATerminal => "leave out -t, or run it on a terminal".to_owned(),
+        _ => return None,
+    })
+}
+
+fn import_store_hint(error: &ops::import_store::Error) -> Option<String> {
+    use ops::import_store::Error as E;
+    Some(match error {
+        E::NoStore(_) => "`podman info --format '{{.Store.GraphRoot}}'` says where it is, for --from".to_owned(),
+        E::NoSuchImage { store, .. } => {
+            format!("`strate import-store containers-storage --dry-run --from {}` lists them", store.display())
+        }
+        E::NoTool => "install skopeo; or export an image where podman is, with `podman save --format oci-archive -o FILE \
+                      IMAGE`, and `strate load -i FILE` here"
+            .to_owned(),
         _ => return None,
     })
 }

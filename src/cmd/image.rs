@@ -66,7 +66,7 @@ enum SortBy {
     Tag,
 }
 
-const IMAGE_COLUMNS: [Column; 7] = [
+const IMAGE_COLUMNS: [Column; 8] = [
     Column::new("Repository", "REPOSITORY"),
     Column::new("Tag", "TAG"),
     Column::new("Digest", "DIGEST"),
@@ -74,6 +74,7 @@ const IMAGE_COLUMNS: [Column; 7] = [
     Column::new("CreatedSince", "CREATED"),
     Column::new("CreatedAt", "CREATED AT"),
     Column::new("Size", "SIZE"),
+    Column::new("ReadOnly", "R/O"),
 ];
 
 /// `strate images`
@@ -83,9 +84,14 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
         true => &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"],
         false => &["Repository", "Tag", "ID", "CreatedSince", "Size"],
     };
-    let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
+    // A format that is none is told before anything is read.
+    Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, shown)?;
     let request = images_op::Request { reference: args.reference, filters: args.filter };
     let mut rows = images_op::images(cx, &request)?;
+    let mut shown = shown.to_vec();
+    // As podman does: the column is there when it says something.
+    shown.extend(rows.iter().any(|row| row.read_only).then_some("ReadOnly"));
+    let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, &shown)?;
     sort(&mut rows, args.sort);
     if args.quiet && args.format.is_none() {
         let ids = rows.iter().map(|row| id(&row.id, args.no_trunc) + "\n");
@@ -93,8 +99,18 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
         return Ok(0);
     }
     let now = Timestamp::now();
-    let values: Vec<Value> = rows.iter().map(|row| image_row(row, args.no_trunc, now)).collect();
-    print_rows(ui, &listing.render(&values)?, args.noheading && args.format.is_none());
+    let text = match listing.default_columns() {
+        // The usual case pays for what is shown alone: there may be thousands.
+        Some(_) => {
+            let cells = |row| shown.iter().map(move |field| image_cell(row, field, args.no_trunc, now));
+            listing.table(rows.iter().map(cells))
+        }
+        None => {
+            let values: Vec<Value> = rows.iter().map(|row| image_row(row, args.no_trunc, now)).collect();
+            listing.render(&values)?
+        }
+    };
+    print_rows(ui, &text, args.noheading && args.format.is_none());
     Ok(0)
 }
 
@@ -116,22 +132,43 @@ fn sort(rows: &mut [images_op::Row], by: SortBy) {
 }
 
 fn image_row(row: &images_op::Row, no_trunc: bool, now: Timestamp) -> Value {
+    const FIELDS: [&str; 11] = [
+        "Containers",
+        "CreatedAt",
+        "CreatedSince",
+        "Digest",
+        "ID",
+        "Repository",
+        "SharedSize",
+        "Size",
+        "Tag",
+        "UniqueSize",
+        "VirtualSize",
+    ];
+    let fields =
+        FIELDS.iter().map(|field| ((*field).to_owned(), image_cell(row, field, no_trunc, now).into()));
+    let mut fields: serde_json::Map<String, Value> = fields.collect();
+    fields.insert("IsManifestList".into(), row.is_index.into());
+    fields.insert("ReadOnly".into(), row.read_only.into());
+    fields.sort_keys();
+    Value::Object(fields)
+}
+
+/// One field of an image as docker shows it.
+fn image_cell(row: &images_op::Row, field: &str, no_trunc: bool, now: Timestamp) -> String {
     let none = || "<none>".to_owned();
     let created = row.created.as_deref();
-    json!({
-        "Containers": "N/A",
-        "CreatedAt": created.map_or_else(|| "N/A".to_owned(), words::local_time),
-        "CreatedSince": created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
-        "Digest": row.digest.to_string(),
-        "ID": id(&row.id, no_trunc),
-        "IsManifestList": row.is_index,
-        "Repository": row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
-        "SharedSize": "N/A",
-        "Size": words::size(row.size),
-        "Tag": row.name.as_ref().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),
-        "UniqueSize": "N/A",
-        "VirtualSize": words::size(row.size),
-    })
+    match field {
+        "CreatedAt" => created.map_or_else(|| "N/A".to_owned(), words::local_time),
+        "CreatedSince" => created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
+        "Digest" => row.digest.to_string(),
+        "ID" => id(&row.id, no_trunc),
+        "ReadOnly" => row.read_only.to_string(),
+        "Repository" => row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
+        "Size" | "VirtualSize" => words::size(row.size),
+        "Tag" => row.name.as_ref().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),
+        _ => "N/A".to_owned(),
+    }
 }
 
 fn id(id: &crate::oci::ImageId, no_trunc: bool) -> String {

@@ -15,6 +15,7 @@ mod disk;
 mod error;
 mod image;
 mod imagetools;
+mod import_store;
 mod man;
 mod manifest;
 mod progress;
@@ -67,6 +68,9 @@ struct GlobalArgs {
     /// Where images and containers are kept
     #[arg(long, value_name = "DIR", global = true, help_heading = "Global options")]
     root: Option<PathBuf>,
+    /// Read images of this store too, without copying them; may be given several times
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Global options", hide_short_help = true)]
+    imagestore: Vec<PathBuf>,
     /// Print what happens, step by step
     #[arg(long, short = 'D', global = true, help_heading = "Global options")]
     debug: bool,
@@ -236,6 +240,8 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     let absolute = |path: &PathBuf| cx.cwd.join(path).to_string_lossy().into_owned();
     let registries_conf = cli.global.registries_conf.as_ref().map(absolute);
     let policy = cli.global.signature_policy.as_ref().map(absolute);
+    let stores: Vec<String> = cli.global.imagestore.iter().map(absolute).collect();
+    set(&mut cx, "STRATE_IMAGESTORE", Some(stores.join(":").as_str()).filter(|list| !list.is_empty()));
     set(&mut cx, "CONTAINERS_REGISTRIES_CONF", registries_conf.as_deref());
     set(&mut cx, "STRATE_SIGNATURE_POLICY", policy.as_deref());
     set(&mut cx, "STRATE_USERNS_MODE", userns_mode.map(UsernsMode::name));
@@ -269,8 +275,9 @@ fn set(cx: &mut Context, name: &str, value: Option<&str>) {
 /// Whether wrong usage of this command line ends with docker's 125 and not with 2: `run`, `create` and `exec`, whose
 /// lower codes are the program's.
 fn ends_with_125(args: &[OsString]) -> bool {
-    const TAKES_VALUE: [&str; 13] = [
+    const TAKES_VALUE: [&str; 14] = [
         "--root",
+        "--imagestore",
         "--lock-timeout",
         "--userns-mode",
         "--layering",

@@ -10,8 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, archive, build, check, container, copy, disk, image, imagetools, man, manifest, prune,
-    registry, remote, reset, sync, system, volume,
+    CmdResult, archive, build, check, container, copy, disk, image, imagetools, import_store, man, manifest,
+    prune, registry, remote, reset, sync, system, volume,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -342,6 +342,9 @@ verbs! {
         /// Show facts about this host and the store
         Info(system::InfoArgs) => system::info, Quietly;
 
+        /// Copy the images of another tool's store: `import-store containers-storage`
+        ImportStore(import_store::ImportStoreArgs) => import_store::import_store, Nothing;
+
         /// Write the manual pages
         #[command(hide = true)]
         InternalMan(man::ManArgs) => man::man, Nothing;
@@ -371,6 +374,9 @@ verbs! {
 
         /// Remove the store and everything in it
         Reset(reset::ResetArgs) => reset::reset, UserNamespace;
+
+        /// Let other users read the images of this store
+        Share(import_store::ShareArgs) => import_store::share, UserNamespace;
     }
 }
 

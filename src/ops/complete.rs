@@ -1,8 +1,8 @@
 //! Names for completion: no lock, no network, nothing made, and no complaint when the store is not there.
 
-use std::path::Path;
-
-use crate::storage::{Status, Store};
+use super::store;
+use crate::context::Context;
+use crate::storage::Status;
 
 /// Which containers a verb is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,29 +17,28 @@ pub enum Which {
 
 /// The names of all images, as docker shows them.
 #[must_use]
-pub fn image_names(root: &Path) -> Vec<String> {
-    let images = Store::open(root).and_then(|store| store.images()).unwrap_or_default();
-    images.iter().filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
+pub fn image_names(cx: &Context) -> Vec<String> {
+    let names = store::read(cx).and_then(|store| store.image_names()).unwrap_or_default();
+    names.iter().map(|(name, _)| name.familiar()).collect()
 }
 
 /// The names of all indexes.
 #[must_use]
-pub fn index_names(root: &Path) -> Vec<String> {
-    let images = Store::open(root).and_then(|store| store.images()).unwrap_or_default();
-    let indexes = images.iter().filter(|image| image.is_index());
-    indexes.filter_map(|image| image.name.as_ref()).map(crate::oci::Reference::familiar).collect()
+pub fn index_names(cx: &Context) -> Vec<String> {
+    let names = store::read(cx).and_then(|store| store.image_names()).unwrap_or_default();
+    names.iter().filter(|(_, is_index)| *is_index).map(|(name, _)| name.familiar()).collect()
 }
 
 /// The names of all volumes.
 #[must_use]
-pub fn volume_names(root: &Path) -> Vec<String> {
-    Store::open(root).and_then(|store| store.volume_names()).unwrap_or_default()
+pub fn volume_names(cx: &Context) -> Vec<String> {
+    store::read(cx).and_then(|store| store.volume_names()).unwrap_or_default()
 }
 
 /// The names of containers, with what they were made from.
 #[must_use]
-pub fn container_names(root: &Path, which: Which) -> Vec<(String, String)> {
-    let containers = Store::open(root).and_then(|store| store.containers()).unwrap_or_default();
+pub fn container_names(cx: &Context, which: Which) -> Vec<(String, String)> {
+    let containers = store::read(cx).and_then(|store| store.containers()).unwrap_or_default();
     containers
         .into_iter()
         .filter(|container| {

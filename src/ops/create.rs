@@ -92,6 +92,9 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
     Ok(created)
 }
 
+/// How often an image is pulled that peers remove before it can be used.
+const PULLS: u32 = 5;
+
 /// The image, pulled where the policy says so or it is not here for the platform.
 fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Result<Image, Error> {
     use crate::storage::Error as E;
@@ -101,7 +104,11 @@ fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Resu
         Err(E::NoSuchImage(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let image = found.as_ref().map(|record| store.image_for(record, platform)).transpose();
+    let (found, image) = match found.as_ref().map(|record| store.image_for(record, platform)).transpose() {
+        // A peer removed it since the look.
+        Err(E::NoSuchImage(_)) => (None, Ok(None)),
+        image => (found, image),
+    };
     match (image, request.pull) {
         (Ok(Some(image)), PullPolicy::Missing | PullPolicy::Never) => return Ok(image),
         (Ok(None), PullPolicy::Never) => return Err(Error::ImageNotHere(request.image.clone())),
@@ -117,9 +124,15 @@ fn find_image(store: &Store, request: &Request, helper: &mut dyn Helper) -> Resu
     let reference = found.as_ref().map_or(Ok(None), |record| wanted_of_index(store, record, request))?;
     let reference = reference.unwrap_or_else(|| request.image.clone());
     let policy = if request.pull == PullPolicy::Newer { PullPolicy::Newer } else { PullPolicy::Always };
-    let pulled = helper.pull(&reference, platform, policy);
-    pulled.map_err(|source| Error::Pull { image: reference.clone(), source })?;
-    Ok(store.image_for(&store.find_image(&reference)?, platform)?)
+    for _ in 0..PULLS {
+        let pulled = helper.pull(&reference, platform, policy);
+        pulled.map_err(|source| Error::Pull { image: reference.clone(), source })?;
+        match store.find_image(&reference).and_then(|record| store.image_for(&record, platform)) {
+            Err(E::NoSuchImage(_)) => {}
+            image => return Ok(image?),
+        }
+    }
+    Err(E::NoSuchImage(reference).into())
 }
 
 /// Where the image of an index that was put together here can be had: its name is no help, as no registry knows it. An
@@ -223,6 +236,6 @@ fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Spec`]
 pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
-    serde_json::from_value(dir.record.spec.clone())
+    serde::Deserialize::deserialize(&dir.record.spec)
         .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
 }

@@ -33,6 +33,8 @@ pub struct Row {
     pub size: u64,
     /// Whether the name stands for an index.
     pub is_index: bool,
+    /// Whether it lies in an additional store.
+    pub read_only: bool,
 }
 
 /// Why images could not be listed.
@@ -67,22 +69,20 @@ pub fn images(cx: &Context, request: &Request) -> Result<Vec<Row>, Error> {
     let store = store::read(cx)?;
     let filters = Filters::parse(&request.filters, &store)?;
     let wanted = request.reference.as_deref();
-    let records = store.images()?;
-    let picked = records.iter().filter(|record| wanted.is_none_or(|text| matches_reference(record, text)));
-    let mut rows = Vec::new();
-    for record in picked {
-        if filters.pick(record, &store) {
-            rows.push(Row {
-                name: record.name.clone(),
-                digest: record.digest.clone(),
-                id: record.id.clone(),
-                created: record.created.clone(),
-                size: record.size,
-                is_index: record.is_index(),
-            });
-        }
-    }
-    Ok(rows)
+    let mut records = store.images()?;
+    records.retain(|record| {
+        wanted.is_none_or(|text| matches_reference(record, text)) && filters.pick(record, &store)
+    });
+    let row = |record: ImageRecord| Row {
+        is_index: record.is_index(),
+        read_only: record.store.is_some(),
+        name: record.name,
+        digest: record.digest,
+        id: record.id,
+        created: record.created,
+        size: record.size,
+    };
+    Ok(records.into_iter().map(row).collect())
 }
 
 /// Parsed filters: the values of one key are alternatives (labels: all must fit), different keys must all fit.

@@ -135,6 +135,7 @@ fn ours(cx: &Context, rung: Rung, driver: &str, store: &Store) -> Value {
         "Refused": refused,
         "MappedIds": mapped(cx),
         "Layering": driver,
+        "AdditionalStores": super::image_stores::additional(cx),
         "FileSystem": probe.as_ref().map(|probe| probe.file_system.clone()),
         "Probe": probe,
     })

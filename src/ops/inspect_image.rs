@@ -15,13 +15,13 @@ use crate::storage::{Error, Image, ImageRecord, Kind, Store};
 /// When the image is unknown or its documents cannot be read.
 pub fn inspect_image(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Value, Error> {
     let record = store.find_image(text)?;
-    let records = store.images()?;
     if record.kind == Kind::Image || platform.is_some() {
         let image = store.image_for(&record, platform)?;
-        let same: Vec<ImageRecord> = records.into_iter().filter(|r| r.id == record.id).collect();
+        let same = store.same_image(&record)?;
         return with_members(store, &record, document(store, &record, &image, &same));
     }
-    let same: Vec<ImageRecord> = records.into_iter().filter(|r| r.target == record.target).collect();
+    let mut same = store.images()?;
+    same.retain(|other| other.target == record.target);
     with_members(store, &record, bare_document(store, &record, &same)?)
 }
 

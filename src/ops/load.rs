@@ -99,6 +99,25 @@ pub fn load(
     Ok(())
 }
 
+/// Take in the one image of an OCI layout under the names given.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) fn load_as(
+    cx: &Context,
+    store: &Store,
+    dir: &Path,
+    names: Vec<Reference>,
+    report: &dyn Reporter,
+) -> Result<Loaded, Error> {
+    let reader = Reader::open(dir, None, dir)?;
+    let gate = super::remote::gate(cx, &location(&reader, dir));
+    let reader = reader.with_gate(gate);
+    let entry = reader.images().first().ok_or_else(|| Error::Empty(dir.to_owned()))?;
+    let target = reader.target(entry)?;
+    load_one(store, &reader, Image { target, names, unused: Vec::new() }, &[], report)
+}
+
 /// The place that the user's policy is asked about.
 fn location(reader: &Reader, path: &Path) -> Location {
     let path = path.to_owned();

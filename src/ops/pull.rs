@@ -176,7 +176,7 @@ fn here(store: &Store, request: &PullRequest) -> Result<Option<ImageRecord>, Err
     };
     match store.image_for(&record, request.platform.as_ref()) {
         Ok(_) => Ok(Some(record)),
-        Err(storage::Error::NoPlatform { .. }) => Ok(None),
+        Err(storage::Error::NoPlatform { .. } | storage::Error::NoSuchImage(_)) => Ok(None),
         // What is no container image has no platform.
         Err(storage::Error::NotAnImage { .. }) => Ok(Some(record)),
         Err(error) => Err(error.into()),
@@ -219,7 +219,11 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     };
     let copied = copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;
     remember(&store, reference, &copied);
-    let record = store.find_image(&reference.to_string())?;
+    let record = match store.find_image(&reference.to_string()) {
+        // A peer has taken the name away again: the pull has done its work all the same.
+        Err(storage::Error::NoSuchImage(_)) => store.record_of(reference, &copied.target)?,
+        record => record?,
+    };
     Ok(Pulled {
         reference: reference.clone(),
         changed: before.is_none_or(|before| before.digest != record.digest || before.id != record.id),

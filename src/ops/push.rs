@@ -199,7 +199,8 @@ pub fn push(
     done: &mut Done,
     report: &dyn Reporter,
 ) -> Result<Pushed, Error> {
-    let store = super::store::read(cx)?;
+    let store = super::store::hold(cx)?;
+    store.hold(&job.record)?;
     let push = Push { cx, request, job, store: &store, report };
     let (content, target) = push.content()?;
     let (target, converted) = match request.conversion == Conversion::default() {

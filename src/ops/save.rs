@@ -71,7 +71,7 @@ pub enum Error {
 /// # Errors
 /// When an image is unknown or cannot be read, or the archive cannot be written.
 pub fn save(cx: &Context, request: &Request, report: &dyn Reporter) -> Result<(), Error> {
-    let store = store::read(cx)?;
+    let store = store::hold(cx)?;
     let members = members(&store, &request.images)?;
     let platforms = match request.platforms.as_slice() {
         [] => Platforms::Present,
@@ -145,6 +145,7 @@ fn members(store: &storage::Store, images: &[String]) -> Result<Vec<(String, Mem
     let mut seen = BTreeSet::new();
     for text in images {
         let record = store.find_image(text)?;
+        store.hold(&record)?;
         // Named by id, an image has no name in the archive either.
         let typed = Reference::parse(text).is_ok_and(|name| record.name.as_ref() == Some(&name));
         let name = record.name.filter(|name| typed && name.tag().is_some()).map(|name| name.to_string());

@@ -22,6 +22,14 @@ pub fn read_aloud(cx: &Context, notice: impl Fn(&str) + Send + Sync + 'static) -
     Ok(read(cx)?.with_notice(Notice::new(notice)))
 }
 
+/// Open the store for a verb that reads images for long, and keeps them meanwhile ([`Store::hold`]).
+///
+/// # Errors
+/// As [`Store::open_holding`].
+pub fn hold(cx: &Context) -> Result<Store, Error> {
+    Store::open_holding(&cx.root, cx.abilities(), opening(cx))
+}
+
 /// Open the store for a verb that changes it. Waits for locks and fallbacks are told through `notice`.
 ///
 /// # Errors
@@ -43,7 +51,8 @@ pub fn write_plainly(cx: &Context) -> Result<Store, Error> {
 #[must_use]
 pub fn opening(cx: &Context) -> Opening {
     let unsafe_allowed = cx.var("STRATE_UNSAFE_STORE").is_some_and(|value| value == "1");
-    Opening { notice: cx.notice.clone(), layering: layering(cx), unsafe_allowed }
+    let additional = super::image_stores::additional(cx);
+    Opening { notice: cx.notice.clone(), layering: layering(cx), additional, unsafe_allowed }
 }
 
 /// `STRATE_LAYERING` or `--layering`; a value that names no method was refused on the command line, and from the

@@ -97,8 +97,9 @@ impl<'r> Input<'r> {
                 Self::of_client(Arc::new(client), reference)
             }
             Location::Store(name) => {
-                let store = store::read(cx)?;
+                let store = store::hold(cx)?;
                 let record = store.find_image(name)?;
+                store.hold(&record)?;
                 Ok(Self { place, source: Arc::new(store), target: record.target, reference: None })
             }
             file => {

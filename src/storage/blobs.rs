@@ -74,9 +74,12 @@ impl Store {
     /// When the store cannot be read.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
         let path = self.layout.blob(digest);
+        let fits = |meta: fs::Metadata| meta.is_file() && meta.size() == size;
         match fs::symlink_metadata(&path) {
-            Ok(meta) => Ok(meta.is_file() && meta.size() == size),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Ok(meta) => Ok(fits(meta)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Ok(self.blob_elsewhere(digest).is_some_and(|path| fs::metadata(path).is_ok_and(fits)))
+            }
             Err(error) => Err(SysError::path("stat", &path, error).into()),
         }
     }
@@ -87,7 +90,7 @@ impl Store {
     /// [`Error::MissingBlob`] when it is not here.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
         let path = self.layout.blob(digest);
-        File::open(&path).map_err(|error| match error.kind() {
+        self.open_anywhere(digest).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => Error::MissingBlob(digest.clone()),
             _ => SysError::path("open", &path, error).into(),
         })
@@ -115,7 +118,7 @@ impl Store {
     pub fn put_bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
         let digest = Digest::sha256(bytes);
         self.pin([&digest])?;
-        if self.read_blob(&digest).is_ok() {
+        if self.has_own(&digest) {
             return Ok(descriptor(media_type, &digest, bytes.len() as u64));
         }
         let mut writer = self.blob_writer()?;
@@ -142,7 +145,7 @@ impl Store {
         let target = self.layout.blob(digest);
         let renamed = match fs::rename(path, &target) {
             Err(error) if error.kind() == ErrorKind::NotFound => DirBuilder::new()
-                .mode(0o700)
+                .mode(if self.shared { 0o755 } else { 0o700 })
                 .recursive(true)
                 .create(&dir)
                 .and_then(|()| fs::rename(path, &target)),

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
-use super::lock::{LockMode, LockName};
+use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
 use crate::sys::atomic::{Durability, replace_file, sync_dir};
@@ -155,6 +155,14 @@ pub(super) fn is_name(text: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     first && text.len() < 256 && text.bytes().all(good)
+}
+
+/// Whether a container's directory was left by a maker that died: its record comes first, so nothing else is in it. One
+/// that holds a program's files has lost its record, which is another matter.
+pub(super) fn is_half_made(dir: &std::path::Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == ".config.json"))
+    })
 }
 
 /// How the name of a new container is found.
@@ -335,9 +343,9 @@ impl Store {
         for id in ids(self.layout())? {
             let path = self.layout().container(&id);
             // A maker locks the directory right after it made it; the record comes under that lock.
-            if !path.join(RECORD).exists()
+            if is_half_made(&path)
                 && let Ok(_lock) = RunLock::new(&path)
-                && !path.join(RECORD).exists()
+                && is_half_made(&path)
             {
                 let _ = tree::remove_path(&path);
             }
@@ -382,17 +390,19 @@ impl ContainerDir {
     ///
     /// # Errors
     /// When the directory cannot be moved. What cannot be deleted after that is left to the collector.
-    pub fn remove(&self, lock: RunLock) -> Result<(), Error> {
-        // The link first: as long as the container is there nobody takes its name over.
-        let link = self.layout.containers().join("by-name").join(&self.record.name);
-        if fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.record.id.as_str()) {
-            let _ = fs::remove_file(&link);
-        }
+    pub fn remove(&self, run: RunLock) -> Result<(), Error> {
         let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
         fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
         ended::forget(&self.layout, &self.record.id);
         let _ = tree::remove_path(&trash);
-        drop(lock);
+        // The link last: a container must never be there without its name. One that leads nowhere is harmless.
+        let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &Patience::usual());
+        let link = self.layout.containers().join("by-name").join(&self.record.name);
+        let is_ours = fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.record.id.as_str());
+        if names.is_ok() && is_ours {
+            let _ = fs::remove_file(&link);
+        }
+        drop(run);
         Ok(())
     }
 }

@@ -141,6 +141,25 @@ pub enum Error {
     /// A blob that should be here is not.
     #[error("blob {0} is missing from the store")]
     MissingBlob(Digest),
+    /// A layer that lay in an additional store is not there any more.
+    #[error(
+        "layer {digest} is not here: the image took it from the additional store `{}`",
+        stores.join("`, `")
+    )]
+    BlobElsewhere {
+        /// The layer's blob.
+        digest: Digest,
+        /// The additional stores that the image was made with.
+        stores: Vec<String>,
+    },
+    /// Removing what lies in an additional store.
+    #[error("image {image} is in the additional store `{}`, which is only read", store.display())]
+    NotOurs {
+        /// The image as the user named it.
+        image: String,
+        /// The store.
+        store: PathBuf,
+    },
     /// A blob's bytes are not what its name says.
     #[error("blob {digest} in the store is corrupt")]
     CorruptBlob {

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use super::{Error, Store};
 use crate::layer::{self, HashingReader, VerifiedReader, decompressor};
 use crate::oci::{Descriptor, DiffId, Digest, digest_of};
+use crate::sys::atomic::Durability;
 
 /// What was computed from a layer's blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,8 @@ impl Store {
 
     /// What is known of a blob, and the modification time that its file had when that was computed.
     fn read_fact(&self, blob: &Digest) -> Option<(LayerFact, Option<String>)> {
-        let text = fs::read_to_string(self.layout.layer_fact(blob)).ok()?;
+        let own = fs::read_to_string(self.layout.layer_fact(blob)).ok();
+        let text = own.or_else(|| self.fact_elsewhere(blob))?;
         let mut words = text.strip_suffix('\n')?.split(' ');
         let (diff_id, size) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let verified = words.next().map(str::to_owned);
@@ -41,7 +43,8 @@ impl Store {
 
     /// The modification time of a blob's file, as facts note it.
     fn blob_time(&self, blob: &Digest) -> Option<String> {
-        let meta = fs::metadata(self.layout.blob(blob)).ok()?;
+        let own = fs::metadata(self.layout.blob(blob));
+        let meta = own.or_else(|error| self.blob_elsewhere(blob).map_or(Err(error), fs::metadata)).ok()?;
         Some(format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()))
     }
 
@@ -49,7 +52,7 @@ impl Store {
     pub(super) fn remember_layer(&self, blob: &Digest, fact: &LayerFact) {
         let time = self.blob_time(blob).map(|time| format!(" {time}")).unwrap_or_default();
         let text = format!("{} {}{time}\n", fact.diff_id, fact.size);
-        let _ = fs::write(self.layout.layer_fact(blob), text);
+        let _ = self.replace_file(&self.layout.layer_fact(blob), text.as_bytes(), Durability::Fast);
     }
 
     /// What is known of a blob that is here, computed from its bytes when nothing is.

@@ -2,13 +2,16 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use super::index::{CONFIG, CREATED, Entry, IndexFile, KIND, MANIFEST, SIZE};
+use super::index::{CONFIG, CREATED, Entry, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE, STORES};
 use super::indexes::{Kind, parse_origins};
+use super::listing::{Line, Lines, Notes};
 use super::{Error, Store};
 use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, is_container_image};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, RawManifest, Reference, digest_of, media_type,
+    Descriptor, Digest, ImageConfig, ImageId, Manifest, Parsed, RawManifest, Reference, descriptor,
+    digest_of, media_type,
 };
 
 /// The shortest id prefix that is looked up: shorter ones are more likely a name.
@@ -36,6 +39,8 @@ pub struct ImageRecord {
     pub size: u64,
     /// Where those images of an index can be had that are not here: repositories, by the digest of the manifest.
     pub origins: BTreeMap<Digest, Reference>,
+    /// The additional store that it lies in; `None` for one of our own.
+    pub store: Option<PathBuf>,
 }
 
 impl ImageRecord {
@@ -83,25 +88,92 @@ impl Image {
 }
 
 impl Store {
-    /// Every name and every untagged image, newest first.
+    /// Every name and every untagged image, newest first, those of additional stores with them.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn images(&self) -> Result<Vec<ImageRecord>, Error> {
-        let index = IndexFile::read(&self.layout)?;
-        let mut records: Vec<_> = index.manifests.iter().filter_map(|entry| self.record(entry)).collect();
-        let skipped = index.manifests.len() - records.len();
+        let mut records = self.own_images()?;
+        let others = self.images_elsewhere(&records);
+        if !others.is_empty() {
+            records.extend(others);
+            newest_first(&mut records);
+        }
+        Ok(records)
+    }
+
+    /// Every name and every untagged image of this store itself, newest first.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn own_images(&self) -> Result<Vec<ImageRecord>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        let mut records: Vec<_> = lines.manifests.iter().filter_map(|line| self.record(line)).collect();
+        let skipped = lines.manifests.len() - records.len();
         if skipped > 0 {
             let entries = if skipped == 1 { "entry" } else { "entries" };
             self.notice.say(&format!(
                 "{skipped} {entries} of the list of images cannot be read and left out: `strate system check` says why"
             ));
         }
-        records.sort_by_cached_key(|record| {
-            let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-            (Reverse(created), record.name.as_ref().map(Reference::familiar))
-        });
+        newest_first(&mut records);
         Ok(records)
+    }
+
+    /// All names with whether each stands for an index, in no order: what completion needs.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn image_names(&self) -> Result<Vec<(Reference, bool)>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        let name = |line: &Line<'_>| Some((line.name()?, media_type::is_index(line.media_type())));
+        let mut names: Vec<_> = lines.manifests.iter().filter_map(name).collect();
+        for record in self.images_elsewhere(&[]) {
+            let is_index = record.is_index();
+            if let Some(name) = record.name
+                && !names.iter().any(|(known, _)| *known == name)
+            {
+                names.push((name, is_index));
+            }
+        }
+        Ok(names)
+    }
+
+    /// What the listing would say of a name that stands for something that is here.
+    ///
+    /// # Errors
+    /// When its documents cannot be read.
+    pub fn record_of(&self, name: &Reference, target: &Descriptor) -> Result<ImageRecord, Error> {
+        let mut notes = self.describe_target(target)?;
+        notes.insert(REF_NAME.to_owned(), name.to_string());
+        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
+        let media_type = target.media_type().to_string();
+        let line = Line::new(&media_type, digest.as_str(), target.size(), Notes::of(&notes));
+        self.record(&line).ok_or_else(|| Error::NoSuchImage(name.familiar()))
+    }
+
+    /// The names that stand for the same image as `record`, itself among them, newest first.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn same_image(&self, record: &ImageRecord) -> Result<Vec<ImageRecord>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        // What another tool wrote says nothing of its config before it was looked into.
+        let may_be = |line: &&Line<'_>| match line.annotations.get(CONFIG) {
+            Some(config) => config == record.id.digest().as_str(),
+            None => true,
+        };
+        let found = lines.manifests.iter().filter(may_be).filter_map(|line| self.record(line));
+        let mut found: Vec<_> = found.filter(|found| found.id == record.id).collect();
+        if record.store.is_some() {
+            let others = self.images_elsewhere(&found);
+            found.extend(others.into_iter().filter(|found| found.id == record.id));
+        }
+        found.sort_by_cached_key(|found| found.name.as_ref().map(Reference::familiar));
+        Ok(found)
     }
 
     /// Find an image as a user names it: a name wins over an id prefix; `name@digest`, `sha256:<prefix>` and bare hex
@@ -110,13 +182,35 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchImage`] or [`Error::AmbiguousImage`].
     pub fn find_image(&self, text: &str) -> Result<ImageRecord, Error> {
+        let wanted = Reference::parse(text).ok();
+        if let Some(wanted) = &wanted
+            && let Some(found) = self.find_exactly(wanted)?
+        {
+            return Ok(found);
+        }
         let records = self.images()?;
-        if let Ok(wanted) = Reference::parse(text)
-            && let Some(found) = by_name(&records, &wanted)
+        if let Some(wanted) = &wanted
+            && let Some(found) = by_name(&records, wanted)
         {
             return Ok(found.clone());
         }
-        by_id(&records, text)
+        match records.iter().any(|record| record.store.is_some()) {
+            true => {
+                // What is ours comes before what others hold.
+                let own: Vec<_> = records.iter().filter(|record| record.store.is_none()).cloned().collect();
+                by_id(&own, text).or_else(|_| by_id(&records, text))
+            }
+            false => by_id(&records, text),
+        }
+    }
+
+    /// The image whose name is written just so: the usual case, without a look at all the others.
+    fn find_exactly(&self, wanted: &Reference) -> Result<Option<ImageRecord>, Error> {
+        let bytes = Lines::read(&self.layout)?;
+        let lines = Lines::parse(&self.layout, &bytes)?;
+        let name = wanted.to_string();
+        let line = lines.manifests.iter().find(|line| line.annotations.get(REF_NAME) == Some(&name));
+        Ok(line.and_then(|line| self.record(line)))
     }
 
     /// Read and verify an image's documents. Opened for writing, the store keeps a collector from taking any part of
@@ -134,6 +228,10 @@ impl Store {
             let mut parts = vec![manifest.clone(), config_digest.clone()];
             parts.extend(parsed.layers().iter().filter_map(|layer| digest_of(layer).ok()));
             self.pin(&parts)?;
+            // A collector that was faster has taken the manifest with all the rest.
+            if !self.layout.blob(manifest).exists() {
+                return Err(Error::MissingBlob(manifest.clone()));
+            }
         }
         let bytes = self.read_blob(&config_digest)?;
         let config: ImageConfig = serde_json::from_slice(&bytes)
@@ -180,14 +278,23 @@ impl Store {
         self.image(&manifest.digest)
     }
 
-    /// Give an image that is here another name.
+    /// Give an image that is here, or in an additional store, another name. Of one there the documents are copied, and
+    /// the layers are used where they lie.
     ///
     /// # Errors
     /// When it cannot be written, or the image has been removed meanwhile.
     pub fn tag(&self, image: &ImageRecord, name: &Reference) -> Result<(), Error> {
         let target = digest_of(&image.target).map_err(crate::oci::ManifestError::from)?;
+        let foreign = match &image.store {
+            Some(_) => {
+                self.bring_documents(&image.target)?;
+                Some(Entry::new(&image.target, self.describe_target(&image.target)?))
+            }
+            None => None,
+        };
         self.edit_index(|index| {
             let entry = index.manifests.iter().find(|e| e.digest().as_ref() == Some(&target)).cloned();
+            let entry = entry.or(foreign);
             index.set_name(name, entry.ok_or_else(|| Error::NoSuchImage(image.label()))?);
             Ok(())
         })
@@ -257,6 +364,8 @@ impl Store {
         let mut all = BTreeMap::new();
         all.insert(CONFIG.to_owned(), image.id.to_string());
         all.insert(SIZE.to_owned(), self.layer_sizes(image).iter().sum::<u64>().to_string());
+        let stores = self.stores_needed(image.manifest.layers());
+        all.extend(stores.map(|stores| (STORES.to_owned(), stores)));
         if let Some(created) = &image.config.created {
             all.insert(CREATED.to_owned(), created.clone());
         }
@@ -294,38 +403,49 @@ impl Store {
 
     /// What an entry says; what another tool left out is read from the blobs. An entry whose documents are gone or
     /// cannot be read is left out.
-    fn record(&self, entry: &Entry) -> Option<ImageRecord> {
-        let (target, digest) = (entry.target()?, entry.digest()?);
-        let noted = |key| entry.annotations.contains_key(key);
-        let complete = noted(SIZE) && (noted(KIND) || (noted(CONFIG) && noted(MANIFEST) == entry.is_index()));
+    pub(super) fn record(&self, line: &Line<'_>) -> Option<ImageRecord> {
+        let digest: Digest = line.digest().parse().ok()?;
+        let target = descriptor(line.media_type(), &digest, line.size);
+        let is_index = media_type::is_index(line.media_type());
+        let noted = |key| line.annotations.get(key).is_some();
+        let complete = noted(SIZE) && (noted(KIND) || (noted(CONFIG) && noted(MANIFEST) == is_index));
         let from_blobs;
         let notes = if complete {
-            &entry.annotations
+            line.annotations.clone()
         } else {
             from_blobs = self.describe_target(&target).ok()?;
-            &from_blobs
+            Notes::of(&from_blobs)
         };
-        let kind = match notes.contains_key(CONFIG) {
-            true => Kind::Image,
-            false if entry.is_index() => Kind::Index,
-            false => Kind::Artifact,
+        let kind = match notes.get(CONFIG) {
+            Some(_) => Kind::Image,
+            None if is_index => Kind::Index,
+            None => Kind::Artifact,
         };
         let id = match kind {
             Kind::Image => notes.get(CONFIG)?.parse().ok()?,
             Kind::Index | Kind::Artifact => digest.clone(),
         };
+        let from = line.annotations.get(INDEX_DIGEST_ANNOTATION).and_then(|text| text.parse().ok());
         Some(ImageRecord {
-            name: entry.name(),
+            name: line.name(),
             kind,
-            digest: entry.digest_annotation(INDEX_DIGEST_ANNOTATION).unwrap_or_else(|| digest.clone()),
+            digest: from.unwrap_or_else(|| digest.clone()),
             manifest: notes.get(MANIFEST).and_then(|text| text.parse().ok()).unwrap_or(digest),
             id: ImageId(id),
-            created: notes.get(CREATED).cloned(),
+            created: notes.get(CREATED).map(str::to_owned),
             size: notes.get(SIZE).and_then(|size| size.parse().ok()).unwrap_or(0),
-            origins: parse_origins(&entry.annotations),
+            store: None,
+            origins: parse_origins(line.annotations.get(ORIGINS)),
             target,
         })
     }
+}
+
+fn newest_first(records: &mut [ImageRecord]) {
+    records.sort_by_cached_key(|record| {
+        let created = record.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        (Reverse(created), record.name.as_ref().map(Reference::familiar))
+    });
 }
 
 fn by_name<'a>(records: &'a [ImageRecord], wanted: &Reference) -> Option<&'a ImageRecord> {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::lock::{LockMode, LockName};
 use super::{Error, Store, layout::Layout};
-use crate::oci::{Descriptor, Digest, Reference, descriptor, media_type};
+use crate::oci::{Descriptor, Digest, Reference, media_type};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
 
@@ -27,6 +27,8 @@ pub(super) const CREATED: &str = "io.strate.created";
 pub(super) const KIND: &str = "io.strate.kind";
 /// Where images of the target index can be had that are not here: a JSON object, repositories by digest.
 pub(super) const ORIGINS: &str = "io.strate.origins";
+/// Additional stores that hold layers of the image which are not here: a JSON list of their paths.
+pub(super) const STORES: &str = "io.strate.stores";
 /// A check sum over the entry.
 const SUM: &str = "io.strate.sum";
 /// Bytes of the unpacked layers.
@@ -93,10 +95,6 @@ impl Entry {
     /// What the entry points to; `None` when another tool wrote something that is not a sha256 or sha512 digest.
     pub(super) fn digest(&self) -> Option<Digest> {
         self.digest.parse().ok()
-    }
-
-    pub(super) fn target(&self) -> Option<Descriptor> {
-        Some(descriptor(&self.media_type, &self.digest()?, self.size))
     }
 
     /// What stands where the digest should.
@@ -254,6 +252,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::descriptor;
 
     fn entry(content: &str) -> Entry {
         let target = descriptor(media_type::OCI_MANIFEST, &Digest::sha256(content), 1);

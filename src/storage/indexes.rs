@@ -50,6 +50,7 @@ impl Store {
             }
         };
         self.pin(&children)?;
+        self.bring_children(new.raw)?;
         let target = self.put_bytes(&new.raw.media_type, &new.raw.bytes)?;
         let mut annotations = self.describe_target(&target)?;
         if !new.origins.is_empty() {
@@ -72,11 +73,32 @@ impl Store {
         })
     }
 
+    /// The documents of children that lie in additional stores.
+    fn bring_children(&self, raw: &RawManifest) -> Result<(), Error> {
+        let Parsed::Index(index) = raw.parse()? else { return Ok(()) };
+        for child in index.manifests().iter().filter(|child| self.has_manifest(child)) {
+            if digest_of(child).is_ok_and(|digest| !self.layout.blob(&digest).is_file()) {
+                self.bring_documents(child)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The image that a record stands for, of an index the one for `platform` (without one: this machine's).
     ///
     /// # Errors
     /// [`Error::NoPlatform`] when it has none for it, or not here; [`Error::NotAnImage`] for an artifact.
     pub fn image_for(&self, record: &ImageRecord, platform: Option<&Platform>) -> Result<Image, Error> {
+        match self.image_of(record, platform) {
+            // A peer was faster: nothing is broken.
+            Err(Error::MissingBlob(_)) if !self.images()?.contains(record) => {
+                Err(Error::NoSuchImage(record.label()))
+            }
+            other => other,
+        }
+    }
+
+    fn image_of(&self, record: &ImageRecord, platform: Option<&Platform>) -> Result<Image, Error> {
         if record.kind == Kind::Artifact {
             return Err(Error::NotAnImage { name: record.label(), what: self.artifact_type(record) });
         }
@@ -175,7 +197,7 @@ impl Store {
 
     /// The digest of a manifest when it is here. Manifests are put after everything that they name.
     fn here(&self, child: &Descriptor) -> Option<Digest> {
-        digest_of(child).ok().filter(|digest| self.layout.blob(digest).is_file())
+        digest_of(child).ok().filter(|digest| self.holds(digest))
     }
 
     /// Whether a manifest is here, and so everything that it names.
@@ -210,8 +232,8 @@ fn origins_text(origins: &BTreeMap<Digest, Reference>) -> String {
 }
 
 /// [`ORIGINS`] from text; what makes no sense is left out.
-pub(super) fn parse_origins(annotations: &BTreeMap<String, String>) -> BTreeMap<Digest, Reference> {
-    let Some(text) = annotations.get(ORIGINS) else { return BTreeMap::new() };
+pub(super) fn parse_origins(text: Option<&str>) -> BTreeMap<Digest, Reference> {
+    let Some(text) = text else { return BTreeMap::new() };
     let all: BTreeMap<String, String> = serde_json::from_str(text).unwrap_or_default();
     let parse = |(digest, origin): (String, String)| {
         let digest: Digest = digest.parse().ok()?;

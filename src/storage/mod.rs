@@ -4,6 +4,7 @@
 //! The store is an OCI image layout with a cache of unpacked layers beside it. Every write is private first, then
 //! synced, then renamed to its name, then named by `index.json`: a kill at any instant leaves the old state or the new.
 
+mod additional;
 mod blobs;
 mod cache;
 mod check;
@@ -13,17 +14,20 @@ mod containers;
 mod error;
 mod facts;
 mod format;
+mod hold;
 mod images;
 mod import;
 mod index;
 mod indexes;
 mod layering;
 mod layout;
+mod listing;
 mod lock;
 mod materialise;
 mod places;
 mod remove;
 mod reset;
+mod share;
 mod sink;
 mod snapshots;
 mod staging;
@@ -31,6 +35,7 @@ mod unpack;
 mod usage;
 mod volumes;
 
+pub use additional::is_containers_storage;
 pub use blobs::BlobWriter;
 pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
 pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, LostBlob, Progress};
@@ -87,6 +92,8 @@ pub struct Opening {
     pub notice: Notice,
     /// Use this layering method, whatever a probe would find.
     pub layering: Option<Method>,
+    /// Stores of others, whose images are used where they lie.
+    pub additional: Vec<PathBuf>,
     /// Take a file system on which locks cannot be relied on: the user knows that nobody else works on the store.
     pub unsafe_allowed: bool,
 }
@@ -102,6 +109,8 @@ pub struct Store {
     abilities: Option<Abilities>,
     notice: Notice,
     forced_method: Option<Method>,
+    /// Stores of others that are read beside this one.
+    additional: Vec<additional::Additional>,
     /// Whether other users may read what is published.
     shared: bool,
     staging: Mutex<Option<Arc<staging::Staging>>>,
@@ -179,9 +188,15 @@ impl Store {
 
     fn new(layout: Layout, how: Opening, found: &Found, abilities: Option<Abilities>) -> Self {
         let shared = matches!(found, Found::Current(file) | Found::Older(file) if file.is_shared());
+        if shared && abilities.is_some() {
+            // What this process publishes is for others to read, whatever its user's umask says of other files.
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        }
+        let additional = additional::open_all(&layout, &how.additional, &how.notice);
         Self {
             layout,
             abilities,
+            additional,
             notice: how.notice,
             forced_method: how.layering,
             shared,

@@ -93,6 +93,17 @@ impl Store {
                 let _ = fs::remove_file(entry.path());
             }
         }
+        self.sweep_facts();
+    }
+
+    /// Forget what was computed from blobs that are gone: who was stopped between the two removals left it here.
+    fn sweep_facts(&self) {
+        for entry in fs::read_dir(self.layout.layer_facts()).into_iter().flatten().flatten() {
+            let digest = entry.file_name().to_str().and_then(layout::parse_file_name);
+            if digest.is_none_or(|digest| !self.layout.blob(&digest).exists()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

@@ -129,6 +129,9 @@ impl Store {
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>, Error> {
         self.writable()?;
         let found = self.find_image(text)?;
+        if let Some(store) = found.store {
+            return Err(Error::NotOurs { image: text.into(), store });
+        }
         let census = self.census()?;
         let images = &census.images;
         let thing = Thing::of(&found);
@@ -165,7 +168,7 @@ impl Store {
 
     /// Everything that is here.
     fn census(&self) -> Result<Census, Error> {
-        let images = self.images()?;
+        let images = self.own_images()?;
         let members = images.iter().map(|record| self.members(record)).collect();
         Ok(Census { images, members, containers: self.all_containers()? })
     }

@@ -46,7 +46,8 @@ impl Source for Store {
         offset: u64,
     ) -> Result<(u64, Box<dyn Read + Send>), BoxError> {
         let digest = digest_of(descriptor)?;
-        let blob = layer::VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
+        let file = self.open_blob(&digest).map_err(|error| self.say_where(error))?;
+        let blob = layer::VerifiedReader::new(file, digest.clone(), descriptor.size());
         let mut blob = OwnBlob { blob, digest, left: descriptor.size() };
         // What the other side has already counts for the digest all the same.
         let skipped = io::copy(&mut (&mut blob).take(offset), &mut io::sink())?;
@@ -143,7 +144,13 @@ impl Sink for Store {
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, BoxError> {
         let digest = digest_of(descriptor)?;
         self.pin([&digest])?;
-        Ok(self.read_blob(&digest).is_ok_and(|bytes| bytes.len() as u64 == descriptor.size()))
+        let Ok(bytes) = self.read_blob(&digest) else { return Ok(false) };
+        if bytes.len() as u64 != descriptor.size() {
+            return Ok(false);
+        }
+        // One that lies in an additional store is copied: what is listed here can be read without that.
+        self.put_verified(&digest, &bytes)?;
+        Ok(true)
     }
 
     fn put_blob(&self, descriptor: &Descriptor, data: &[u8]) -> Result<(), BoxError> {
@@ -192,9 +199,15 @@ impl Store {
             return Ok(false);
         }
         let Some(place) = &layer.place else { return Ok(true) };
-        let Ok(fact) = self.known_layer(&layer.descriptor) else {
+        let Ok(mut fact) = self.known_layer(&layer.descriptor) else {
             return Ok(false); // damaged: fetched again
         };
+        if fact.diff_id != place.diff_id {
+            // Either the image claims what is not so, or what was noted is damaged: the bytes decide.
+            let _ = fs::remove_file(self.layout.layer_fact(digest));
+            let Ok(computed) = self.known_layer(&layer.descriptor) else { return Ok(false) };
+            fact = computed;
+        }
         if fact.diff_id == place.diff_id {
             return Ok(true);
         }
@@ -202,9 +215,9 @@ impl Store {
         Err(Error::Layer { digest: digest.clone(), source })
     }
 
-    fn put_verified(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn put_verified(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
         self.pin([digest])?;
-        if self.read_blob(digest).is_ok() {
+        if self.has_own(digest) {
             return Ok(());
         }
         let path = self.stage_path("blob")?;

@@ -118,12 +118,16 @@ impl Marker {
         }
     }
 
+    /// Whether no power cut can have hit it.
+    pub(super) fn is_safe(&self) -> bool {
+        self.synced || self.boot_id == boot::boot_id()
+    }
+
     /// Whether the snapshot can be trusted and its owners fit the present id map: with a larger map more owners could
     /// be put on disk than were, and with a smaller one there may be owners on disk that no id stands for.
     pub(super) fn usable(&self, diff_id: &DiffId, mapped_ids: u32) -> bool {
-        let safe = self.synced || self.boot_id == boot::boot_id();
         let fits = if mapped_ids > self.mapped_ids { !self.owners } else { mapped_ids == self.mapped_ids };
-        safe && self.diff_id == *diff_id && fits
+        self.is_safe() && self.diff_id == *diff_id && fits
     }
 }
 
@@ -185,17 +189,17 @@ impl Store {
         let keys = [&diff_id.0, &chain_id.0];
         let keys = if keys[0] == keys[1] { &keys[..1] } else { &keys[..] };
         for key in keys {
-            let dir = self.layout.snapshot(key);
-            let Some(marker) = Marker::read(&dir)? else { continue };
-            let mapped_ids = self.abilities.map_or(marker.mapped_ids, |a| a.mapped_ids);
-            if marker.usable(diff_id, mapped_ids)
-                && let Some(owners) = read_owners(&dir, &marker)
-            {
-                return Ok(Some(Snapshot {
-                    fs: dir.join("fs"),
-                    owners: Arc::new(owners),
-                    size: marker.size,
-                }));
+            let own = self.layout.snapshot(key);
+            let marker = Marker::read(&own)?;
+            let own = marker.map(|marker| (own, marker));
+            for (dir, marker) in own.into_iter().chain(self.markers_elsewhere(key)) {
+                let mapped_ids = self.abilities.map_or(marker.mapped_ids, |a| a.mapped_ids);
+                if marker.usable(diff_id, mapped_ids)
+                    && let Some(owners) = read_owners(&dir, &marker)
+                {
+                    let (fs, owners) = (dir.join("fs"), Arc::new(owners));
+                    return Ok(Some(Snapshot { fs, owners, size: marker.size }));
+                }
             }
         }
         Ok(None)
@@ -303,6 +307,18 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub fn settle(&self) -> Result<(), Error> {
+        self.settle_older(SETTLE_SECONDS)
+    }
+
+    /// [`Store::settle`] of all that there is.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn settle_all(&self) -> Result<(), Error> {
+        self.settle_older(0)
+    }
+
+    fn settle_older(&self, seconds: u64) -> Result<(), Error> {
         let dir = self.layout.snapshots();
         let entries = fs::read_dir(&dir).map_err(|error| SysError::path("read", &dir, error))?;
         let mut fresh = Vec::new();
@@ -311,7 +327,7 @@ impl Store {
             if let Some(marker) = Marker::read(&path)?
                 && !marker.synced
                 && marker.boot_id == boot::boot_id()
-                && boot::uptime().saturating_sub(marker.made) >= SETTLE_SECONDS
+                && boot::uptime().saturating_sub(marker.made) >= seconds
             {
                 fresh.push((path, marker));
             }

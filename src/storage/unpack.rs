@@ -82,7 +82,7 @@ impl Store {
     /// The same, but nothing of the store changes by it.
     pub(super) fn unpack_to_compare(&self, layer: &Descriptor, diff_id: &DiffId) -> Result<Unpacked, Error> {
         let digest = digest_of(layer).map_err(crate::oci::ManifestError::from)?;
-        let file = self.open_blob(&digest)?;
+        let file = self.open_blob(&digest).map_err(|error| self.say_where(error))?;
         let blob = VerifiedReader::new(file, digest.clone(), layer.size());
         let unpacked = match self.unpack(Box::new(blob)) {
             Ok(unpacked) => unpacked,

@@ -109,7 +109,7 @@ impl Store {
         for content in self.contents()? {
             *sizes.entry(content.digest.clone()).or_default() += content.on_disk();
         }
-        Ok(Survey { graph, images: self.images()?, containers, sizes, by_images, held })
+        Ok(Survey { graph, images: self.own_images()?, containers, sizes, by_images, held })
     }
 
     /// The parts of the build cache, the least recently used first.

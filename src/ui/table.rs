@@ -38,7 +38,7 @@ impl Table {
         let mut widths = vec![MIN_WIDTH; columns];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count() + GUTTER);
+                *width = (*width).max(width_of(cell) + GUTTER);
             }
         }
         let mut text = String::new();
@@ -46,15 +46,22 @@ impl Table {
             for (index, cell) in row.iter().enumerate() {
                 text.push_str(cell);
                 if index + 1 < row.len() {
-                    let padding =
-                        widths.get(index).copied().unwrap_or(0).saturating_sub(cell.chars().count());
-                    text.extend(std::iter::repeat_n(' ', padding));
+                    let padding = widths.get(index).copied().unwrap_or(0).saturating_sub(width_of(cell));
+                    text.push_str(&BLANKS[..padding.min(BLANKS.len())]);
+                    text.extend(std::iter::repeat_n(' ', padding.saturating_sub(BLANKS.len())));
                 }
             }
             text.push('\n');
         }
         text
     }
+}
+
+const BLANKS: &str = "                                                                ";
+
+/// Characters of a cell.
+fn width_of(cell: &str) -> usize {
+    if cell.is_ascii() { cell.len() } else { cell.chars().count() }
 }
 
 /// A cell is one line: a line end in it would break the columns.

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod additional_stores;
 mod bad_input;
 mod build_output;
 mod build_sources;
@@ -33,8 +34,10 @@ mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
 mod damage;
+mod import_store;
 mod independent;
 mod interop;
+mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;

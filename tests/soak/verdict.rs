@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::support::eventually;
@@ -49,14 +48,8 @@ fn names_are_as_some_order_gives(world: &World) {
 
 /// Our own check, where this binary has it, and one that shares no code with it.
 fn is_sound(world: &World) {
-    if world.env.run(["system", "check", "--help"]).code == 0 {
-        world.env.run(["system", "check"]).success();
-    }
-    let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check_store.py");
-    if checker.is_file() {
-        let mut command = world.env.program("python3");
-        crate::support::Output::of(command.arg(checker).arg(world.env.store())).success();
-    }
+    world.env.run(["system", "check"]).success();
+    world.env.check_store().sound();
 }
 
 /// Nothing that works on this store lives on.

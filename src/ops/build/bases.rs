@@ -17,6 +17,9 @@ pub(super) struct BaseImages<'a> {
     pub request: &'a BuildRequest,
 }
 
+/// How often an image is pulled that peers remove before it can be used.
+const PULLS: u32 = 5;
+
 impl Bases for BaseImages<'_> {
     fn reference(&self, name: &str) -> Result<Reference, BoxError> {
         Ok(remote::image_name(self.cx, self.store, name)?.reference)
@@ -41,8 +44,14 @@ impl Bases for BaseImages<'_> {
             policy,
             remote: self.request.remote.clone(),
         };
-        let pulled = pull::pull(self.cx, &request, report).map_err(base_error)?;
-        Ok(self.store.image(&pulled.manifest)?)
+        for _ in 0..PULLS {
+            let pulled = pull::pull(self.cx, &request, report).map_err(base_error)?;
+            match self.store.image(&pulled.manifest) {
+                Err(storage::Error::MissingBlob(_)) => {}
+                image => return Ok(image?),
+            }
+        }
+        Err(storage::Error::NoSuchImage(reference.familiar()).into())
     }
 }
 
@@ -76,7 +85,8 @@ impl BaseImages<'_> {
         };
         match self.store.image_for(&record, Some(platform)) {
             Ok(image) => Ok(Some(image)),
-            Err(storage::Error::NoPlatform { .. }) => Ok(None),
+            // The second: a peer removed it since the look.
+            Err(storage::Error::NoPlatform { .. } | storage::Error::NoSuchImage(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::context::Context;
-use crate::storage::{Method, Store};
+use crate::storage::{Error, Method, Store};
 use crate::userns::Rung;
 
 /// Less space than this is soon none.
@@ -12,19 +12,29 @@ pub(super) fn checks(cx: &Context) -> Vec<Check> {
     let store = match crate::ops::store::write_plainly(cx) {
         Ok(store) => store,
         Err(error) => {
-            let mut why = error.to_string();
-            if let Some(source) = std::error::Error::source(&error) {
-                why = format!("{why}: {source}");
-            }
-            return vec![
-                Check::fail("store", why, "no image can be kept")
-                    .fix("export STRATE_ROOT=<a directory of your own>"),
-            ];
+            let check = Check::fail("store", text_of(&error), "no image can be kept");
+            return vec![match error {
+                Error::Json { .. } | Error::Damaged { .. } => check.fix("strate system check --repair"),
+                _ => check.fix("export STRATE_ROOT=<a directory of your own>"),
+            }];
         }
     };
     let mut checks = vec![Check::ok("store", shown), space(cx), file_system(&store)];
     checks.push(layering(cx, &store));
+    checks.extend(foreign_stores(cx));
+    if let Err(error) = store.images() {
+        let check = Check::fail("list of images", text_of(&error), "no image can be found");
+        checks.push(check.fix("strate system check --repair"));
+    }
     checks
+}
+
+/// An error and its cause, in a line.
+fn text_of(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 fn space(cx: &Context) -> Check {
@@ -65,6 +75,16 @@ fn file_system(store: &Store) -> Check {
         None if lacks.is_empty() => Check::ok(name, found),
         None => Check::warn(name, found, "what lacks is done in a slower way"),
     }
+}
+
+/// What `storage.conf` names for podman, and we cannot read.
+fn foreign_stores(cx: &Context) -> Vec<Check> {
+    let check = |path: std::path::PathBuf| {
+        let found = format!("{} is in the format of podman and buildah", path.display());
+        Check::warn("additional store", found, "its images are not seen")
+            .fix(format!("strate import-store containers-storage --from {}", path.display()))
+    };
+    super::super::image_stores::foreign(cx).into_iter().map(check).collect()
 }
 
 fn layering(cx: &Context, store: &Store) -> Check {

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::format::{self, Found};
+use super::index::IndexFile;
 use super::lock::{self, LockMode, LockName};
 use super::{Abilities, ContainerDir, Error, Opening, Store, check_known, layout::Layout};
 use references::Needs;
@@ -120,6 +121,22 @@ impl CheckReport {
     }
 }
 
+/// Whether there is nothing yet, or a store whose making was cut short: the next command that writes finishes it.
+fn is_half_made(layout: &Layout) -> bool {
+    let is_empty = |dir: &Path| !files_below(dir);
+    let contents = [layout.blobs(), layout.snapshots(), layout.containers(), layout.volumes()];
+    IndexFile::read(layout).is_ok_and(|index| index.manifests.is_empty())
+        && contents.iter().all(|dir| is_empty(dir))
+}
+
+/// Whether anything but empty directories and the mark of a cache lies below.
+fn files_below(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name() != "CACHEDIR.TAG")
+        .any(|entry| !entry.file_type().is_ok_and(|kind| kind.is_dir()) || files_below(&entry.path()))
+}
+
 /// A check under way.
 struct Check<'a> {
     store: &'a Store,
@@ -137,7 +154,7 @@ impl Store {
         check_known(root)?;
         let layout = Layout::new(root);
         let found = match format::check(&layout, false) {
-            Ok(Found::Nothing) if !layout.index().exists() && !layout.blobs().exists() => return Ok(None),
+            Ok(Found::Nothing) if is_half_made(&layout) => return Ok(None),
             Ok(found) => found,
             Err(Error::Json { .. }) => Found::Nothing,
             Err(error) => return Err(error),
@@ -170,7 +187,7 @@ impl Store {
         check.snapshots(&needs);
         check.containers();
         check.volumes();
-        check.caches();
+        check.caches(&needs);
         check.confirm();
         check.report
     }
@@ -213,7 +230,7 @@ impl Check<'_> {
         second.compare_snapshots(&needs, &keys);
         second.containers();
         second.volumes();
-        second.caches();
+        second.caches(&needs);
         let again = second.report.faults;
         self.report = report;
         self.report.faults = first

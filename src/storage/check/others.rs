@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::references::files_of;
+use super::references::{Needs, files_of};
 use super::{Check, Fault, snapshots::chain_text};
-use crate::storage::{cache, layout, staging};
+use crate::storage::{cache, containers, layout, staging};
 
 impl Check<'_> {
     /// Every container: its record and its state.
@@ -16,7 +16,11 @@ impl Check<'_> {
                 Ok(None) if self.store.layout().container(&id).join("config.json").exists() => {
                     self.container(&id, "has an empty record".to_owned());
                 }
-                Ok(None) => self.report.leftovers += 1,
+                Ok(None) if containers::is_half_made(&self.store.layout().container(&id)) => {
+                    self.report.leftovers += 1;
+                }
+                Ok(None) if !self.store.layout().container(&id).exists() => {}
+                Ok(None) => self.container(&id, "has lost its record".to_owned()),
                 Ok(Some(container)) => {
                     self.report.counts.containers += 1;
                     match container.state() {
@@ -46,12 +50,17 @@ impl Check<'_> {
                 self.stray(&entry.path());
                 continue;
             }
+            let data = entry.path().join("_data");
+            if !entry.path().join("volume.json").exists() && !data.exists() {
+                self.report.leftovers += 1;
+                continue;
+            }
             self.report.counts.volumes += 1;
             let record = fs::read(entry.path().join("volume.json"));
             let value = record.map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes));
             let what = match value {
                 Ok(Ok(value)) if value["name"].as_str() == Some(&name) => {
-                    if entry.path().join("_data").is_dir() {
+                    if data.is_dir() {
                         continue;
                     }
                     "has lost its data".to_owned()
@@ -65,7 +74,7 @@ impl Check<'_> {
     }
 
     /// What is computed again when it is lost: build records, what is known of layers, where blobs came from.
-    pub(super) fn caches(&mut self) {
+    pub(super) fn caches(&mut self, needs: &Needs) {
         let layout = self.store.layout().clone();
         for entry in files_of(&layout.records()) {
             self.report.counts.records += 1;
@@ -76,10 +85,17 @@ impl Check<'_> {
         }
         for entry in files_of(&layout.layer_facts()) {
             let digest = entry.file_name().to_str().and_then(layout::parse_file_name);
-            let makes_sense = digest.is_some_and(|digest| self.store.layer_fact(&digest).is_some());
-            if !makes_sense && entry.path().exists() {
-                let what = "does not say what is known of a layer".to_owned();
-                self.report.faults.push(Fault::Cache { path: entry.path(), what });
+            let fact = digest.as_ref().and_then(|digest| self.store.layer_fact(digest));
+            let said = digest.and_then(|digest| needs.diff_ids.get(&digest));
+            let what = match (fact, said) {
+                (None, _) => "does not say what is known of a layer",
+                (Some(fact), Some(said)) if !said.contains(&fact.diff_id.0) => {
+                    "says something else than the images"
+                }
+                _ => continue,
+            };
+            if entry.path().exists() {
+                self.report.faults.push(Fault::Cache { path: entry.path(), what: what.to_owned() });
             }
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Needs {
     pub blobs: BTreeMap<Digest, Need>,
     /// Layers, by both keys that their snapshot may go by.
     pub snapshots: BTreeMap<Digest, LayerOf>,
+    /// What images say of their layers' blobs: the digests of their tars.
+    pub diff_ids: BTreeMap<Digest, BTreeSet<Digest>>,
     /// What records of builds keep: not collected, and not missed when it is gone.
     pub kept: BTreeSet<Digest>,
     /// What makes no sense on the way.
@@ -194,6 +196,11 @@ impl Needs {
 
     fn stack(&mut self, stack: Vec<(Descriptor, DiffId)>) {
         let diff_ids: Vec<DiffId> = stack.iter().map(|(_, diff_id)| diff_id.clone()).collect();
+        for (layer, diff_id) in &stack {
+            if let Ok(digest) = digest_of(layer) {
+                self.diff_ids.entry(digest).or_default().insert(diff_id.0.clone());
+            }
+        }
         let stack = Arc::new(stack);
         for (at, (diff_id, chain_id)) in diff_ids.iter().zip(chain_ids(&diff_ids)).enumerate() {
             for key in [&diff_id.0, &chain_id.0] {

@@ -120,9 +120,12 @@ fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]
         return Ok(Verdict::Bad("has no files".to_owned()));
     }
     let mapped_ids = store.abilities.map_or(marker.mapped_ids, |abilities| abilities.mapped_ids);
-    if !full || !marker.usable(diff_id, mapped_ids) {
-        // Of an earlier boot and never synced, or made with other ids: made anew when it is used.
+    if !full || !marker.is_safe() {
+        // Of an earlier boot and never synced: it is made anew when it is used.
         return Ok(Verdict::Good);
+    }
+    if !marker.usable(diff_id, mapped_ids) {
+        return Ok(Verdict::Unknown("it was unpacked with other user ids than there are here".to_owned()));
     }
     if digest_of(descriptor).is_ok_and(|digest| bad.contains(&digest)) {
         return Ok(Verdict::Unknown("its blob is not what it should be".to_owned()));

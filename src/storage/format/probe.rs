@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::storage::{Error, Store, layout::Layout};
 use crate::sys::atomic::{Durability, replace_file};
-use crate::sys::{SysError, flock, tree, unnamed::UnnamedFile, xattr};
+use crate::sys::{SysError, SysResult, flock, tree, unnamed::UnnamedFile, xattr};
 
 mod kind;
 
@@ -72,8 +72,8 @@ impl Probe {
             locks: try_locks(path)?,
             local_locks: nature.local_locks,
             rename_over: try_rename(path)?,
-            unnamed_files: try_unnamed(path),
-            hard_links: try_link(path),
+            unnamed_files: try_unnamed(path)?,
+            hard_links: try_link(path)?,
             user_xattrs: try_xattr(path)?,
             entry_types: try_types(path)?,
             file_system: nature.name,
@@ -216,23 +216,41 @@ fn try_rename(dir: &Path) -> Result<bool, Error> {
     for (path, text) in [(&old, "old"), (&new, "new")] {
         create(path)?.write_all(text.as_bytes()).map_err(|error| SysError::path("write", path, error))?;
     }
-    Ok(fs::rename(&new, &old).is_ok() && fs::read(&old).is_ok_and(|text| text == b"new") && !new.exists())
+    let renamed = answer(fs::rename(&new, &old).map_err(|error| SysError::path("rename to", &old, error)))?;
+    Ok(renamed && fs::read(&old).is_ok_and(|text| text == b"new") && !new.exists())
+}
+
+/// What an attempt says about the file system: a full or broken disk says nothing, and is an error.
+fn answer<T>(attempt: SysResult<T>) -> Result<bool, Error> {
+    match attempt {
+        Ok(_) => Ok(true),
+        Err(error) => match error.errno() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EIO | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+                Err(error.into())
+            }
+            _ => Ok(false),
+        },
+    }
 }
 
 /// As [`UnnamedFile`] does it, where the file system can.
-fn try_unnamed(dir: &Path) -> bool {
+fn try_unnamed(dir: &Path) -> Result<bool, Error> {
     let mode = Mode::RUSR | Mode::WUSR;
-    rustix::fs::openat(CWD, dir, OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE, mode).is_ok()
-        && UnnamedFile::create_in(dir).is_ok_and(|file| file.publish(&dir.join("unnamed")).is_ok())
+    let unnamed = rustix::fs::openat(CWD, dir, OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE, mode);
+    Ok(answer(unnamed.map_err(|error| SysError::path("create a file in", dir, error)))?
+        && answer(UnnamedFile::create_in(dir).and_then(|file| file.publish(&dir.join("unnamed"))))?)
 }
 
-fn try_link(dir: &Path) -> bool {
-    rustix::fs::linkat(CWD, dir.join("old"), CWD, dir.join("link"), AtFlags::empty()).is_ok()
+fn try_link(dir: &Path) -> Result<bool, Error> {
+    let link = dir.join("link");
+    let linked = rustix::fs::linkat(CWD, dir.join("old"), CWD, &link, AtFlags::empty());
+    answer(linked.map_err(|error| SysError::path("create", &link, error)))
 }
 
 fn try_xattr(dir: &Path) -> Result<bool, Error> {
     let file = create(&dir.join("xattr"))?;
-    let set = xattr::set(file.as_fd(), b"user.strate.probe", b"1").is_ok();
+    let set = xattr::set(file.as_fd(), b"user.strate.probe", b"1");
+    let set = answer(set.map_err(|error| SysError::path("set an attribute of a file in", dir, error)))?;
     Ok(set && xattr::get(&file, "user.strate.probe").is_ok_and(|value| value.as_deref() == Some(b"1")))
 }
 

@@ -76,7 +76,9 @@ impl Listing {
     /// When the template does not fit the rows.
     pub fn render(&self, rows: &[Value]) -> Result<String, FormatError> {
         match &self.style {
-            Style::Table { shown } => Ok(self.default_table(rows, shown)),
+            Style::Table { shown } => {
+                Ok(self.table(rows.iter().map(|row| shown.iter().map(|field| cell(&row[*field])))))
+            }
             Style::TemplateTable(template) => self.template_table(rows, template),
             Style::Rows(template) => {
                 let mut text = String::new();
@@ -94,12 +96,24 @@ impl Listing {
         }
     }
 
-    fn default_table(&self, rows: &[Value], shown: &[&'static str]) -> String {
+    /// The fields of the default table, when that is what is asked for: nothing else of a row is needed then.
+    #[must_use]
+    pub fn default_columns(&self) -> Option<&[&'static str]> {
+        match &self.style {
+            Style::Table { shown } => Some(shown),
+            _ => None,
+        }
+    }
+
+    /// The default table of rows whose cells are at hand, in the order of [`Listing::default_columns`].
+    #[must_use]
+    pub fn table<R: IntoIterator<Item = String>>(&self, rows: impl IntoIterator<Item = R>) -> String {
         let header = |field: &str| self.columns.iter().find(|c| c.field == field).map_or("", |c| c.header);
-        let headers: Vec<&str> = shown.iter().map(|field| header(field)).collect();
+        let headers: Vec<&str> =
+            self.default_columns().unwrap_or_default().iter().map(|f| header(f)).collect();
         let mut table = Table::new(&headers);
         for row in rows {
-            table.row(shown.iter().map(|field| cell(&row[*field])));
+            table.row(row);
         }
         table.render()
     }

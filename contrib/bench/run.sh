@@ -1,0 +1,11 @@
+# Sourced by ../bench.sh. Starting a container.
+# shellcheck shell=bash disable=SC2154
+
+ours=$(tool time "$runs" "$strate" run --rm --network host "$small" true)
+theirs=$(tool time 10 podman run --rm --network host "$small" true)
+bare=$(tool time "$runs" bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true)
+verdict "run --rm true, median, against podman" 0.1667 "$(median "$ours")" "$(median "$theirs")"
+verdict "run --rm true, median, against bwrap" 3 "$(median "$ours")" "$(median "$bare")"
+verdict "run --rm true, minimum, against bwrap" 3 "$(min "$ours")" "$(min "$bare")"
+version=$(tool time "$runs" "$strate" --version)
+limit "strate --version, median" 3 "$(median "$version")" ms

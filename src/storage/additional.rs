@@ -1,0 +1,212 @@
+//! Additional stores: stores of others whose images are used where they lie. They are only ever read: nothing in them is
+//! locked, written or collected, and what a collection of ours marks there is not ours to remove.
+//!
+//! Blobs are found there by their digest and verified as any. An unpacked layer is used as it lies when it belongs to
+//! the same user, whose ids mean the same in it; for everybody else it is unpacked from the blob into the own store.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::format::{self, Found};
+use super::index::{IndexFile, STORES};
+use super::listing::Lines;
+use super::lock::Notice;
+use super::snapshots::Marker;
+use super::{Error, ImageRecord, Store, layout::Layout};
+use crate::oci::{Descriptor, Digest, Parsed, RawManifest, digest_of};
+
+/// A store beside our own.
+#[derive(Debug)]
+pub(super) struct Additional {
+    layout: Layout,
+    /// Its unpacked layers have our owners.
+    ours: bool,
+}
+
+impl Additional {
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Where the snapshot of a key lies, if it can be used by us at all.
+    pub(super) fn snapshot(&self, key: &Digest) -> Option<PathBuf> {
+        self.ours.then(|| self.layout.snapshot(key))
+    }
+}
+
+/// Open what can be used; of the rest it is said why, and the others work all the same.
+pub(super) fn open_all(own: &Layout, paths: &[PathBuf], notice: &Notice) -> Vec<Additional> {
+    let own = own.root().canonicalize().unwrap_or_else(|_| own.root().to_owned());
+    let mut opened: Vec<(PathBuf, Additional)> = Vec::new();
+    for path in paths {
+        let skip = |why: &str| {
+            notice.say(&format!("the additional image store `{}` is not used: {why}", path.display()));
+        };
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(error) => {
+                skip(&error.to_string());
+                continue;
+            }
+        };
+        if real == own || opened.iter().any(|(known, _)| *known == real) {
+            continue;
+        }
+        match open(&real) {
+            Ok(store) => opened.push((real, store)),
+            Err(why) => skip(&why),
+        }
+    }
+    opened.into_iter().map(|(_, store)| store).collect()
+}
+
+fn open(root: &Path) -> Result<Additional, String> {
+    let layout = Layout::new(root);
+    match format::check(&layout, false) {
+        Ok(Found::Current(_) | Found::Older(_)) => {}
+        Ok(Found::Nothing) if is_containers_storage(root) => {
+            return Err(format!(
+                "it is in the format of podman and buildah; `strate import-store containers-storage --from {}` copies \
+                 its images",
+                root.display()
+            ));
+        }
+        Ok(Found::Nothing) => return Err("it is no store of strate".to_owned()),
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            return Err(format!("{error}{}", source.unwrap_or_default()));
+        }
+    }
+    // What cannot be listed is said here, once, and not by every command that looks for a name.
+    IndexFile::read(&layout).map_err(|error| error.to_string())?;
+    let owner = fs::metadata(root).map(|meta| meta.uid()).map_err(|error| error.to_string())?;
+    Ok(Additional { layout, ours: owner == rustix::process::geteuid().as_raw() })
+}
+
+/// Whether a directory is a store of containers/storage: `<driver>-images/` or its lock file.
+#[must_use]
+pub fn is_containers_storage(root: &Path) -> bool {
+    ["overlay-images", "vfs-images", "btrfs-images", "zfs-images", "storage.lock"]
+        .iter()
+        .any(|name| root.join(name).exists())
+}
+
+impl Store {
+    /// The path of a blob in an additional store.
+    pub(super) fn blob_elsewhere(&self, digest: &Digest) -> Option<PathBuf> {
+        let paths = self.additional.iter().map(|store| store.layout.blob(digest));
+        paths.into_iter().find(|path| path.is_file())
+    }
+
+    /// Whether a blob is here, or in an additional store.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        self.layout.blob(digest).is_file() || self.blob_elsewhere(digest).is_some()
+    }
+
+    /// Whether a small blob is in the own store, whole.
+    pub(super) fn has_own(&self, digest: &Digest) -> bool {
+        let mut bytes = Vec::new();
+        File::open(self.layout.blob(digest))
+            .is_ok_and(|file| file.take(super::blobs::SMALL + 1).read_to_end(&mut bytes).is_ok())
+            && super::blobs::verify_small(digest, &bytes).is_ok()
+    }
+
+    /// The images of the additional stores whose names are not taken by `own`, or by a store that was named before.
+    pub(super) fn images_elsewhere(&self, own: &[ImageRecord]) -> Vec<ImageRecord> {
+        let mut found: Vec<ImageRecord> = Vec::new();
+        for store in &self.additional {
+            // One that cannot be read any more was there when we began: somebody is taking it away.
+            let Ok(bytes) = Lines::read(&store.layout) else { continue };
+            let Ok(lines) = Lines::parse(&store.layout, &bytes) else { continue };
+            for line in &lines.manifests {
+                let Some(mut record) = self.record(line) else { continue };
+                let taken = own.iter().chain(&found).any(|known| match &record.name {
+                    Some(name) => known.name.as_ref() == Some(name),
+                    None => known.target.digest() == record.target.digest(),
+                });
+                if !taken {
+                    record.store = Some(store.layout.root().to_owned());
+                    found.push(record);
+                }
+            }
+        }
+        found
+    }
+
+    /// Copy the documents of an image or index that lies in an additional store: manifests and configs. Its layers stay
+    /// where they are.
+    pub(super) fn bring_documents(&self, target: &Descriptor) -> Result<(), Error> {
+        let digest = digest_of(target).map_err(crate::oci::ManifestError::from)?;
+        let bytes = self.read_blob(&digest)?;
+        match RawManifest::new(bytes.clone(), None)?.parse()? {
+            Parsed::Index(index) => {
+                for child in index.manifests().iter().filter(|child| self.has_manifest(child)) {
+                    self.bring_documents(child)?;
+                }
+            }
+            Parsed::Manifest(manifest) => {
+                let config = digest_of(manifest.config()).map_err(crate::oci::ManifestError::from)?;
+                self.put_verified(&config, &self.read_blob(&config)?)?;
+            }
+        }
+        self.put_verified(&digest, &bytes)
+    }
+
+    /// The additional stores that hold layers of an image which are not here, as an annotation has them; `None` when it
+    /// needs none of them.
+    pub(super) fn stores_needed(&self, layers: &[Descriptor]) -> Option<String> {
+        let mut stores: Vec<String> = Vec::new();
+        for digest in layers.iter().filter_map(|layer| digest_of(layer).ok()) {
+            if self.layout.blob(&digest).is_file() {
+                continue;
+            }
+            let holder = self.additional.iter().find(|store| store.layout.blob(&digest).is_file());
+            let root = holder.map(|store| store.layout.root().display().to_string());
+            stores.extend(root.filter(|root| !stores.contains(root)));
+        }
+        (!stores.is_empty()).then(|| serde_json::json!(stores).to_string())
+    }
+
+    /// A blob that is missing may have lain in an additional store that is gone, or is not named this time.
+    pub(super) fn say_where(&self, error: Error) -> Error {
+        let Error::MissingBlob(digest) = error else { return error };
+        let Ok(index) = IndexFile::read(&self.layout) else { return Error::MissingBlob(digest) };
+        for entry in &index.manifests {
+            let Some(stores) = entry.annotations.get(STORES) else { continue };
+            let stores: Vec<String> = serde_json::from_str(stores).unwrap_or_default();
+            let chosen = entry.digest_annotation(super::index::MANIFEST).or_else(|| entry.digest());
+            let image = chosen.and_then(|manifest| self.image(&manifest).ok());
+            let names = |layer: &Descriptor| digest_of(layer).is_ok_and(|layer| layer == digest);
+            if image.is_some_and(|image| image.manifest.layers().iter().any(names)) {
+                return Error::BlobElsewhere { digest, stores };
+            }
+        }
+        Error::MissingBlob(digest)
+    }
+
+    /// The marker of a snapshot in an additional store, with the directory it lies in.
+    pub(super) fn markers_elsewhere(&self, key: &Digest) -> impl Iterator<Item = (PathBuf, Marker)> {
+        let dirs = self.additional.iter().filter_map(|store| store.snapshot(key));
+        dirs.filter_map(|dir| Marker::read(&dir).ok().flatten().map(|marker| (dir, marker)))
+    }
+
+    /// What an additional store knows of a layer's blob.
+    pub(super) fn fact_elsewhere(&self, blob: &Digest) -> Option<String> {
+        self.additional.iter().find_map(|store| fs::read_to_string(store.layout().layer_fact(blob)).ok())
+    }
+
+    /// Open a blob of the own store, else of an additional one.
+    pub(super) fn open_anywhere(&self, digest: &Digest) -> std::io::Result<File> {
+        match File::open(self.layout.blob(digest)) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                self.blob_elsewhere(digest).map_or(Err(error), File::open)
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Stores of others, used where they lie.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::support::{Env, Output, need, shared_registry, strate};
+
+/// Sizes and times of everything in a directory.
+fn state(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let mut all = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let meta = entry.metadata().unwrap();
+            all.insert(entry.path(), (meta.len(), meta.mtime(), meta.ctime()));
+            if meta.is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    all
+}
+
+/// Bytes of regular files in a part of the store.
+fn bytes(dir: &Path) -> u64 {
+    state(dir).iter().filter(|(path, _)| path.is_file()).map(|(_, (size, ..))| size).sum()
+}
+
+/// A store at `site` with busybox in it, and an environment that reads it.
+fn site(env: &Env) -> (PathBuf, String) {
+    let image = shared_registry().image("busybox:latest");
+    let site = env.work().join("site");
+    env.run(["--root", site.to_str().unwrap(), "pull", "-q", &image]).success();
+    (site, image)
+}
+
+#[test]
+fn images_of_an_additional_store_are_used_without_copying() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let env = env.with("STRATE_IMAGESTORE", &site);
+    let before = state(&site);
+
+    let listed = env.run(["images"]).success().stdout_has("R/O");
+    assert!(listed.stdout.lines().any(|line| line.trim_end().ends_with("true")), "{listed}");
+    env.run(["images", "--format", "{{.ReadOnly}}"]).success().prints("true");
+    env.run(["inspect", "--format", "{{.Architecture}}", &image]).success();
+    env.run(["history", &image]).success();
+    env.run(["run", "--rm", "--network", "none", &image, "echo", "it runs"]).success().prints("it runs");
+    assert_eq!(bytes(&env.store().join("blobs")), 0, "no blob is copied");
+    let unpacked = fs::read_dir(env.store().join("snapshots")).unwrap().count();
+    assert_eq!(unpacked, 1, "nothing but CACHEDIR.TAG: no layer is unpacked again");
+
+    env.write("Dockerfile", format!("FROM {image}\nRUN echo new > /new\n"));
+    env.run(["build", "-q", "--network", "none", "-t", "made", "."]).success();
+    env.run(["tag", &image, "mine:1"]).success();
+    env.run(["save", "-o", "made.tar", "made"]).success();
+    let base = bytes(&site.join("blobs"));
+    let own = bytes(&env.store().join("blobs"));
+    assert!(own * 4 < base, "{own} bytes of blobs beside {base} of the additional store");
+    env.run(["pull", "-q", &image]).success();
+    assert!(bytes(&env.store().join("blobs")) * 4 < base, "a pull finds the layers there");
+    env.run(["image", "prune", "-af"]).success();
+    env.run(["run", "--rm", "--network", "none", &image, "true"]).success();
+    assert_eq!(state(&site), before, "the additional store is never written");
+}
+
+#[test]
+fn what_another_store_holds_is_not_removed_and_a_gone_one_is_named() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let env = env.with("STRATE_IMAGESTORE", &site);
+    let shown = site.display().to_string();
+    env.run(["rmi", &image]).code(1).stderr_has("only read").stderr_has(&format!("--root {shown} rmi"));
+    env.run(["tag", &image, "mine:1"]).success();
+    env.run(["rmi", "mine:1"]).success();
+    env.run(["images", "-q", "mine"]).success().prints("");
+    env.run(["tag", &image, "mine:2"]).success();
+    env.run(["system", "check"]).success();
+
+    fs::rename(&site, env.work().join("moved")).unwrap();
+    let listed = env.run(["images"]).success().stderr_has(&shown).stderr_has("is not used");
+    assert_eq!(listed.stderr.matches("is not used").count(), 1, "{listed}");
+    assert!(listed.stdout.contains("mine") && !listed.stdout.contains(&image), "{listed}");
+    let gone = env.run(["run", "--rm", "--network", "none", "mine:2", "true"]).code(125);
+    assert!(gone.stderr.contains("took it from the additional store"), "{gone}");
+    env.run(["save", "-o", "x.tar", "mine:2"]).code(1).stderr_has("took it from the additional store");
+    // What lacks is simply fetched.
+    env.run(["pull", "-q", &image]).success();
+    env.run(["run", "--rm", "--network", "none", "mine:2", "true"]).success();
+}
+
+#[test]
+fn stores_are_named_by_flag_environment_and_configuration() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let theirs = env.work().join("theirs");
+    fs::create_dir_all(theirs.join("overlay-images")).unwrap();
+    let conf = format!("[storage.options]\nadditionalimagestores = [{:?}, {:?}]\n", theirs, site);
+    let conf = env.write("storage.conf", conf);
+    let ids = |output: Output| output.success().stderr_lacks("not used").stdout.lines().count();
+    let flag = site.display().to_string();
+    assert_eq!(ids(env.run(["images", "-q"])), 0);
+    assert_eq!(ids(env.run(["--imagestore", &flag, "images", "-q"])), 1);
+    assert_eq!(ids(env.run(["images", "-q", "--imagestore", &flag, "--imagestore", &flag])), 1);
+    let configured = env.with("CONTAINERS_STORAGE_CONF", &conf);
+    assert_eq!(ids(configured.run(["images", "-q"])), 1);
+    configured.run(["info", "--format", "{{json .Strate.AdditionalStores}}"]).success().stdout_has("site");
+    configured.run(["doctor"]).stdout_has("theirs");
+    let named = configured.run(["--imagestore", theirs.to_str().unwrap(), "images", "-q"]).success();
+    assert!(named.stderr.contains("import-store containers-storage"), "{named}");
+    let complete = configured.command(["--imagestore", &flag, "inspect", &image]);
+    drop(complete);
+    configured.write("storage.conf", "not toml [");
+    configured.run(["images", "-q"]).success().stderr_has("storage.conf").prints("");
+}
+
+/// An ordinary user reads what root shares, and nothing more.
+#[test]
+fn a_shared_store_serves_other_users_and_keeps_its_files_to_itself() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let root = site.to_str().unwrap();
+    env.run(["--root", root, "system", "share"]).success().stderr_has("--imagestore");
+    let mode = |path: &str| fs::metadata(site.join(path)).unwrap().permissions().mode() & 0o777;
+    for open in ["", "blobs", "blobs/sha256", "cache/layers"] {
+        assert_eq!(mode(open), 0o755, "{open}");
+    }
+    for closed in ["snapshots", "containers", "volumes", "tmp", "locks", "partial", "cache/records"] {
+        assert_eq!(mode(closed), 0o700, "{closed}");
+    }
+    // What comes later is readable too, whatever the umask says.
+    env.write("Dockerfile", format!("FROM {image}\nLABEL later=yes\n"));
+    let script = format!("umask 077; exec \"$0\" --root {root} build -q -t later .");
+    Output::of(env.program("sh").args(["-c", &script]).arg(strate())).success();
+    let closed = |dir: &str| {
+        let entries = fs::read_dir(site.join(dir)).unwrap().flatten();
+        entries.filter(|entry| entry.metadata().unwrap().permissions().mode() & 0o044 != 0o044).count()
+    };
+    assert_eq!(closed("blobs/sha256") + closed("cache/layers"), 0);
+    assert_eq!(mode("index.json") & 0o044, 0o044);
+    env.run(["--root", root, "system", "check"]).success();
+    env.run(["--root", root, "system", "share", "--off"]).success();
+    assert_eq!(mode(""), 0o700);
+}
+
+/// As root: another user, with a store of its own.
+#[test]
+fn an_ordinary_user_runs_what_root_shares() {
+    need!(root);
+    need!("docker-registry", "skopeo", "busybox", "runuser");
+    let Some(user) = ["tester", "nobody"].into_iter().find(|user| {
+        std::process::Command::new("id").arg(user).output().is_ok_and(|output| output.status.success())
+    }) else {
+        return;
+    };
+    let env = Env::new();
+    let (site, image) = site(&env);
+    env.run(["--root", site.to_str().unwrap(), "system", "share"]).success();
+    // The way there, and a place for what is the user's.
+    let home = env.work().join("theirs");
+    fs::create_dir(&home).unwrap();
+    let top = env.work();
+    for dir in [top.as_path(), top.parent().unwrap()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let program = env.work().join("strate");
+    fs::copy(strate(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::support::must(std::process::Command::new("chown").arg(user).arg(&home));
+    let run = |args: &[&str]| {
+        let mut command = env.program("runuser");
+        command.args(["-u", user, "--", "env"]).arg(format!("HOME={}", home.display())).arg(&program);
+        Output::of(command.current_dir(&home).arg("--imagestore").arg(&site).args(args))
+    };
+    let before = state(&site);
+    run(&["images", "--format", "{{.ReadOnly}}"]).success().prints("true");
+    run(&["inspect", &image]).success();
+    run(&["tag", &image, "mine:1"]).success();
+    run(&["save", "-o", "out.tar", "mine:1"]).success();
+    let ran = run(&["run", "--rm", "--network", "none", "mine:1", "id", "-u"]);
+    if !ran.stderr.contains("user namespace") {
+        ran.success().prints("0");
+    }
+    let own = home.join(".local/share/strate");
+    assert!(bytes(&own.join("blobs")) * 4 < bytes(&site.join("blobs")), "no layer's blob is copied");
+    assert_eq!(state(&site), before);
+}

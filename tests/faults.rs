@@ -1,0 +1,126 @@
+//! Kills and errors at every system call that changes something: what `doc/storage.md` promises must hold after each.
+//!
+//! The tracer stops the real binary, its threads and its children at their calls. Between two calls that change the
+//! disk nothing changes, so all instants of a command are tried. Sweeps of many calls take a stride, with another start
+//! each time; `make faults` leaves nothing out. `STRATE_FAULTS_SEED` and `STRATE_FAULTS_AT` repeat one.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
+
+#[allow(unused_imports, unused_macros, reason = "the tests of the verbs need more of it")]
+#[path = "cli/support/mod.rs"]
+mod support;
+
+#[path = "faults/calls.rs"]
+mod calls;
+#[path = "faults/more.rs"]
+mod more;
+#[path = "faults/store.rs"]
+mod store;
+#[path = "faults/sweep.rs"]
+mod sweep;
+#[path = "faults/tracer.rs"]
+mod tracer;
+#[path = "faults/workloads.rs"]
+mod workloads;
+
+use std::io::Write;
+
+use calls::Kind;
+use support::need;
+use tracer::Act;
+
+/// Write past the test runner's capture: counts are worth seeing.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Calls that fail when the disk is full.
+const SPACE: &[Kind] = &[Kind::Write, Kind::Create, Kind::Name, Kind::Size, Kind::Sync];
+/// Calls that fail when the disk is broken.
+const DISK: &[Kind] =
+    &[Kind::Write, Kind::Create, Kind::Name, Kind::Remove, Kind::Meta, Kind::Size, Kind::Sync];
+
+/// A test that kills a workload at its calls, and tests that let them fail.
+macro_rules! sweeps {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn killed() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::kill(&workloads::$name(), Act::Kill, 24);
+            }
+
+            #[test]
+            fn no_space() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Fail(libc::ENOSPC), SPACE, 12);
+            }
+
+            #[test]
+            fn broken_disk() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 12);
+            }
+        })+
+    };
+}
+
+sweeps!(
+    tag,
+    pull,
+    first_pull,
+    load,
+    save,
+    save_over,
+    commit,
+    build,
+    build_files,
+    rmi,
+    image_prune,
+    push,
+    create,
+    rm,
+    volume_create,
+    volume_rm,
+);
+
+/// Descriptors run out, once, at each place that opens something.
+const OPENS: &[Kind] = &[Kind::Open, Kind::Create];
+
+macro_rules! tests {
+    ($($name:ident => $what:expr),+ $(,)?) => {
+        $(#[test]
+        fn $name() {
+            need!("docker-registry", "skopeo", "busybox");
+            $what;
+        })+
+    };
+}
+
+tests! {
+    pull_killed_just_after => sweep::kill(&workloads::pull(), Act::KillAfter, 8),
+    pull_killed_alone => sweep::kill(&workloads::pull(), Act::KillOne, 8),
+    build_killed_alone => sweep::kill(&workloads::build(), Act::KillOne, 8),
+    pull_full_disk => sweep::fail(&workloads::pull(), Act::FailAll(libc::ENOSPC), SPACE, 8),
+    build_full_disk => sweep::fail(&workloads::build(), Act::FailAll(libc::ENOSPC), SPACE, 8),
+    pull_over_quota => sweep::fail(&workloads::first_pull(), Act::Fail(libc::EDQUOT), SPACE, 6),
+    pull_without_descriptors => sweep::fail(&workloads::pull(), Act::Fail(libc::EMFILE), OPENS, 8),
+    build_without_descriptors => sweep::fail(&workloads::build_files(), Act::Fail(libc::EMFILE), OPENS, 8),
+    pull_writes_little => sweep::fail(&workloads::pull(), Act::Short, &[Kind::Write], 6),
+    load_writes_little => sweep::fail(&workloads::load(), Act::Short, &[Kind::Write], 6),
+    save_writes_little => sweep::fail(&workloads::save(), Act::Short, &[Kind::Write], 6),
+    pull_is_interrupted => sweep::fail(&workloads::pull(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 8),
+    commit_is_interrupted => sweep::fail(&workloads::commit(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 8),
+    pull_without_processes => sweep::fail(&workloads::pull(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
+    build_without_processes => sweep::fail(&workloads::build(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
+    recovery_of_a_pull => more::killed_again(&workloads::pull(), 6),
+    recovery_of_a_removal => more::killed_again(&workloads::rmi(), 5),
+    recovery_of_a_build => more::killed_again(&workloads::build_files(), 5),
+    one_of_two_pulls_killed => more::one_of_two_killed(20),
+    pull_asked_to_end => more::asked_to_end(&workloads::pull(), 3),
+    build_asked_to_end => more::asked_to_end(&workloads::build(), 3),
+}
