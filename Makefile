@@ -10,10 +10,10 @@ BASH_DIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH_DIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 FISH_DIR := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help build demo test faults soak fuzz lint fmt real bench completions man install uninstall clean ci
+.PHONY: help build demo test faults soak conformance-buildah fuzz lint fmt real bench completions man install uninstall clean ci
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 24
 
 build: ## The static release binary
 	$(CARGO) build --release --locked
@@ -39,6 +39,9 @@ lint: ## Formatting, clippy, dependencies, the rules of the code
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	contrib/deny.sh
 	contrib/layering.sh
+
+conformance-buildah: ## The cases of the language that buildah can do, built by it
+	$(CARGO) test --locked --test language -- --ignored --nocapture buildah
 
 fmt: ## Format the sources
 	$(CARGO) fmt

@@ -9,6 +9,8 @@
 #[path = "cli/support/mod.rs"]
 mod support;
 
+#[path = "language/buildah.rs"]
+mod buildah;
 #[path = "language/case.rs"]
 mod case;
 #[path = "language/image.rs"]
@@ -25,10 +27,12 @@ macro_rules! chapters {
             suite::run(stringify!($name), include_str!(concat!("language/cases/", stringify!($name), ".case")));
         })+
 
+        const CHAPTERS: &[(&str, &str)] =
+            &[$((stringify!($name), include_str!(concat!("language/cases/", stringify!($name), ".case")))),+];
+
         #[test]
         fn the_suite_is_as_large_as_it_should_be() {
-            let chapters = [$(include_str!(concat!("language/cases/", stringify!($name), ".case"))),+];
-            let rows: usize = chapters.iter().map(|text| case::parse(text).len()).sum();
+            let rows: usize = CHAPTERS.iter().map(|(_, text)| case::parse(text).len()).sum();
             assert!(rows >= 400, "{rows} cases");
         }
     };
@@ -38,3 +42,15 @@ chapters!(
     parser, words, expansion, scope, stages, metadata, copying, patterns, ignoring, running, history,
     triggers, mistakes, checks, heredocs, hostile,
 );
+
+#[test]
+fn buildah_makes_the_same_of_some_cases() {
+    buildah::run(CHAPTERS, Some(std::time::Duration::from_secs(12)));
+}
+
+/// `make conformance-buildah`
+#[test]
+#[ignore = "takes minutes"]
+fn buildah_makes_the_same_of_every_case_that_it_can_do() {
+    buildah::run(CHAPTERS, None);
+}

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use super::ast::{Dockerfile, Warning};
 
+/// Rules that are made only when they are asked for.
+const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
+
 /// Options of build checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checks {
@@ -64,6 +67,9 @@ impl Checks {
     #[must_use]
     pub fn filter(&self, file: &Dockerfile, warnings: Vec<Warning>) -> Vec<Warning> {
         let skipped = |warning: &Warning| {
+            if EXPERIMENTAL.contains(&warning.rule) && !self.experimental.holds(warning.rule) {
+                return true;
+            }
             let here = file.skips.iter().filter(|(span, _)| *span == warning.span);
             self.skip.holds(warning.rule)
                 || here.into_iter().any(|(_, checks)| checks.skip.holds(warning.rule))

@@ -363,3 +363,7 @@ impl<'a, 'r> Copier<'a, 'r> {
 #[cfg(test)]
 #[path = "copy_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "race_tests.rs"]
+mod races;

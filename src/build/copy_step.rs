@@ -21,6 +21,7 @@ use super::history;
 use super::metadata::join_workdir;
 use super::put::{Meta, Placer};
 use super::record::Key;
+use super::rehearsal::expand_copy;
 use super::remote::{Commit, Download};
 use super::select::{Pick, picks_but};
 use super::sources::{Origin, excluding};
@@ -82,18 +83,8 @@ impl<'a> Build<'a> {
         is_add: bool,
     ) -> Result<Prepared, Error> {
         let scope = &mut state.scope;
-        let rule = |error: super::expand::ExpandError| Error::Rule(error.to_string());
         let mut copy = copy.clone();
-        for source in &mut copy.sources {
-            *source = scope.expand(source).map_err(rule)?;
-        }
-        copy.dest = scope.expand(&copy.dest).map_err(rule)?;
-        for flag in [&mut copy.chown, &mut copy.chmod, &mut copy.checksum].into_iter().flatten() {
-            *flag = scope.expand(flag).map_err(rule)?;
-        }
-        for heredoc in copy.heredocs.iter_mut().filter(|heredoc| heredoc.expand) {
-            heredoc.content = scope.expand_heredoc(&heredoc.content).map_err(rule)?;
-        }
+        expand_copy(scope, &mut copy).map_err(|error| Error::Rule(error.to_string()))?;
         check_remote(&copy, is_add)?;
         let fetched = if is_add { self.fetch(&copy)? } else { BTreeMap::new() };
         let chmod = copy.chmod.as_deref().filter(|mode| !mode.is_empty());

@@ -12,6 +12,7 @@ use super::interrupt::Interrupt;
 use super::metadata;
 use super::outline::{self, Outline};
 use super::record::Record;
+use super::rehearsal::{self, other_platform};
 use super::remarks;
 use super::remote::{ContextDir, NamedContext, Remote};
 use super::request::{Bases, Request};
@@ -397,11 +398,7 @@ impl<'a> Build<'a> {
 
     /// A base that is for another machine than was asked for.
     fn lint_platform(&self, image: &Image, wanted: &Platform, span: Span) {
-        let (os, architecture) = (&image.config.os, &image.config.architecture);
-        if *os == wanted.os && *architecture == wanted.architecture {
-            return;
-        }
-        let message = format!("the base is for {os}/{architecture}, and {wanted} was wanted");
+        let Some(message) = other_platform(&image.config, wanted) else { return };
         let remark = Warning { rule: "InvalidBaseImagePlatform", message, span };
         for warning in self.checks.filter(&self.request.dockerfile, vec![remark]) {
             self.board.lint(lint_line(&warning));
@@ -512,6 +509,7 @@ fn remarks(
     let mut all = file.warnings.clone();
     all.extend(graph.warnings.iter().cloned());
     all.extend(remarks::default_args(file, platforms));
+    all.extend(remarks::descriptions(file));
     if let Some(ignore) = &request.ignore {
         all.extend(remarks::ignored_sources(file, ignore, of));
     }
@@ -520,13 +518,19 @@ fn remarks(
     Ok((checks, left))
 }
 
-/// Look for mistakes and questionable lines without building anything.
+/// Look for mistakes and questionable lines without building anything. `configs` says what is known of base images.
 ///
 /// # Errors
 /// For mistakes that would fail any build.
-pub fn check(request: &Request) -> Result<Vec<Warning>, Failure> {
+pub fn check(request: &Request, configs: &rehearsal::Configs<'_>) -> Result<Vec<Warning>, Failure> {
     let all: Vec<usize> = (0..request.dockerfile.stages.len()).collect();
-    with_graph(request, |globals, platforms, graph| Ok(remarks(request, globals, platforms, graph, &all)?.1))
+    with_graph(request, |globals, platforms, graph| {
+        let (checks, mut found) = remarks(request, globals, platforms, graph, &all)?;
+        let more = rehearsal::rehearse(request, globals, graph, configs)?;
+        found.extend(checks.filter(&request.dockerfile, more));
+        found.sort_by_key(|warning| warning.span.first);
+        Ok(found)
+    })
 }
 
 /// What the target takes: its arguments, secrets and sockets.
@@ -542,12 +546,12 @@ pub fn outline(request: &Request) -> Result<Outline, Failure> {
 
 fn with_graph<T>(
     request: &Request,
-    look: impl FnOnce(&Globals, Platforms<'_>, &Graph<'_>) -> Result<T, Failure>,
+    look: impl FnOnce(&Arc<Globals>, Platforms<'_>, &Graph<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let host = Platform::host();
     let target_stage = request.target.as_deref();
     let platforms = Platforms { build: &host, target: &request.platform, target_stage };
-    let globals = global_scope(request, platforms)?;
+    let globals = Arc::new(global_scope(request, platforms)?);
     let contexts: BTreeSet<String> = request.named_contexts.keys().cloned().collect();
     let options = Options { target: target_stage, named_contexts: Some(&contexts) };
     let graph = Graph::new(&request.dockerfile, &globals, options).map_err(graph_failure)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ast::{Copy, Dockerfile, Instruction, Warning};
+use super::ast::{ArgPair, Copy, Dockerfile, Instruction, Span, Warning};
 use super::expand::Lex;
 use super::ignore::IgnoreFile;
 use super::pattern::{clean, has_wildcard};
@@ -22,6 +22,42 @@ pub(super) fn default_args(file: &Dockerfile, platforms: Platforms<'_>) -> Vec<W
             let message =
                 format!("`{}` names no image while its arguments have their defaults", stage.from.value.base);
             found.push(Warning { rule: "InvalidDefaultArgInFrom", message, span: stage.from.span });
+        }
+    }
+    found
+}
+
+fn names(pairs: &[ArgPair]) -> Vec<&str> {
+    pairs.iter().map(|pair| pair.name.as_str()).collect()
+}
+
+/// Comments directly above a stage with a name or an ARG that describe something else, as far as one can tell.
+pub(super) fn descriptions(file: &Dockerfile) -> Vec<Warning> {
+    let mut described: Vec<(Span, &str, Vec<&str>)> = Vec::new();
+    described.extend(file.global_args.iter().map(|line| (line.span, "ARG", names(&line.value))));
+    for stage in &file.stages {
+        let name = stage.from.value.name.as_deref();
+        described.extend(name.map(|name| (stage.from.span, "FROM", vec![name])));
+        for line in &stage.instructions {
+            if let Instruction::Arg(pairs) = &line.value {
+                described.push((line.span, "ARG", names(pairs)));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (span, keyword, names) in described {
+        let comments = file.comments.iter().filter(|(at, _)| *at == span).flat_map(|(_, lines)| lines);
+        let Some(last) = comments.last().filter(|text| !text.is_empty() && !text.starts_with("check="))
+        else {
+            continue;
+        };
+        let word = last.split(' ').next().unwrap_or_default();
+        if !names.contains(&word) {
+            let name = if let [one] = names.as_slice() { one } else { "<name>" };
+            let message = format!(
+                "the comment above {keyword} should read `# {name} <description>`, or be set off by an empty comment"
+            );
+            found.push(Warning { rule: "InvalidDefinitionDescription", message, span });
         }
     }
     found

@@ -60,13 +60,16 @@ enum Held {
 #[derive(Debug)]
 struct MountPoint {
     path: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Drop for MountPoint {
     fn drop(&mut self) {
-        // Else it goes with our mount namespace.
-        let _ = unmount(&self.path, UnmountFlags::DETACH);
+        // What is still mounted goes with our mount namespace. Its place is then left to a later sweep: to remove it now
+        // would be to remove what is mounted there.
+        if unmount(&self.path, UnmountFlags::DETACH).is_err() {
+            self.dir.take().map(tempfile::TempDir::keep);
+        }
     }
 }
 
@@ -184,7 +187,11 @@ impl<'a> Build<'a> {
         let is_dir = kind(&stat) == FileType::Directory;
         let bound = match &origin {
             Origin::Local(local) if mount.read_only && !local.filtered && self.request.owns_context => {
-                Bound { path: local.path.join(&found.path), is_dir }
+                // Held by a descriptor: somebody may swap what the path leads to before it is mounted.
+                let tree = self.sources.tree(&origin)?;
+                let flags = if is_dir { OFlags::PATH | OFlags::DIRECTORY } else { OFlags::PATH };
+                let held = tree.open(&found.path, flags).map_err(|error| place_error(&origin, error))?;
+                Bound { path: self.pinned(&held, is_dir, mounts)?, is_dir }
             }
             Origin::Local(_) => {
                 let dir = self.shop.store.scratch_dir()?;
@@ -236,7 +243,7 @@ impl<'a> Build<'a> {
         };
         move_mount(&mounted.root, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|errno| cache_error(&path, errno.into()))?;
-        mounts.held.push(Held::Mount { _point: MountPoint { path: path.clone(), _dir: dir } });
+        mounts.held.push(Held::Mount { _point: MountPoint { path: path.clone(), dir: Some(dir) } });
         Ok(path)
     }
 
@@ -267,7 +274,7 @@ impl<'a> Build<'a> {
         let mut bound = path;
         if !mount.source.is_empty() && mount.from.is_none() {
             let part = inside(&bound, &mount.source)?;
-            bound = self.pinned(&part, mounts)?;
+            bound = self.pinned(&part, true, mounts)?;
         }
         mounts.held.push(Held::Lock { _file: lock });
         Ok((place.clone(), (bind_op(bound, place, mount.read_only), true)))
@@ -313,18 +320,25 @@ impl<'a> Build<'a> {
         Err(Error::Rule("too many users of one private cache".into()))
     }
 
-    /// Mount a held directory where it can be bound from by a path that nobody else can change.
-    fn pinned(&self, held: &OwnedFd, mounts: &mut Mounts) -> Result<PathBuf, Error> {
+    /// Mount a held directory or file where it can be bound from by a path that nobody else can change.
+    fn pinned(&self, held: &OwnedFd, is_dir: bool, mounts: &mut Mounts) -> Result<PathBuf, Error> {
         let dir = self.shop.store.scratch_dir()?;
         let point = dir.path().join("part");
         let failed = |error: io::Error| cache_error(&point, error);
-        fs::create_dir(&point).map_err(failed)?;
-        let flags =
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        match is_dir {
+            true => fs::create_dir(&point),
+            false => fs::File::create(&point).map(drop),
+        }
+        .map_err(failed)?;
+        // With what is mounted below: a user namespace cannot show a directory without it.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
         let tree = open_tree(held, "", flags).map_err(|errno| failed(errno.into()))?;
         move_mount(&tree, "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|errno| failed(errno.into()))?;
-        mounts.held.push(Held::Mount { _point: MountPoint { path: point.clone(), _dir: dir } });
+        mounts.held.push(Held::Mount { _point: MountPoint { path: point.clone(), dir: Some(dir) } });
         Ok(point)
     }
 
@@ -418,7 +432,7 @@ impl<'a> Build<'a> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("tmpfs", &point, "tmpfs", flags, c"mode=0700").map_err(|e| failed(e.into()))?;
         let path = point.join("content");
-        mounts.held.push(Held::Mount { _point: MountPoint { path: point.clone(), _dir: dir } });
+        mounts.held.push(Held::Mount { _point: MountPoint { path: point.clone(), dir: Some(dir) } });
         fs::write(&path, content).map_err(failed)?;
         let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
         std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(failed)?;

@@ -140,7 +140,7 @@ pub struct Scope {
     args: Vec<(String, Option<String>)>,
     /// Whether this stage had a CMD, so that ENTRYPOINT keeps it.
     pub(super) cmd_set: bool,
-    /// Unset names that were used since [`Scope::take_undefined`].
+    /// What to say of unset names that were used since [`Scope::take_undefined`].
     undefined: BTreeSet<String>,
 }
 
@@ -215,8 +215,11 @@ impl Scope {
     fn expand_with(&mut self, lex: Lex, word: &str) -> Result<super::expand::Expanded, ExpandError> {
         let expanded = lex.expand(word, &self.env)?;
         let declared = |name: &String| self.args.iter().any(|(arg, _)| arg == name);
-        let undefined: Vec<String> = expanded.unset.iter().filter(|name| !declared(name)).cloned().collect();
-        self.undefined.extend(undefined);
+        let undefined = expanded.unset.iter().filter(|name| !declared(name));
+        // Named now: a variable that this very instruction sets is none that could have been meant.
+        let known = || self.env.iter().map(|(name, _)| name.as_str());
+        let messages: Vec<String> = undefined.map(|name| never_set(name, known())).collect();
+        self.undefined.extend(messages);
         Ok(expanded)
     }
 
@@ -263,13 +266,14 @@ impl Scope {
 
     /// The messages for variables that were used without ever being set or declared, since the last call.
     pub fn take_undefined(&mut self) -> Vec<String> {
-        let names = std::mem::take(&mut self.undefined);
-        let known = || self.env.iter().map(|(name, _)| name.as_str());
-        let message = |name: &String| match suggest::nearest(name, known()) {
-            Some(near) => format!("variable `${name}` is never set (did you mean ${near}?)"),
-            None => format!("variable `${name}` is never set"),
-        };
-        names.iter().map(message).collect()
+        std::mem::take(&mut self.undefined).into_iter().collect()
+    }
+}
+
+fn never_set<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    match suggest::nearest(name, known) {
+        Some(near) => format!("variable `${name}` is never set (did you mean ${near}?)"),
+        None => format!("variable `${name}` is never set"),
     }
 }
 

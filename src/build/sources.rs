@@ -38,8 +38,6 @@ pub(super) enum Origin {
 /// A context.
 #[derive(Debug)]
 pub(super) struct Local {
-    /// Its directory.
-    pub path: PathBuf,
     /// Whether an ignore file hides something.
     pub filtered: bool,
     /// Holds a directory that was made for this build; what is learned about its files is not kept.
@@ -109,7 +107,6 @@ impl<'a> Sources<'a> {
             Some(table) => Owners::Kept(Box::new(move |path| table.get(path))),
         };
         let local = Rc::new(Local {
-            path: path.to_owned(),
             filtered,
             held: dir.held.clone(),
             tree: Tree::new(root, owners, filter),

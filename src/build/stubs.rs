@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::beneath::{self, kind};
@@ -63,17 +63,25 @@ impl Stubs {
     pub(super) fn clear(self, root: BorrowedFd<'_>) -> io::Result<()> {
         for (path, file_type) in self.made.into_iter().rev() {
             let parent = path.parent().unwrap_or(Path::new(""));
-            let Some(stat) = beneath::stat(root, &path)? else { continue };
+            let name = path.file_name().unwrap_or_default();
+            let dir = match beneath::open(root, parent, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+                // The step put something else in the place of a directory above: what lies behind is not ours.
+                Err(error) if is_replaced(&error) => continue,
+                other => other?,
+            };
+            let stat = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
             let untouched = kind(&stat) == file_type
                 && (file_type == FileType::Directory || (stat.st_size == 0 && stat.st_nlink == 1));
             if !untouched {
                 continue;
             }
-            let dir = beneath::open(root, parent, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
             let before = mtime(&rustix::fs::fstat(&dir)?);
             let is_dir = file_type == FileType::Directory;
             let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            match unlinkat(&dir, path.file_name().unwrap_or_default(), flags) {
+            match unlinkat(&dir, name, flags) {
                 Ok(()) => set_mtime(dir.as_fd(), before)?,
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -81,6 +89,13 @@ impl Stubs {
         }
         Ok(())
     }
+}
+
+/// Whether a path ends at nothing, or at a link or a file that stands where a directory was.
+fn is_replaced(error: &io::Error) -> bool {
+    [Errno::LOOP, Errno::NOTDIR, Errno::NOENT]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ impl Call {
     pub(super) fn answer(self, cx: &Context, ui: &mut Ui, request: &BuildRequest) -> CmdResult {
         match self.kind {
             Kind::Check => {
-                let remarks = op::check(cx, request).map_err(|error| failed(ui, error, None))?;
+                let note = |text: &str| Ui::new().note(text);
+                let remarks = op::check(cx, request, &note).map_err(|error| failed(ui, error, None))?;
                 if self.json {
                     ui.text(&document(&remarks_json(&remarks)))
                 } else {

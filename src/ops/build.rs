@@ -331,14 +331,22 @@ pub struct Remark {
     pub excerpt: String,
 }
 
-/// Look the Dockerfile over without building anything.
+/// Look the Dockerfile over without building anything. `note` is told what could not be looked at.
 ///
 /// # Errors
 /// For mistakes that would fail any build.
-pub fn check(cx: &Context, request: &BuildRequest) -> Result<Vec<Remark>, Error> {
+pub fn check(cx: &Context, request: &BuildRequest, note: &dyn Fn(&str)) -> Result<Vec<Remark>, Error> {
     let store = super::store::write(cx, |_| ())?;
     let full = prepare_unseen(cx, request, &store)?;
-    let found = build::check(&full).map_err(|failure| failed(failure, &full.dockerfile))?;
+    let bases = BaseImages { cx, store: &store, request };
+    let configs = |name: &str, platform: &Platform| {
+        let config = bases.config(name, platform);
+        if config.is_none() {
+            note(&format!("`{name}` cannot be looked at: what depends on it is not checked"));
+        }
+        config
+    };
+    let found = build::check(&full, &configs).map_err(|failure| failed(failure, &full.dockerfile))?;
     let remark = |warning: build::ast::Warning| Remark {
         rule: warning.rule,
         message: warning.message,

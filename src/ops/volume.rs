@@ -52,6 +52,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Not even the end of a tar: a pipe whose other end failed.
+    #[error("cannot import `{}`: it is empty", .0.display())]
+    Empty(PathBuf),
     /// The files could not be written as an archive.
     #[error("cannot export volume {name}")]
     Export {
@@ -335,11 +338,15 @@ pub fn export(store: &Store, name: &str, output: &std::path::Path) -> Result<(),
 pub fn import(store: &Store, name: &str, source: &std::path::Path) -> Result<Import, Error> {
     let volume = store.find_volume(name)?;
     let failed = |error| Error::Read { path: source.to_owned(), source: error };
-    let input: Box<dyn Read + Send> = match source.as_os_str() == "-" {
+    let mut input: Box<dyn Read + Send> = match source.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
         false => Box::new(File::open(source).map_err(failed)?),
     };
-    let (_, mut tar) = decompressed(input).map_err(failed)?;
+    let mut first = Vec::with_capacity(1);
+    if input.by_ref().take(1).read_to_end(&mut first).map_err(failed)? == 0 {
+        return Err(Error::Empty(source.to_owned()));
+    }
+    let (_, mut tar) = decompressed(Box::new(std::io::Cursor::new(first).chain(input))).map_err(failed)?;
     Ok(store.import_volume(&volume, &mut tar)?)
 }
 

@@ -94,8 +94,10 @@ pub(super) fn mount_all(
                 attrs.set |= if options.no_exec { NO_EXEC } else { 0 };
                 attrs.set |= if options.no_suid { NO_SUID } else { 0 };
                 let below = options.beneath.as_deref();
-                let subject =
-                    format!("`{}`", below.map_or(source.clone(), |path| source.join(path)).display());
+                let subject = format!(
+                    "`{}`",
+                    below.map_or(source.clone(), |path| source.join(path.trim_start_matches('/'))).display()
+                );
                 let tree = open_source_beneath(source, below, *recursive).step("bind", &subject)?;
                 if !plan.devices && !shows_devices(source) && kind_of(&tree) == Ok(Kind::Directory) {
                     attrs.set |= NO_DEV;

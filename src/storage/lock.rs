@@ -190,7 +190,7 @@ fn open(layout: &Layout, name: &LockName<'_>) -> Result<File, Error> {
         // The directory holds nothing that matters: it may have been cleared away.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let made = DirBuilder::new().mode(0o700).create(layout.locks());
-            made.or_else(|error| exists_is_fine(error)).and_then(|()| open())
+            made.or_else(exists_is_fine).and_then(|()| open())
         }
         other => other,
     };

@@ -349,3 +349,77 @@ fn the_context_is_listed_as_the_build_sees_it() {
     let other = env.run(["build", "--print-context", "--ignorefile", "other.ignore", "."]).success();
     assert!(other.stdout.contains("src/main.rs") && !other.stdout.contains("Dockerfile"));
 }
+
+#[test]
+fn submodules_come_along_over_a_network_alone() {
+    need!("git");
+    let (env, server) = (Env::new(), Files::start());
+    let git = |dir: &str, args: &[&str]| {
+        let mut command = env.program("git");
+        for option in ["user.name=a", "user.email=a@example.com", "protocol.file.allow=always"] {
+            command.args(["-c", option]);
+        }
+        must(command.arg("-C").arg(env.work().join(dir)).args(args))
+    };
+    let publish = |name: &str| {
+        git(name, &["add", "-A"]);
+        git(name, &["commit", "-qm", name]);
+        let bare = env.work().join(format!("{name}.git"));
+        let _ = std::fs::remove_dir_all(&bare);
+        git(name, &["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
+        git(&format!("{name}.git"), &["update-server-info"]);
+        server.put_dir(&format!("{name}.git"), &bare)
+    };
+    env.write("inner/deep", "deep");
+    git("inner", &["init", "-q", "-b", "main"]);
+    let inner = publish("inner");
+    env.write("outer/Dockerfile", "FROM scratch\nCOPY . /\n");
+    git("outer", &["init", "-q", "-b", "main"]);
+    let local = env.work().join("inner.git").display().to_string();
+    git("outer", &["submodule", "--quiet", "add", &local, "sub"]);
+    let modules = |url: &str| {
+        env.write("outer/.gitmodules", format!("[submodule \"sub\"]\n\tpath = sub\n\turl = {url}\n"));
+        publish("outer")
+    };
+    // By its address, and by one relative to the repository's own.
+    for url in [inner.as_str(), "../inner.git"] {
+        let outer = modules(url);
+        let out = files_of(&env, &[&outer]);
+        assert_eq!(read(&out.join("sub/deep")), "deep");
+        assert!(!out.join("sub/.git").exists());
+        env.write(
+            "Dockerfile",
+            format!("FROM scratch\nADD {outer}?submodules=false /off\nADD {outer} /on\n"),
+        );
+        let out = files_of(&env, &["."]);
+        assert!(!out.join("off/sub/deep").exists() && out.join("on/sub/deep").exists());
+    }
+    // A repository does not name files of this machine, nor programs.
+    for url in [local.as_str(), &format!("file://{local}"), "ext::sh -c id", "--upload-pack=id"] {
+        let outer = modules(url);
+        env.run(["build", &outer]).code(1).stderr_has("git submodule failed");
+    }
+    assert_no_leftovers(&env);
+}
+
+#[test]
+fn fetching_is_seen_before_the_first_step() {
+    need!("git", "tar", "gzip");
+    let (env, server) = (Env::new(), Files::start());
+    let url = repository(&env, &server);
+    let packed = server.put("c.tar.gz", tar_of(&env, "-z"));
+    let dockerfile = server.put("remote.df", "FROM scratch\nCOPY a /a\n");
+    env.write("ctx/a", "a");
+    for (args, title) in [
+        (vec![url.as_str()], "[internal] load git source http://"),
+        (vec![packed.as_str()], "[internal] load remote build context http://"),
+        (vec!["-f", &dockerfile, "ctx"], "[internal] load remote Dockerfile http://"),
+    ] {
+        let args = [&["build", "--progress", "plain"][..], &args].concat();
+        let said = env.run(&args).success().stderr;
+        let (began, step) = (said.find(title), said.find("COPY"));
+        assert!(began.is_some() && began < step && said.contains("#1 DONE"), "{said}");
+    }
+    let absent = server.url("absent.tar");
+    env.run(["build", "--progress", "plain", &absent]).code(1).stderr_has("#1 ERROR").stderr_has("404");
+}

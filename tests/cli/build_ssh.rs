@@ -64,3 +64,52 @@ fn agents_that_are_not_there_are_named() {
     nowhere.write("key", "x");
     nowhere.run(["build", "--ssh", "x=key", "."]).code(1).stderr_has("openssh-client");
 }
+
+/// `ssh-add` of this machine with what it loads, as files of a context.
+fn ssh_add(env: &Env) {
+    let program = crate::support::program("ssh-add").unwrap();
+    let listed = Command::new("ldd").arg(&program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    for path in libraries.chain([program.as_path()]) {
+        let content = std::fs::read(path).unwrap();
+        let to = env.write(&format!("root{}", path.display()), content);
+        std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_step_talks_to_the_agent_of_the_user() {
+    need!("docker-registry", "skopeo", "busybox", "ssh-agent", "ssh-add", "ssh-keygen", "ldd");
+    let (env, image) = with_busybox();
+    make_key(&env.work().join("key"));
+    ssh_add(&env);
+    let socket = env.work().join("agent");
+    let mut agent = env
+        .program("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::support::eventually("the agent", std::time::Duration::from_secs(5), || {
+        socket.exists().then_some(())
+    });
+    let env = env.with("SSH_AUTH_SOCK", &socket);
+    crate::support::must(env.program("ssh-add").args(["-q", "key"]));
+    env.write(
+        "Dockerfile",
+        format!(
+            "FROM {image}\nCOPY root /\nUSER 1000\n\
+             RUN --mount=type=ssh,uid=1000 ssh-add -l > /tmp/keys; ssh-add -D 2>> /tmp/keys; ssh-add -l | wc -l >> /tmp/keys\n"
+        ),
+    );
+    let built = env.run(["build", "--ssh", "default", "-o", "out", "."]);
+    let said = std::fs::read_to_string(env.work().join("out/tmp/keys")).unwrap_or_default();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    built.success();
+    assert!(said.contains("the-key-s-name (ED25519)"), "{said}");
+    // It may use the keys and not take them away.
+    assert!(said.trim_end().ends_with('1'), "{said}");
+}

@@ -11,7 +11,9 @@ mod support;
 
 mod additional_stores;
 mod bad_input;
+mod build_flags;
 mod build_output;
+mod build_races;
 mod build_sources;
 mod build_ssh;
 mod cmd_build;
@@ -33,6 +35,7 @@ mod cmd_save;
 mod cmd_sync;
 mod cmd_usage;
 mod cmd_version;
+mod cmd_volume;
 mod damage;
 mod import_store;
 mod independent;

@@ -36,6 +36,26 @@ impl Image {
         Self { config, layers, blobs }
     }
 
+    /// One that was written to a directory, as skopeo's `dir:` does.
+    pub fn of_dir(dir: &Path) -> Self {
+        let document = |name: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap()
+        };
+        let manifest = document("manifest.json");
+        let mut config =
+            document(manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:"));
+        // buildah leaves its name in every image.
+        if let Some(labels) = config["config"]["Labels"].as_object_mut() {
+            labels.remove("io.buildah.version");
+            if labels.is_empty() {
+                config["config"]["Labels"] = Value::Null;
+            }
+        }
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        let layers = layers.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect();
+        Self { config, layers, blobs: dir.to_owned() }
+    }
+
     /// Its files by path, each described in one line.
     pub fn files(&self) -> BTreeMap<String, String> {
         let mut files = BTreeMap::new();
@@ -49,6 +69,9 @@ impl Image {
 }
 
 fn decompress(bytes: &[u8]) -> Box<dyn Read + '_> {
+    if !bytes.starts_with(b"\x1f\x8b") && !bytes.starts_with(b"\x28\xb5\x2f\xfd") {
+        return Box::new(bytes);
+    }
     if bytes.starts_with(b"\x28\xb5\x2f\xfd") {
         return Box::new(zstd::Decoder::new(bytes).unwrap());
     }

@@ -42,29 +42,39 @@ pub fn run(chapter: &str, text: &str) {
 
 /// `localhost/base`: a busybox with its programs, and the usual directories.
 fn make_base(env: &Env) {
+    busybox_dir(env, BASE_DOCKERFILE);
+    env.run(["build", "-q", "-t", "localhost/base", "base"]).success();
+}
+
+/// The context of `localhost/base`.
+pub fn busybox_dir(env: &Env, dockerfile: &str) {
     let busybox = program("busybox").unwrap();
     std::fs::create_dir_all(env.work().join("base")).unwrap();
     std::fs::copy(busybox, env.work().join("base/busybox")).unwrap();
-    env.write(
-        "base/Dockerfile",
-        "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+    env.write("base/Dockerfile", dockerfile);
+}
+
+/// What `localhost/base` is made from.
+pub const BASE_DOCKERFILE: &str = "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
          RUN mkdir -p /etc /tmp /root && chmod 1777 /tmp && echo root:x:0:0:root:/root:/bin/sh > /etc/passwd && \
          echo app:x:1000:1001:app:/home/app:/bin/sh >> /etc/passwd && printf 'root:x:0:\\nmore:x:1002:app\\n' > /etc/group\n\
-         ENV FROM_BASE=yes\nLABEL from=base\nCMD [\"/bin/sh\"]\n",
-    );
-    env.run(["build", "-q", "-t", "localhost/base", "base"]).success();
-}
+         ENV FROM_BASE=yes\nLABEL from=base\nCMD [\"/bin/sh\"]\n";
 
 /// `localhost/users`: nothing but the files that names of users are looked up in.
 fn make_users(env: &Env, cases: &[Case]) {
     if !cases.iter().any(|case| case.uses("localhost/users")) {
         return;
     }
+    users_dir(env);
+    env.run(["build", "-q", "-t", "localhost/users", "users"]).success();
+}
+
+/// The context of `localhost/users`.
+pub fn users_dir(env: &Env) {
     let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/x\nweb:x:33:33::/:/x\n";
     env.write("users/etc/passwd", passwd);
     env.write("users/etc/group", "root:x:0:\nstaff:x:50:app\nweb:x:33:\n");
     env.write("users/Dockerfile", "FROM scratch\nCOPY etc /etc/\n");
-    env.run(["build", "-q", "-t", "localhost/users", "users"]).success();
 }
 
 /// What differs from what the case expects; empty when nothing does.
@@ -156,14 +166,9 @@ fn warnings(stderr: &str) -> Vec<String> {
 /// The image that came.
 fn made(env: &Env, case: &Case, tag: &str, found: &mut String) {
     let image = Image::named(&env.store(), tag);
-    if let Some(expected) = case.expects("config") {
-        config(expected, &image.config, found);
-    }
+    compare(case, &image, found);
     if let Some(expected) = case.expects("history") {
         history(expected, &image.config, found);
-    }
-    if let Some(expected) = case.expects("tree") {
-        files(expected, &image, found);
     }
     let layered = |entry: &&Value| entry["empty_layer"] != true;
     let entries = image.config["history"].as_array().map_or(0, |all| all.iter().filter(layered).count());
@@ -173,6 +178,16 @@ fn made(env: &Env, case: &Case, tag: &str, found: &mut String) {
             "{entries} entries of the history have layers, {} layers there are",
             image.layers.len()
         );
+    }
+}
+
+/// Config and files, which do not depend on who built them.
+pub fn compare(case: &Case, image: &Image, found: &mut String) {
+    if let Some(expected) = case.expects("config") {
+        config(expected, &image.config, found);
+    }
+    if let Some(expected) = case.expects("tree") {
+        files(expected, image, found);
     }
 }
 

@@ -1,14 +1,20 @@
 //! Where base images come from.
 
+use std::time::Duration;
+
 use super::BuildRequest;
 use crate::build::Bases;
 use crate::context::Context;
-use crate::image::{BoxError, Reporter};
-use crate::oci::{Platform, Reference};
+use crate::image::{BoxError, Location, Reporter, Silent};
+use crate::oci::{ImageConfig, Platform, Reference};
 use crate::ops::pull::{self, PullPolicy, PullRequest};
-use crate::ops::remote;
+use crate::ops::remote::{self, RemoteOptions};
+use crate::ops::remote_inspect;
 use crate::registry;
 use crate::storage::{self, Image, Store};
+
+/// How long looking at an image may take that is not to be built from.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Base images: what is here, else from a registry.
 pub(super) struct BaseImages<'a> {
@@ -76,6 +82,25 @@ fn base_error(error: pull::Error) -> BoxError {
 }
 
 impl BaseImages<'_> {
+    /// The config of an image that is here or in a registry, without its layers; nothing when it cannot be had: what
+    /// is asked for it then goes unsaid.
+    pub(super) fn config(&self, name: &str, platform: &Platform) -> Option<ImageConfig> {
+        let reference = self.reference(name).ok()?;
+        if let Ok(Some(image)) = self.local(&reference, platform) {
+            return Some(image.config);
+        }
+        if self.request.offline {
+            return None;
+        }
+        let request = remote_inspect::Request {
+            place: Location::Registry(reference),
+            platform: Some(platform.clone()),
+            tags: false,
+            remote: RemoteOptions { retries: Some(0), timeout: Some(LOOK), ..self.request.remote.clone() },
+        };
+        serde_json::from_slice(&remote_inspect::config(self.cx, &request, &Silent).ok()?).ok()
+    }
+
     /// The image of that name, when it is here and fits the platform.
     fn local(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, BoxError> {
         let record = match self.store.find_image(&reference.to_string()) {

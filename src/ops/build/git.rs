@@ -138,8 +138,12 @@ impl Git<'_> {
         let time = self.run(git, &top, &["show", "--no-patch", "--format=%ct", &commit.id])?;
         let time = time.trim().parse().unwrap_or(0);
         if !git.no_submodules && top.join(".gitmodules").symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-            let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
-            self.run(git, &top, &update)?;
+            let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
+            let shallow: Vec<&str> = update.iter().copied().chain(["--depth=1"]).collect();
+            // Servers of plain files cannot give a part of the history.
+            if self.run(git, &top, &shallow).is_err() {
+                self.run(git, &top, &update)?;
+            }
         }
         let keep = git.keep_git_dir == Some(true) && git.subdir.is_empty();
         settle(&top, keep, git.commit_times.then_some(time))?;

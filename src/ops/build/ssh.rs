@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -163,7 +163,11 @@ fn is_socket(path: &Path) -> Result<bool, SshError> {
 /// it to the end of the build, and ends even when we are killed.
 fn start(cx: &Context, id: &str) -> Result<(Agent, PathBuf), SshError> {
     let top = cx.var("XDG_RUNTIME_DIR").or_else(|| cx.var("TMPDIR")).unwrap_or("/tmp");
-    let builder = |top: &str| tempfile::Builder::new().prefix("strate-ssh-").tempdir_in(top);
+    // Whatever the mask of new files says.
+    let private = std::fs::Permissions::from_mode(0o700);
+    let builder = |top: &str| {
+        tempfile::Builder::new().prefix("strate-ssh-").permissions(private.clone()).tempdir_in(top)
+    };
     let dir = builder(top).or_else(|_| builder("/tmp")).map_err(SshError::Directory)?;
     let socket = dir.path().join("agent");
     let child = command(cx, "ssh-agent")

@@ -113,8 +113,9 @@ impl Probe {
             return unfit("does not replace a file by a rename", false);
         }
         match self.locks {
+            // Without any, there is nothing to do without.
+            Locks::None => unfit("has no file locks", false),
             _ if unsafe_allowed => Ok(()),
-            Locks::None => unfit("has no file locks", true),
             Locks::Ineffective => unfit("gives the same exclusive lock twice", true),
             Locks::Exclusive if self.local_locks => {
                 unfit("is mounted so that locks do not reach other machines", true)

@@ -35,7 +35,6 @@ fn without_locks_no_store_is_made_unless_the_user_insists() {
     let root = Path::new("/x");
     good().refuse(root, false).unwrap();
     let bad = [
-        Probe { locks: Locks::None, ..good() },
         Probe { locks: Locks::Ineffective, ..good() },
         Probe { local_locks: true, file_system: "nfs".into(), ..good() },
     ];
@@ -44,8 +43,10 @@ fn without_locks_no_store_is_made_unless_the_user_insists() {
         assert!(matches!(error, Error::Unfit { negotiable: true, .. }), "{error}");
         probe.refuse(root, true).unwrap();
     }
-    let error = Probe { rename_over: false, ..good() }.refuse(root, true).unwrap_err();
-    assert!(matches!(error, Error::Unfit { negotiable: false, .. }), "{error}");
+    for probe in [Probe { rename_over: false, ..good() }, Probe { locks: Locks::None, ..good() }] {
+        let error = probe.refuse(root, true).unwrap_err();
+        assert!(matches!(error, Error::Unfit { negotiable: false, .. }), "{error}");
+    }
 }
 
 #[test]
