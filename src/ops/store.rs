@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::storage::{Error, Method, Notice, Opening};
 
 /// What verbs hold and show of it.
-pub use crate::storage::{Status, Store};
+pub use crate::storage::{ContainerState, Status, Store};
 
 /// Open the store for a verb that only looks.
 ///
