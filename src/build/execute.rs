@@ -465,7 +465,7 @@ impl<'a> Build<'a> {
         }
         let made = make(self, state, &work).and_then(|layer| {
             let created = jiff::Timestamp::now().to_string();
-            self.remember(key, &layer, &created)?;
+            self.remember(key, &layer, &created, &created_by)?;
             Ok((layer, created))
         });
         work.end(&made);
@@ -474,7 +474,13 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    fn remember(&self, key: &str, layer: &crate::image::NewLayer, created: &str) -> Result<(), Error> {
+    fn remember(
+        &self,
+        key: &str,
+        layer: &crate::image::NewLayer,
+        created: &str,
+        about: &str,
+    ) -> Result<(), Error> {
         let record = Record {
             descriptor: layer.descriptor.clone(),
             diff_id: layer.diff_id.clone(),
@@ -484,7 +490,7 @@ impl<'a> Build<'a> {
             .map_err(|error| Error::Rule(format!("a layer has an unusable digest: {error}")))?;
         // A record is three strings and a number, which JSON always holds.
         let bytes = serde_json::to_vec(&record).map_err(|error| Error::Rule(error.to_string()))?;
-        Ok(self.shop.store.cache_put(key, &bytes, &[digest])?)
+        Ok(self.shop.store.cache_put(key, &bytes, &[digest], about)?)
     }
 }
 

@@ -267,7 +267,7 @@ impl<'a> Build<'a> {
             key.text(&from).text(&format!("{:?} {:?} {:?}", mount.mode, mount.uid, mount.gid));
         }
         let name = key.finish("cache");
-        let (path, lock) = self.cache_dir(&name, mount)?;
+        let (path, lock) = self.cache_dir(&name, &id, mount)?;
         if let Some(from) = mount.from.as_deref() {
             self.fill_cache(stage, state, from, &path)?;
         }
@@ -281,11 +281,10 @@ impl<'a> Build<'a> {
     }
 
     /// The directory of a cache, locked as its sharing asks.
-    fn cache_dir(&mut self, name: &str, mount: &Mount) -> Result<(PathBuf, OwnedFd), Error> {
-        let top = self.shop.store.root().join("cache").join("mounts");
-        fs::create_dir_all(&top).map_err(|error| cache_error(&top, error))?;
+    fn cache_dir(&mut self, name: &str, id: &str, mount: &Mount) -> Result<(PathBuf, OwnedFd), Error> {
         for attempt in 0_u32.. {
-            let path = if attempt == 0 { top.join(name) } else { top.join(format!("{name}-{attempt}")) };
+            let name = if attempt == 0 { name.to_owned() } else { format!("{name}-{attempt}") };
+            let path = self.shop.store.cache_mount(&name, id)?;
             let fresh = match fs::create_dir(&path) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,

@@ -182,7 +182,7 @@ impl<'a> Sources<'a> {
         }
         let digest = self.compute(origin, source, parents, exclude)?;
         if let Some(key) = memo {
-            self.store.cache_put(&key, &digest, &[])?;
+            self.store.cache_put(&key, &digest, &[], "content of a source of a copy")?;
         }
         Ok(digest)
     }
@@ -228,7 +228,8 @@ impl<'a> Sources<'a> {
         for (path, local) in self.local.iter().filter(|(_, local)| local.held.is_none()) {
             let cache = local.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(bytes) = cache.to_bytes() {
-                let _ = self.store.cache_put(&record_name(path), &bytes, &[]);
+                let about = format!("files of the context {}", path.display());
+                let _ = self.store.cache_put(&record_name(path), &bytes, &[], &about);
             }
         }
     }

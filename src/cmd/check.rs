@@ -54,7 +54,7 @@ pub(super) fn check(cx: &mut Context, ui: &mut Ui, args: CheckArgs) -> CmdResult
     let request = Request { quick: args.quick, repair: args.repair, force: args.force, remote };
     let teller = Teller::new(ui.stderr_is_terminal());
     let result = check_op::check(cx, &request, &|progress| teller.tell(progress));
-    teller.clear(ui);
+    teller.clear();
     let Checked { report, done } = result?;
     for remark in &report.remarks {
         ui.note(remark);
@@ -179,7 +179,7 @@ impl Teller {
         }
     }
 
-    fn clear(&self, _ui: &Ui) {
+    fn clear(&self) {
         if self.last.load(Ordering::Relaxed) != u64::MAX {
             crate::ui::over("");
         }

@@ -11,7 +11,7 @@ pub(super) use commit::{CommitArgs, commit};
 pub(super) use lifecycle::{
     KillArgs, PruneArgs, RenameArgs, RmArgs, StopArgs, WaitArgs, kill, prune, rename, rm, stop, wait,
 };
-pub(super) use list::{InspectArgs, LogsArgs, PsArgs, inspect, logs, ps};
+pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
 pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run, start};
 
 use std::io::Write;

@@ -192,7 +192,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         load: Store, Archive;
         pull_file: Store, Archive;
         manifest: Store, Transport;
-        prune: Store;
+        prune: Store, Images, Container, Volume;
         pull: Storage, Registry;
         remote: Config;
         push: Storage, Registry, Transport;
@@ -246,7 +246,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::Unfit { negotiable: true, .. } => "choose a directory on a local disk with --root or STRATE_ROOT; where only one process at a time uses the store, STRATE_UNSAFE_STORE=1 takes it".to_owned(),
         E::Unfit { .. } => "choose a directory on a local disk with --root or STRATE_ROOT".to_owned(),
         E::Space { .. } => {
-            "free some with `strate image prune -a`, or use another disk with --root".to_owned()
+            "free some with `strate system prune`, or use another disk with --root".to_owned()
         }
         E::CannotUnpack => "`strate doctor` says how to allow it on this host".to_owned(),
         E::NoPlatform { name, here, elsewhere, .. } => match (here.first(), elsewhere.first()) {
@@ -359,7 +359,7 @@ fn is_elsewhere(error: &(dyn Error + 'static)) -> bool {
 
 fn io_hint(error: &std::io::Error) -> Option<String> {
     (error.kind() == std::io::ErrorKind::StorageFull)
-        .then(|| "free some space with `strate image prune -a`, or use another disk with --root".to_owned())
+        .then(|| "free some space with `strate system prune`, or use another disk with --root".to_owned())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::inspect::{Inspected, Kind, Look};
 use crate::ops::{history as history_op, images as images_op, inspect as inspect_op};
-use crate::ops::{prune as prune_op, remove_image, tag as tag_op};
+use crate::ops::{remove_image, tag as tag_op};
 use crate::ui::format::{Column, Listing, Template};
 use crate::ui::{Ui, words};
 
@@ -25,7 +25,7 @@ pub(super) struct ImagesArgs {
     /// Only this repository, name, or pattern
     #[arg(value_name = "REPOSITORY[:TAG]")]
     reference: Option<String>,
-    /// Accepted for docker's sake: there are no intermediate images
+    /// Accepted for docker's sake: every image is listed anyway, and steps of builds make none
     #[arg(long, short = 'a')]
     all: bool,
     /// Print only ids
@@ -437,46 +437,4 @@ pub(super) fn rmi(cx: &mut Context, ui: &mut Ui, args: RmiArgs) -> CmdResult {
         }
     }
     if code == 0 { Ok(0) } else { Err(CmdError::silent(code)) }
-}
-
-/// Arguments of `image prune`.
-#[derive(Debug, Args)]
-pub(super) struct PruneArgs {
-    /// Also images that have a name, if no container uses them
-    #[arg(long, short = 'a')]
-    all: bool,
-    /// Do not ask
-    #[arg(long, short = 'f')]
-    force: bool,
-    /// Only images that fit: until=<time>, label=<key>[=<value>], label!=<key>[=<value>]
-    #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-}
-
-/// `strate image prune`
-pub(super) fn image_prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> CmdResult {
-    let what = prune_op::parse(args.all, &args.filter)?;
-    if !args.force {
-        let which = match what.all {
-            true => "all images without at least one container associated to them",
-            false => "all dangling images",
-        };
-        ui.note(format_args!("WARNING! This will remove {which}."));
-        if !crate::ui::prompt::agreed()? {
-            return Ok(0);
-        }
-    }
-    let collected = prune_op::prune_images(cx, &what, notice)?;
-    if !collected.removed.is_empty() {
-        ui.line("Deleted Images:");
-        for removed in &collected.removed {
-            ui.line(match removed {
-                remove_image::Removed::Untagged(name) => format!("untagged: {name}"),
-                remove_image::Removed::Deleted(id) => format!("deleted: {id}"),
-            });
-        }
-        ui.line("");
-    }
-    ui.line(format_args!("Total reclaimed space: {}", words::size(collected.bytes)));
-    Ok(0)
 }

@@ -10,8 +10,8 @@ use clap::Subcommand;
 
 #[allow(unused_imports, reason = "their verbs are coming")]
 use super::{
-    CmdResult, archive, build, check, container, copy, image, imagetools, import_store, man, manifest,
-    registry, remote, reset, sync, system, volume,
+    CmdResult, archive, build, check, container, copy, disk, image, imagetools, import_store, man, manifest,
+    prune, registry, remote, reset, sync, system, volume,
 };
 use crate::context::Context;
 use crate::ui::Ui;
@@ -80,6 +80,10 @@ verbs! {
 
         /// Fetch an image from a registry
         Pull(registry::PullArgs) => registry::pull, UserNamespace;
+
+        /// Remove unused images and build cache
+        #[command(hide = true)]
+        Prune(prune::BuildahArgs) => prune::buildah, UserNamespace;
 
         /// Send an image to a registry
         Push(registry::PushArgs) => registry::push, Nothing;
@@ -194,7 +198,7 @@ verbs! {
         Ls(image::ImagesArgs) => image::images, Nothing;
 
         /// Remove images that nothing uses
-        Prune(image::PruneArgs) => image::image_prune, UserNamespace;
+        Prune(prune::ImageArgs) => prune::images, UserNamespace;
 
         /// Fetch an image from a registry
         Pull(registry::PullArgs) => registry::pull, UserNamespace;
@@ -356,11 +360,17 @@ verbs! {
         /// Check that everything in the store is as it should be
         Check(check::CheckArgs) => check::check, UserNamespace, 125;
 
+        /// Show what takes how much room
+        Df(disk::DfArgs) => disk::df, Quietly;
+
         /// Check this host and say how to fix what is missing
         Doctor(system::DoctorArgs) => system::doctor, Quietly;
 
         /// Show facts about this host and the store
         Info(system::InfoArgs) => system::info, Quietly;
+
+        /// Remove everything that nothing uses: containers, images, build cache
+        Prune(prune::SystemArgs) => prune::system, UserNamespace;
 
         /// Remove the store and everything in it
         Reset(reset::ResetArgs) => reset::reset, UserNamespace;
@@ -391,8 +401,8 @@ pub(super) enum Verb {
     /// Look at this host and the store
     #[command(subcommand)]
     System(SystemVerb),
-    /// Same as `build`
-    #[command(subcommand, hide = true, alias = "buildx")]
+    /// Build images and manage the build cache
+    #[command(subcommand, alias = "buildx")]
     Builder(BuilderVerb),
     #[command(flatten)]
     Tool(ToolVerb),
@@ -404,6 +414,12 @@ verbs! {
         /// Build an image from a Dockerfile
         #[command(alias = "b")]
         Build(build::BuildArgs) => build::build, UserNamespace;
+
+        /// Show what the build cache takes
+        Du(disk::DuArgs) => disk::du, Quietly;
+
+        /// Remove build cache
+        Prune(prune::CacheArgs) => prune::cache, UserNamespace;
 
         /// Work on images in registries
         Imagetools(imagetools::ImagetoolsArgs) => imagetools::imagetools, Nothing;

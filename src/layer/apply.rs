@@ -43,6 +43,18 @@ pub struct ApplyOptions {
     pub max_bytes: u64,
 }
 
+/// The block that most file systems give room to files in, in bytes.
+const BLOCK: u64 = 4096;
+
+/// Bytes that an entry takes on disk, as near as can be said without asking for each.
+pub(in crate::layer) fn on_disk(kind: Kind, size: u64) -> u64 {
+    match kind {
+        Kind::Directory => BLOCK,
+        Kind::File => size.div_ceil(BLOCK).saturating_mul(BLOCK),
+        _ => 0,
+    }
+}
+
 /// What was unpacked.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -50,6 +62,8 @@ pub struct Applied {
     pub entries: u64,
     /// Bytes of file content.
     pub bytes: u64,
+    /// Bytes that files and directories take on disk, in blocks of [`BLOCK`].
+    pub disk: u64,
     /// Directories that the tar uses but does not name: made 0755 root, to be given their metadata from below.
     pub implied: Vec<PathBuf>,
     /// Hard links (name, target) whose target is not in this layer: to be linked or copied from below.
@@ -174,6 +188,7 @@ impl<'a> Unpacker<'a> {
         if self.applied.bytes > self.options.max_bytes {
             return Err(Error::Limit(format!("more than {} bytes of content", self.options.max_bytes)));
         }
+        self.applied.disk = self.applied.disk.saturating_add(on_disk(entry.kind, entry.size));
         let name = match self.plain {
             true => names::plain(&entry.path),
             false => names::classify(&entry.path),

@@ -47,6 +47,8 @@ pub struct DiffStats {
     pub entries: u64,
     /// Bytes of file content.
     pub bytes: u64,
+    /// Bytes that files and directories take on disk, in whole blocks.
+    pub disk: u64,
 }
 
 /// Write the upper directory of an overlay as a layer tar: sorted, deterministic, overlay whiteouts as `.wh.` files,

@@ -26,7 +26,7 @@ use crate::build::{self, Board, ContextDir, Failure, Interrupt, Request, Worksho
 use crate::context::Context;
 use crate::image::{BoxError, Reporter};
 use crate::oci::{Platform, Reference};
-use crate::storage::{self, Store};
+use crate::storage::{self, Budget, Store};
 use crate::sys::signals::SignalReader;
 use crate::userns::Rung;
 
@@ -263,7 +263,21 @@ pub fn build(
         }
         made.push(built.map_err(|failure| failed(failure, &full.dockerfile))?);
     }
-    output::Delivery { cx, store: &store, shop, request, index }.deliver(made)
+    let delivered = output::Delivery { cx, store: &store, shop, request, index }.deliver(made)?;
+    keep_to_budget(cx, &store, &*notice);
+    Ok(delivered)
+}
+
+/// `STRATE_CACHE_BUDGET`: how large the build cache may grow. The build is done by now, and stays so whatever comes of it.
+fn keep_to_budget(cx: &Context, store: &Store, notice: &dyn Fn(&str)) {
+    let budget = cx.var("STRATE_CACHE_BUDGET").map_or(Ok(Budget::default()), str::parse);
+    let budget = budget.unwrap_or_else(|why| {
+        notice(&format!("STRATE_CACHE_BUDGET is ignored: {why}"));
+        Budget::default()
+    });
+    if let Err(error) = store.keep_to_budget(budget) {
+        notice(&format!("the build cache could not be brought back to its budget: {error}"));
+    }
 }
 
 fn platforms(request: &BuildRequest) -> Vec<Platform> {

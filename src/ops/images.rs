@@ -87,7 +87,7 @@ pub fn images(cx: &Context, request: &Request) -> Result<Vec<Row>, Error> {
 
 /// Parsed filters: the values of one key are alternatives (labels: all must fit), different keys must all fit.
 #[derive(Debug, Default)]
-struct Filters {
+pub(super) struct Filters {
     dangling: Option<bool>,
     references: Vec<String>,
     ids: Vec<String>,
@@ -101,7 +101,7 @@ struct Filters {
 }
 
 impl Filters {
-    fn parse(texts: &[String], store: &Store) -> Result<Self, Error> {
+    pub(super) fn parse(texts: &[String], store: &Store) -> Result<Self, Error> {
         let mut filters = Self::default();
         for text in texts {
             let (key, value) = text.split_once('=').ok_or_else(|| Error::Malformed(text.clone()))?;
@@ -128,7 +128,7 @@ impl Filters {
         Ok(filters)
     }
 
-    fn pick(&self, record: &ImageRecord, store: &Store) -> bool {
+    pub(super) fn pick(&self, record: &ImageRecord, store: &Store) -> bool {
         let created = time_of(record);
         let any = |list: &[String], fits: &dyn Fn(&String) -> bool| list.is_empty() || list.iter().any(fits);
         self.dangling.is_none_or(|dangling| dangling == record.name.is_none())

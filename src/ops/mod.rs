@@ -9,6 +9,7 @@ pub mod container;
 pub mod copy;
 pub mod create;
 pub mod delete;
+pub mod df;
 pub mod doctor;
 pub mod enter;
 pub mod exec;

@@ -5,7 +5,7 @@ use crate::storage::{Error, Method, Notice, Opening};
 use crate::sys::atomic::set_sync_mode;
 
 /// What verbs hold and show of it.
-pub use crate::storage::{Status, Store};
+pub use crate::storage::{ContainerState, Status, Store};
 
 /// Open the store for a verb that only looks.
 ///

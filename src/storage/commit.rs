@@ -140,6 +140,7 @@ impl Store {
         let applied = Applied {
             entries: stats.entries,
             bytes: stats.bytes,
+            disk: stats.disk,
             owners: seen.owners.into_inner(),
             ..Applied::default()
         };

@@ -115,7 +115,7 @@ fn an_image_of_an_index_stays_when_its_name_goes_and_goes_with_the_index() {
         let untagged = Removed::Untagged(format!("{gone}:latest"));
         assert_eq!(store.remove_image(gone, false).unwrap(), [untagged]);
     }
-    store.prune_images(&PruneImages::default()).unwrap();
+    store.prune_images(false, &|_, _| true).unwrap();
     assert_eq!(store.images().unwrap().len(), 2);
     let found = store.find_image("list").unwrap();
     let other_platform = foreign().parse().unwrap();
@@ -140,7 +140,7 @@ fn a_pin_on_a_manifest_does_not_hide_what_an_index_holds() {
     drop(store);
     let (busy, collecting) = (open(&dir), open(&dir));
     busy.pin([&other.raw.digest]).unwrap();
-    collecting.collect().unwrap();
+    collecting.collect(Unlink::Now).unwrap();
     let found = collecting.find_image("list").unwrap();
     let again = collecting.image_for(&found, Some(&foreign().parse().unwrap())).unwrap();
     let (layer, _) = &again.layers()[0];

@@ -1,8 +1,12 @@
 //! Every path of the store.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use crate::oci::Digest;
+use crate::sys::SysError;
 
 /// Knows every path of the store; nothing else joins path strings.
 #[derive(Debug, Clone)]
@@ -180,6 +184,30 @@ impl Layout {
         self.places().join(file_name(blob))
     }
 
+    /// `cache/mounts/`: what steps of builds keep between builds.
+    #[must_use]
+    pub fn cache_mounts(&self) -> PathBuf {
+        self.cache().join("mounts")
+    }
+
+    /// `cache/mounts/<name>/`
+    #[must_use]
+    pub fn cache_mount(&self, name: &str) -> PathBuf {
+        self.cache_mounts().join(name)
+    }
+
+    /// `cache/mounts/<name>.json`: what the cache is.
+    #[must_use]
+    pub fn cache_mount_facts(&self, name: &str) -> PathBuf {
+        self.cache_mounts().join(format!("{name}.json"))
+    }
+
+    /// `cache/budget`: when the size of the build cache was looked at last.
+    #[must_use]
+    pub fn budget(&self) -> PathBuf {
+        self.cache().join("budget")
+    }
+
     /// `locks/`
     #[must_use]
     pub fn locks(&self) -> PathBuf {
@@ -217,6 +245,28 @@ impl Layout {
     #[must_use]
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// What lies in one of the directories above; nothing when it is not there. Who removes what lies somewhere asks
+    /// here: a link in the place of the directory would lead them out of the store.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no directory.
+    pub fn entries(&self, dir: &Path) -> Result<Vec<PathBuf>, Error> {
+        let failed = |error| SysError::path("read", dir, error);
+        for path in dir.ancestors().take_while(|path| *path != self.root) {
+            match fs::symlink_metadata(path) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(_) => {
+                    let what = "it is a link or a file in the place of a directory".into();
+                    return Err(Error::Damaged { path: path.to_owned(), what });
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(failed(error).into()),
+            }
+        }
+        let entries = fs::read_dir(dir).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
     }
 }
 

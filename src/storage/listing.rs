@@ -137,6 +137,10 @@ impl<'a> Lines<'a> {
         let path = layout.index();
         match fs::read(&path) {
             Ok(bytes) => Ok(bytes),
+            // As `index.rs` has it: a store without its list has lost it.
+            Err(error) if error.kind() == ErrorKind::NotFound && layout.format().exists() => {
+                Err(Error::Damaged { path, what: "it is not there".into() })
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 Ok(br#"{"manifests":[]}"#.to_vec())
             }

@@ -134,6 +134,7 @@ pub(super) fn lock(
         if !flock::try_lock(&file, mode == LockMode::Exclusive)? {
             wait::wait(layout, name, mode, &file, patience)?;
         }
+        // Also false when the wait ended as the file has gone.
         if let Some(locked) = held(layout, name, mode, file) {
             return Ok(locked);
         }
@@ -190,7 +191,7 @@ fn open(layout: &Layout, name: &LockName<'_>) -> Result<File, Error> {
         // The directory holds nothing that matters: it may have been cleared away.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let made = DirBuilder::new().mode(0o700).create(layout.locks());
-            made.or_else(|error| exists_is_fine(error)).and_then(|()| open())
+            made.or_else(exists_is_fine).and_then(|()| open())
         }
         other => other,
     };

@@ -3,11 +3,12 @@
 //! Names go first, durably; then what is unreachable is collected (`gc.rs`). An index is a thing of its own, as an image
 //! is: an image that an index holds stays when its own last name goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::Entry;
-use super::{ContainerDir, Error, ImageRecord, Status, Store};
+use super::{ContainerDir, Error, ImageRecord, Status, Store, Unlink};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId, Reference, chain_ids, digest_of};
+use crate::sys::SysError;
 
 /// What removing did, in docker's order: names first, then content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,27 +19,47 @@ pub enum Removed {
     Deleted(String),
 }
 
-/// What a collection freed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a prune freed.
+#[derive(Debug, Default)]
 pub struct Collected {
     /// What went, in order.
     pub removed: Vec<Removed>,
-    /// Bytes freed on disk.
+    /// Bytes freed on disk, measured.
+    pub bytes: u64,
+    /// What is out of the way but could not be removed.
+    pub stuck: Vec<SysError>,
+}
+
+/// An image that `image prune` would take.
+#[derive(Debug, Clone)]
+pub struct DoomedImage {
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// Its id; of an index the digest.
+    pub digest: Digest,
+    /// Bytes on disk that go with it and with none before it.
     pub bytes: u64,
 }
 
-/// Which images `image prune` takes.
+/// What `image prune` would do.
 #[derive(Debug, Clone, Default)]
-pub struct PruneImages {
-    /// Named images that no container uses too, not only untagged ones.
-    pub all: bool,
-    /// Only images created before this time (Unix seconds).
-    pub until: Option<i64>,
-    /// Only images with all of these labels (`key` or `key=value`).
-    pub labels: Vec<String>,
-    /// Only images with none of these labels.
-    pub not_labels: Vec<String>,
+pub struct PrunePlan {
+    /// The images.
+    pub images: Vec<DoomedImage>,
+    /// Bytes on disk that nothing needs already: what dead processes and old downloads left, content without a name.
+    pub leftovers: u64,
 }
+
+impl PrunePlan {
+    /// Bytes on disk, all in all.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.leftovers + self.images.iter().map(|image| image.bytes).sum::<u64>()
+    }
+}
+
+/// Picks images for a prune.
+pub type Pick<'a> = dyn Fn(&ImageRecord, &Store) -> bool + 'a;
 
 /// What a name can be removed from: an image (by its id), or an index (by its digest).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,8 +161,7 @@ impl Store {
         let mut removed = self.drop_names(&doomed, (last && !keep_image).then_some(&targets))?;
         if last && !keep_image {
             removed.push(Removed::Deleted(thing.digest().to_string()));
-            let (gone, _) = self.collect()?;
-            removed.extend(gone_layers(&layers, &gone));
+            removed.extend(gone_layers(&layers, &self.collect(Unlink::Behind)?.gone));
         }
         Ok(removed)
     }
@@ -186,74 +206,129 @@ impl Store {
         Ok(named.map(|name| Removed::Untagged(name.familiar())).collect())
     }
 
-    /// Remove unused images and collect the garbage.
+    /// Remove unused images that `pick` takes, untagged ones alone unless `all`, and collect the garbage.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn prune_images(&self, what: &PruneImages) -> Result<Collected, Error> {
+    pub fn prune_images(&self, all: bool, pick: &Pick<'_>) -> Result<Collected, Error> {
         self.writable()?;
         let census = self.census()?;
-        let images = &census.images;
-        let named: BTreeSet<Thing> = images.iter().filter(|r| r.name.is_some()).map(Thing::of).collect();
-        let mut collected = Collected::default();
-        let mut layers = Vec::new();
-        let mut doomed: BTreeSet<Thing> = BTreeSet::new();
-        let mut held = BTreeSet::new();
-        for image in images {
-            let thing = Thing::of(image);
-            let wanted = what.all || !named.contains(&thing);
-            if !wanted || doomed.contains(&thing) || !self.passes(what, image) {
-                continue;
-            }
-            if !census.users(image, &doomed).is_empty() {
-                continue;
-            }
-            layers.push(self.layers_below(image));
-            if !what.all && census.held_by_index(image) {
-                held.insert(thing.clone());
-            }
-            doomed.insert(thing);
-        }
-        for thing in &doomed {
-            let of_thing = images.iter().filter(|r| Thing::of(r) == *thing);
-            let names: Vec<Reference> = of_thing.filter_map(|r| r.name.clone()).collect();
-            collected.removed.extend(self.drop_names(&names, Some(&targets_of(images, thing)))?);
-            if !held.contains(thing) {
-                collected.removed.push(Removed::Deleted(thing.digest().to_string()));
-            }
-        }
-        let (gone, bytes) = self.collect()?;
+        let doomed = self.choose(&census, all, pick);
+        let layers: Vec<_> = doomed.values().map(|one| self.layers_below(one.record)).collect();
+        let mut collected = Collected { removed: self.drop_images(&doomed)?, ..Collected::default() };
+        let swept = self.collect(Unlink::Now)?;
         let mut told = BTreeSet::new();
-        for layer in layers.iter().flat_map(|layers| gone_layers(layers, &gone)) {
+        for layer in layers.iter().flat_map(|layers| gone_layers(layers, &swept.gone)) {
             if let Removed::Deleted(text) = &layer
                 && told.insert(text.clone())
             {
                 collected.removed.push(layer);
             }
         }
-        collected.bytes = bytes;
-        self.sweep_locks()?;
+        (collected.bytes, collected.stuck) = (swept.bytes, swept.stuck);
+        collected.bytes += self.sweep_locks()?;
         self.settle()?;
         Ok(collected)
     }
 
-    /// Whether the filters of a prune pick an image.
-    fn passes(&self, what: &PruneImages, image: &ImageRecord) -> bool {
-        let created = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        if let Some(until) = what.until
-            && created.is_none_or(|created| created.as_second() >= until)
-        {
-            return false;
+    /// What [`Store::prune_images`] would do.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn plan_prune(&self, all: bool, pick: &Pick<'_>) -> Result<PrunePlan, Error> {
+        let census = self.census()?;
+        let doomed = self.choose(&census, all, pick);
+        let mut forecast = self.forecast(&|entry| doomed.values().any(|one| one.owns(entry)))?;
+        let targets = doomed.values().flat_map(|one| one.targets.iter().cloned()).collect();
+        let reach = self.reach_of(&targets);
+        let mut plan = PrunePlan::default();
+        for (thing, one) in doomed.iter().filter(|(_, one)| !one.held) {
+            let parts = one.targets.iter().filter_map(|target| reach.get(target)).flatten();
+            let bytes = parts.filter_map(|part| forecast.gone.remove(part)).sum();
+            let names = one.names.iter().cloned().collect();
+            plan.images.push(DoomedImage { names, digest: thing.digest().clone(), bytes });
         }
-        if what.labels.is_empty() && what.not_labels.is_empty() {
-            return true;
+        plan.leftovers = forecast.leftovers + forecast.gone.values().sum::<u64>();
+        Ok(plan)
+    }
+
+    /// The images that a prune takes.
+    fn choose<'c>(&self, census: &'c Census, all: bool, pick: &Pick<'_>) -> BTreeMap<Thing, Doomed<'c>> {
+        let images = &census.images;
+        let named: BTreeSet<Thing> = images.iter().filter(|r| r.name.is_some()).map(Thing::of).collect();
+        let mut doomed: BTreeSet<Thing> = BTreeSet::new();
+        let mut chosen = BTreeMap::new();
+        for record in images {
+            let thing = Thing::of(record);
+            let wanted = all || !named.contains(&thing);
+            if !wanted || doomed.contains(&thing) || !pick(record, self) {
+                continue;
+            }
+            if !census.users(record, &doomed).is_empty() {
+                continue;
+            }
+            let of_thing = images.iter().filter(|r| Thing::of(r) == thing);
+            let one = Doomed {
+                record,
+                names: of_thing.filter_map(|r| r.name.clone()).collect(),
+                targets: targets_of(images, &thing),
+                held: !all && census.held_by_index(record),
+            };
+            doomed.insert(thing.clone());
+            chosen.insert(thing, one);
         }
-        let Ok(image) = self.image(&image.manifest) else { return false };
-        let has = |wanted: &String| match wanted.split_once('=') {
-            Some((key, value)) => image.config.config.labels.get(key).is_some_and(|found| found == value),
-            None => image.config.config.labels.contains_key(wanted),
-        };
-        what.labels.iter().all(has) && !what.not_labels.iter().any(has)
+        chosen
+    }
+
+    /// Take images out of the list, all at once. A name that stands for something else by now stays, and so does an
+    /// image that a container has come to use meanwhile: containers are published under the same lock.
+    fn drop_images(&self, doomed: &BTreeMap<Thing, Doomed<'_>>) -> Result<Vec<Removed>, Error> {
+        if doomed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let taken = self.edit_index(|index| {
+            let used: BTreeSet<Digest> = self
+                .all_containers()?
+                .into_iter()
+                .flat_map(|container| [container.record.manifest, container.record.image.0])
+                .collect();
+            let free = |one: &&Doomed<'_>| {
+                !used.contains(&one.record.manifest) && !used.contains(one.record.id.digest())
+            };
+            let free: Vec<&Doomed<'_>> = doomed.values().filter(free).collect();
+            Ok(index.take(|entry| free.iter().any(|one| one.owns(entry))))
+        })?;
+        let mut removed = Vec::new();
+        for (thing, one) in doomed {
+            let own = taken.iter().filter(|entry| one.owns(entry));
+            let mut any = false;
+            for entry in own {
+                any = true;
+                removed.extend(entry.name().map(|name| Removed::Untagged(name.familiar())));
+            }
+            if any && !one.held {
+                removed.push(Removed::Deleted(thing.digest().to_string()));
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// An image that is to go.
+struct Doomed<'c> {
+    record: &'c ImageRecord,
+    names: BTreeSet<Reference>,
+    /// What its entries point to.
+    targets: BTreeSet<Digest>,
+    /// Whether an index holds it: only its own entry goes.
+    held: bool,
+}
+
+impl Doomed<'_> {
+    /// Whether an entry of the list is one of its own.
+    fn owns(&self, entry: &Entry) -> bool {
+        entry.digest().is_some_and(|digest| self.targets.contains(&digest))
+            && entry.name().is_none_or(|name| self.names.contains(&name))
     }
 }
 

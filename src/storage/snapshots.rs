@@ -28,6 +28,9 @@ const THREADS: usize = 2;
 /// of it by then, and a pull that is followed by a run does not wait for the disk.
 const SETTLE_SECONDS: u64 = 600;
 
+/// Bytes that a snapshot takes beside what its tar names: its directory, the top of the tree and the marker, a block each.
+const MARKER_BLOCKS: u64 = 3 * 4096;
+
 /// One unpacked layer.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -62,6 +65,9 @@ pub(super) struct Marker {
     synced: bool,
     /// Bytes of file content.
     pub size: u64,
+    /// Bytes on disk, as near as was known; absent in markers of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disk: Option<u64>,
     /// Ids below it could be put on disk.
     pub mapped_ids: u32,
     /// Whether `owners` lies beside it.
@@ -77,6 +83,7 @@ impl Marker {
             made: boot::uptime(),
             synced: false,
             size: applied.bytes,
+            disk: Some(applied.disk),
             mapped_ids,
             owners: !applied.owners.is_empty(),
         }
@@ -90,6 +97,11 @@ impl Marker {
         }
         let path = dir.join("meta.json");
         Ok(atomic::write_file(&path, &self.to_bytes(&path)?)?)
+    }
+
+    /// Bytes on disk, the directory and the marker too.
+    pub(super) fn on_disk(&self) -> u64 {
+        self.disk.unwrap_or(self.size) + MARKER_BLOCKS
     }
 
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {

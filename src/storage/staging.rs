@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::collect::Trash;
+use super::layout::Layout;
 use super::lock::{LockMode, LockName, Locked, try_lock};
 use super::{Error, Store};
 use crate::oci::Digest;
 use crate::sys::{SysError, boot, flock, tree};
 
 /// The name of the lock file in a staging directory.
-const LEASE: &str = "lease";
+pub(super) const LEASE: &str = "lease";
 
 /// The staging directory of this process, removed when dropped.
 #[derive(Debug)]
@@ -42,28 +44,7 @@ impl Drop for Staging {
 
 impl Staging {
     fn create(tmp: &Path) -> Result<Self, Error> {
-        let boot = boot::boot_id().get(..8).unwrap_or("unknown");
-        for attempt in 0..u32::MAX {
-            let path = tmp.join(format!("{boot}-{}-{attempt}", std::process::id()));
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Self::claim(path),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(SysError::path("create", &path, error).into()),
-            }
-        }
-        Err(Error::Damaged { path: tmp.to_owned(), what: "it is full of staging directories".into() })
-    }
-
-    fn claim(path: PathBuf) -> Result<Self, Error> {
-        let lease_path = path.join(LEASE);
-        let lease = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&lease_path)
-            .map_err(|error| SysError::path("create", &lease_path, error))?;
-        flock::lock(&lease, true)?;
+        let (path, lease) = claim_dir(tmp)?;
         Ok(Self { path, lease, pinned: Mutex::default(), owner: std::process::id(), next: AtomicU64::new(0) })
     }
 
@@ -71,6 +52,37 @@ impl Staging {
     pub(super) fn fresh(&self, what: &str) -> PathBuf {
         self.path.join(format!("{what}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
+}
+
+/// Make a directory in `tmp/` that this process holds by the lock on its lease. Call it under the collect lock, shared
+/// or not: a sweeper holds that exclusively, and takes a directory without a lease for a dead one.
+pub(super) fn claim_dir(tmp: &Path) -> Result<(PathBuf, File), Error> {
+    let boot = boot::boot_id().get(..8).unwrap_or("unknown");
+    for attempt in 0..u32::MAX {
+        let path = tmp.join(format!("{boot}-{}-{attempt}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => {
+                let lease = claim(&path).inspect_err(|_| drop(fs::remove_dir(&path)))?;
+                return Ok((path, lease));
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(SysError::path("create", &path, error).into()),
+        }
+    }
+    Err(Error::Damaged { path: tmp.to_owned(), what: "it is full of staging directories".into() })
+}
+
+fn claim(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LEASE);
+    let lease = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| SysError::path("create", &path, error))?;
+    flock::lock(&lease, true)?;
+    Ok(lease)
 }
 
 impl Store {
@@ -89,11 +101,18 @@ impl Store {
         if self.others(&staging)?.next().is_some()
             && let Some(alone) = try_lock(&self.layout, &LockName::Collect, LockMode::Exclusive)?
         {
-            let trash = self.sweep_staging(&staging, &alone)?;
+            let mut trash = Trash::default();
+            self.sweep_staging(&staging, &alone, &mut trash)?;
             drop(alone);
-            let _ = tree::remove_path(&trash);
+            trash.discard();
         }
         Ok(staging)
+    }
+
+    /// Where this process stages, when it does already.
+    pub(super) fn own_staging(&self) -> Option<PathBuf> {
+        let slot = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref().map(|staging| staging.path.clone())
     }
 
     /// A fresh path for something that will be renamed to its place.
@@ -112,25 +131,22 @@ impl Store {
     }
 
     fn others(&self, own: &Staging) -> Result<impl Iterator<Item = PathBuf> + use<>, Error> {
-        let tmp = self.layout.tmp();
-        let entries = fs::read_dir(&tmp).map_err(|error| SysError::path("read", &tmp, error))?;
+        let entries = self.layout.entries(&self.layout.tmp())?;
         let own = own.path.clone();
-        Ok(entries.flatten().map(|entry| entry.path()).filter(move |path| *path != own))
+        Ok(entries.into_iter().filter(move |path| *path != own))
     }
 
-    /// Move the staging directories of dead processes into ours. The directory they are in is returned, to be removed
-    /// once the lock is released.
-    pub(super) fn sweep_staging(&self, own: &Staging, _alone: &Locked) -> Result<PathBuf, Error> {
-        let trash = self.stage_dir("trash")?;
-        for path in self.others(own)? {
-            if !is_alive(&path)
-                && let Some(name) = path.file_name()
-            {
-                // What cannot be moved today (a broken disk, ids we lack) is tried again next time.
-                let _ = fs::rename(&path, trash.join(name));
-            }
+    /// Take over the staging directories of dead processes.
+    pub(super) fn sweep_staging(
+        &self,
+        own: &Staging,
+        _alone: &Locked,
+        trash: &mut Trash,
+    ) -> Result<(), Error> {
+        for path in self.others(own)?.filter(|path| !is_alive(path)) {
+            trash.adopt(&path);
         }
-        Ok(trash)
+        Ok(())
     }
 
     /// Keep a collector from taking what `digests` name (blobs by their digest, snapshots by their key) while this
@@ -159,29 +175,29 @@ impl Store {
 
     /// What the living have pinned, this process aside. Needs the collect lock, exclusively.
     pub(super) fn pins_of_others(&self, _alone: &Locked) -> Result<BTreeSet<Digest>, Error> {
-        let mut pins = BTreeSet::new();
-        let own = self.staging()?;
-        for path in self.others(&own)?.filter(|path| is_alive(path)) {
-            let text = match fs::read_to_string(path.join(LEASE)) {
-                Ok(text) => text,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue, // ended just now
-                Err(error) => return Err(SysError::path("read", path.join(LEASE), error).into()),
-            };
-            pins.extend(text.lines().filter_map(|line| line.parse().ok()));
-        }
-        Ok(pins)
+        pins(&self.layout, Some(&self.staging()?.path))
     }
 }
 
-/// Whether the owner of a staging directory lives: it is of this boot and its lease is locked.
-pub(super) fn is_alive(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let boot = boot::boot_id().get(..8).unwrap_or("unknown");
-    if !name.starts_with(boot) {
-        return false;
+/// What the living have pinned but the owner of the directory `own`: certain under the collect lock, else a glance.
+pub(super) fn pins(layout: &Layout, own: Option<&Path>) -> Result<BTreeSet<Digest>, Error> {
+    let mut pins = BTreeSet::new();
+    let dirs = layout.entries(&layout.tmp())?;
+    for path in dirs.into_iter().filter(|path| Some(path.as_path()) != own && is_alive(path)) {
+        let text = match fs::read_to_string(path.join(LEASE)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue, // ended just now
+            Err(error) => return Err(SysError::path("read", path.join(LEASE), error).into()),
+        };
+        pins.extend(text.lines().filter_map(|line| line.parse().ok()));
     }
+    Ok(pins)
+}
+
+/// Whether somebody holds a staging directory: its owner, or who empties it. A lock of an earlier boot is gone with it.
+pub(super) fn is_alive(path: &Path) -> bool {
     match File::open(path.join(LEASE)) {
         Ok(lease) => !flock::try_lock(&lease, false).unwrap_or(false),
-        Err(error) => error.kind() != ErrorKind::NotFound,
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }

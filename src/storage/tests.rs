@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 
+use super::lock::{LockMode, LockName};
 use super::*;
 use crate::image::{Edit, LayerPlace, LayerPlan, LayerState, NewLayer, Silent, Sink, Source};
 use crate::oci::{
@@ -327,22 +328,26 @@ fn a_collector_leaves_what_others_have_pinned_and_records_keep() {
     for layer in [&kept, &loose] {
         put(&store, layer);
     }
-    store.cache_put("step 1", b"record", &[kept.digest(), kept.diff_id().0]).unwrap();
+    store.cache_put("step 1", b"record", &[kept.digest(), kept.diff_id().0], "").unwrap();
     let other = open(&dir);
     put(&other, &pinned);
     drop(store);
     let store = open(&dir);
-    let (gone, bytes) = store.collect().unwrap();
-    assert_eq!(gone, [loose.digest(), loose.diff_id().0].into());
-    assert_eq!(bytes, loose.blob.len() as u64 + 1);
+    let before = crate::sys::tree::disk_usage(&store.root());
+    let swept = store.collect(Unlink::Now).unwrap();
+    assert_eq!(swept.gone, [loose.digest(), loose.diff_id().0].into());
+    let after = crate::sys::tree::disk_usage(&store.root());
+    // What was computed from the blob went too, and lock files may have come.
+    let freed = before - after;
+    assert!(freed.abs_diff(swept.bytes) <= 3 * 4096, "{freed} freed, {} said", swept.bytes);
     assert_eq!(store.cache_get("step 1").unwrap().as_deref(), Some(&b"record"[..]));
     assert_eq!(store.cache_get("step 2").unwrap(), None);
     drop(other);
-    assert_eq!(store.collect().unwrap().0.len(), 2);
+    assert_eq!(store.collect(Unlink::Now).unwrap().gone.len(), 2);
     drop(store);
     let store = open(&dir);
-    assert_eq!(store.cache_clear().unwrap(), 1);
-    assert_eq!(store.collect().unwrap().0.len(), 2);
+    let (records, swept) = store.prune_cache(&Limits::default(), &|_| true, Unlink::Now).unwrap();
+    assert_eq!((records.len(), swept.gone.len()), (1, 2));
 }
 
 #[test]
@@ -352,16 +357,148 @@ fn pruning_follows_its_filters() {
     image(&store, Some("kept"), &[&base], "1");
     image(&store, Some("moved"), &[&base], "2");
     image(&store, Some("moved"), &[&base], "3");
-    let old = PruneImages { until: Some(0), ..PruneImages::default() };
-    assert_eq!(store.prune_images(&old).unwrap().removed, []);
-    let labelled = PruneImages { labels: vec!["x".into()], ..PruneImages::default() };
-    assert_eq!(store.prune_images(&labelled).unwrap().removed, []);
-    let dangling = store.prune_images(&PruneImages::default()).unwrap();
+    assert_eq!(store.prune_images(false, &|_, _| false).unwrap().removed, []);
+    let kept = |record: &ImageRecord, _: &Store| record.label() != "kept:latest";
+    assert_eq!(store.plan_prune(true, &kept).unwrap().images.len(), 2);
+    let dangling = store.prune_images(false, &|_, _| true).unwrap();
     assert_eq!(dangling.removed.len(), 1);
     assert_eq!(store.images().unwrap().len(), 2);
-    let all = store.prune_images(&PruneImages { all: true, ..PruneImages::default() }).unwrap();
+    let plan = store.plan_prune(true, &|_, _| true).unwrap();
+    let before = crate::sys::tree::disk_usage(&store.root());
+    let all = store.prune_images(true, &|_, _| true).unwrap();
     assert!(all.bytes > base.blob.len() as u64);
+    assert!(plan.bytes().abs_diff(all.bytes) <= 2 * 4096, "{} announced, {} freed", plan.bytes(), all.bytes);
+    let after = crate::sys::tree::disk_usage(&store.root());
+    assert!((before - after).abs_diff(all.bytes) <= 3 * 4096, "{} freed, {} said", before - after, all.bytes);
     assert_eq!(files(&store.layout().blob_dir("sha256")), [""; 0]);
+}
+
+#[test]
+fn the_collect_lock_is_held_for_renames_only() {
+    let (dir, store) = scratch();
+    for i in 0..60 {
+        let content: Vec<(String, String)> = (0..40).map(|f| (format!("{i}-{f}"), format!("{i}"))).collect();
+        let entries: Vec<(&str, &str)> = content.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        image(&store, Some(&format!("i{i}")), &[&layer(&entries)], "x");
+    }
+    drop(store);
+    let store = open(&dir);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let longest = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let (mut longest, mut busy) = (std::time::Duration::ZERO, None);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                match store.try_lock(&LockName::Collect, LockMode::Shared).unwrap() {
+                    Some(_) => busy = None,
+                    None => {
+                        let since = *busy.get_or_insert_with(std::time::Instant::now);
+                        longest = longest.max(since.elapsed());
+                    }
+                }
+                std::thread::yield_now();
+            }
+            longest
+        });
+        let before = crate::sys::tree::disk_usage(&store.root());
+        let pruned = store.prune_images(true, &|_, _| true).unwrap();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let freed = before - crate::sys::tree::disk_usage(&store.root());
+        assert!(
+            freed.abs_diff(pruned.bytes) < freed / 20 + 64 * 1024,
+            "{freed} freed, {} said",
+            pruned.bytes
+        );
+        watcher.join().unwrap()
+    });
+    assert!(files(&store.layout().blob_dir("sha256")).is_empty());
+    // A tenth of a second on a machine that does nothing else.
+    assert!(longest < std::time::Duration::from_millis(500), "{longest:?}");
+}
+
+#[test]
+fn links_in_the_place_of_the_stores_directories_are_not_followed() {
+    let (dir, store) = scratch();
+    let base = layer(&[("a", "1")]);
+    image(&store, Some("x"), &[&base], "1");
+    drop(store);
+    let home = dir.path().join("home");
+    fs::create_dir_all(home.join("fs")).unwrap();
+    fs::write(home.join("fs/thesis"), "precious").unwrap();
+    let root = dir.path().join("store");
+    // Beside what is ours: the link goes, what it leads to stays.
+    let snapshot = Layout::new(&root).snapshot(&Digest::sha256("planted"));
+    std::os::unix::fs::symlink(&home, &snapshot).unwrap();
+    std::os::unix::fs::symlink(&home, root.join("tmp/0000-1-0")).unwrap();
+    let store = open(&dir);
+    store.prune_images(true, &|_, _| true).unwrap();
+    assert!(fs::symlink_metadata(&snapshot).is_err());
+    assert!(fs::symlink_metadata(root.join("tmp/0000-1-0")).is_err());
+    assert_eq!(files(&home), ["fs"]);
+    drop(store);
+    // In place of a directory: nothing is removed at all.
+    for name in ["tmp", "snapshots", "blobs", "partial"] {
+        fs::rename(root.join(name), root.join("aside")).unwrap();
+        std::os::unix::fs::symlink(&home, root.join(name)).unwrap();
+        let refused = Store::open_writable(&root, abilities()).and_then(|store| store.collect(Unlink::Now));
+        assert!(refused.is_err(), "{name}: {refused:?}");
+        assert!(home.join("fs/thesis").exists(), "{name}");
+        fs::remove_file(root.join(name)).unwrap();
+        fs::rename(root.join("aside"), root.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn the_build_cache_keeps_to_its_limits_least_used_first() {
+    let (_dir, store) = scratch();
+    let layers: Vec<TestLayer> = (0..4).map(|i| layer(&[(&format!("f{i}"), &"x".repeat(9000))])).collect();
+    for (i, layer) in layers.iter().enumerate() {
+        put(&store, layer);
+        store.cache_put(&format!("step-{i}"), b"r", &[layer.digest(), layer.diff_id().0], "RUN x").unwrap();
+        let used = std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * (10 - i as u64));
+        let record = fs::File::open(store.layout().record(&format!("step-{i}"))).unwrap();
+        record.set_modified(used).unwrap();
+    }
+    let items = || store.build_cache().unwrap();
+    assert_eq!(items().len(), 4);
+    assert!(items().iter().all(|item| item.own > 9000 && item.kind == CacheKind::Step), "{:?}", items());
+    let one = items()[0].own;
+    let (root, limits) = (store.root(), Limits { max_used: 2 * one + one / 2, ..Limits::default() });
+    drop(store);
+    let store = Store::open_writable(&root, abilities()).unwrap();
+    let planned = store.doomed_cache(&limits, &|_| true).unwrap();
+    let (gone, swept) = store.prune_cache(&limits, &|_| true, Unlink::Now).unwrap();
+    assert_eq!((planned.len(), gone.len(), swept.gone.len()), (2, 2, 4));
+    assert!(swept.bytes >= 2 * 9000);
+    assert_eq!(store.cache_get("step-0").unwrap(), None);
+    assert!(store.cache_get("step-3").unwrap().is_some());
+    assert_eq!(store.layer_state(&layers[3].plan).unwrap(), LayerState::Complete);
+    assert_eq!(store.layer_state(&layers[0].plan).unwrap(), LayerState::Missing { partial: 0 });
+    // A second look finds nothing to do.
+    assert_eq!(store.prune_cache(&limits, &|_| true, Unlink::Now).unwrap().0.len(), 0);
+}
+
+#[test]
+fn usage_counts_everything_once() {
+    let (_dir, store) = scratch();
+    let (base, top, loose) = (layer(&[("a", &"1".repeat(5000))]), layer(&[("b", "2")]), layer(&[("c", "3")]));
+    image(&store, Some("one"), &[&base], "1");
+    image(&store, Some("two"), &[&base, &top], "2");
+    put(&store, &loose);
+    let root = store.root();
+    drop(store);
+    let store = Store::open(&root).unwrap();
+    let usage = store.usage().unwrap();
+    let shared: Vec<u64> = usage.images.iter().map(|image| image.shared).collect();
+    assert_eq!(shared[0], shared[1]);
+    let unique: u64 = usage.images.iter().map(|image| image.size - image.shared).sum();
+    assert_eq!(usage.images_size, unique + shared[0]);
+    assert_eq!(usage.images_evictable, usage.images_size);
+    assert_eq!((usage.other[0].count, usage.other[0].size), (2, usage.other[0].evictable));
+    let rest: u64 = usage.other.iter().map(|other| other.size).sum();
+    let all = crate::sys::tree::disk_usage(&root);
+    // Directories themselves are a few blocks that belong to nobody.
+    let counted = usage.images_size + rest;
+    assert!(counted.abs_diff(all) <= 20 * 4096, "{counted} of {all}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod atomic;
 pub mod boot;
+pub mod detach;
 mod error;
 pub mod exec;
 pub mod fds;

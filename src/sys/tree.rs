@@ -4,11 +4,13 @@ mod size;
 
 pub use size::size;
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -54,6 +56,9 @@ fn read_names(dir: BorrowedFd<'_>) -> Result<Vec<DirName>, Errno> {
 /// moved up first.
 const MAX_DEPTH: u32 = 16;
 
+/// The clock is looked at once in so many entries.
+const LOOK_EVERY: u64 = 64;
+
 /// Remove a name and, when it is a directory, all below it. A name that is not there is no error. Links are removed,
 /// never followed, and mounts are never entered: what somebody mounted below is not ours to remove. Directories of ours
 /// that forbid it are made accessible.
@@ -61,7 +66,8 @@ const MAX_DEPTH: u32 = 16;
 /// # Errors
 /// When something cannot be removed; `EXDEV` where something is mounted.
 pub fn remove_all(dir: impl AsFd, name: &OsStr) -> SysResult<()> {
-    remove(dir.as_fd(), name).map_err(|errno| SysError::path("remove", name, errno))
+    let outcome = Remover::default().remove(dir.as_fd(), name);
+    outcome.map(drop).map_err(|errno| SysError::path("remove", name, errno))
 }
 
 /// [`remove_all`] of what a path names.
@@ -69,56 +75,168 @@ pub fn remove_all(dir: impl AsFd, name: &OsStr) -> SysResult<()> {
 /// # Errors
 /// As [`remove_all`].
 pub fn remove_path(path: &Path) -> SysResult<()> {
-    let failed = |errno| SysError::path("remove", path, errno);
-    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(failed(Errno::INVAL));
-    };
-    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::openat(rustix::fs::CWD, above, flags, Mode::empty()) {
-        Ok(dir) => remove(dir.as_fd(), name).map_err(failed),
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(failed(errno)),
+    Remover::default().remove_path(path).map(drop)
+}
+
+/// Removes trees, counts what that frees on disk, and may be given a time to stop at.
+#[derive(Debug, Default)]
+pub struct Remover {
+    counting: bool,
+    until: Option<Instant>,
+    bytes: u64,
+    entries: u64,
+}
+
+/// Whether a removal came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// All is gone.
+    Done,
+    /// The time was over first.
+    Unfinished,
+}
+
+/// Why a removal stopped.
+enum Stop {
+    TimeIsOver,
+    Failed(Errno),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno)
     }
 }
 
-fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        // unlink(2): EISDIR on Linux; POSIX and some file systems say EPERM.
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(errno) => return Err(errno),
+impl Remover {
+    /// One that counts: a call more for each entry.
+    #[must_use]
+    pub fn counting() -> Self {
+        Self { counting: true, ..Self::default() }
     }
-    let mut lifted = 0;
-    loop {
-        let top = open_dir(dir, name)?;
-        let before = lifted;
-        empty(top.as_fd(), top.as_fd(), 0, &mut lifted)?;
-        if before == lifted {
-            return rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+
+    /// Stop at that time.
+    #[must_use]
+    pub fn until(mut self, time: Instant) -> Self {
+        self.until = Some(time);
+        self
+    }
+
+    /// Bytes on disk (blocks, as `du` counts them) of what was removed so far, files with several names when the last
+    /// of them went.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Remove what a path names, as [`remove_all`].
+    ///
+    /// # Errors
+    /// As [`remove_all`].
+    pub fn remove_path(&mut self, path: &Path) -> SysResult<Removal> {
+        let failed = |errno| SysError::path("remove", path, errno);
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(failed(Errno::INVAL));
+        };
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat(rustix::fs::CWD, above, flags, Mode::empty()) {
+            Ok(dir) => self.remove(dir.as_fd(), name).map_err(failed),
+            Err(Errno::NOENT) => Ok(Removal::Done),
+            Err(errno) => Err(failed(errno)),
         }
     }
-}
 
-fn empty(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, depth: u32, lifted: &mut u64) -> Result<(), Errno> {
-    for entry in read_names(dir)? {
-        let name = entry.name.as_os_str();
-        if entry.kind != FileType::Directory {
-            match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR) if entry.kind == FileType::Unknown => {}
-                Err(errno) => return Err(errno),
+    fn remove(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Removal, Errno> {
+        match self.remove_tree(dir, name) {
+            Ok(()) => Ok(Removal::Done),
+            Err(Stop::TimeIsOver) => Ok(Removal::Unfinished),
+            Err(Stop::Failed(errno)) => Err(errno),
+        }
+    }
+
+    fn remove_tree(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Stop> {
+        match self.unlink(dir, name) {
+            Ok(()) => return Ok(()),
+            // unlink(2): EISDIR on Linux; POSIX and some file systems say EPERM.
+            Err(Stop::Failed(Errno::ISDIR | Errno::PERM)) => {}
+            Err(stop) => return Err(stop),
+        }
+        let mut lifted = 0;
+        loop {
+            let (top, blocks) = match open_dir(dir, name) {
+                Err(Errno::NOENT) => return Ok(()),
+                other => other?,
+            };
+            let before = lifted;
+            self.empty(top.as_fd(), top.as_fd(), 0, &mut lifted)?;
+            if before == lifted {
+                return self.remove_dir(dir, name, blocks);
             }
         }
-        if depth == MAX_DEPTH {
-            lift(top, dir, name, lifted)?;
-            continue;
-        }
-        let child = open_dir(dir, name)?;
-        empty(top, child.as_fd(), depth + 1, lifted)?;
-        rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
     }
-    Ok(())
+
+    fn empty(
+        &mut self,
+        top: BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
+        depth: u32,
+        lifted: &mut u64,
+    ) -> Result<(), Stop> {
+        for entry in read_names(dir)? {
+            let name = entry.name.as_os_str();
+            if entry.kind != FileType::Directory {
+                match self.unlink(dir, name) {
+                    Ok(()) => continue,
+                    Err(Stop::Failed(Errno::ISDIR)) if entry.kind == FileType::Unknown => {}
+                    Err(stop) => return Err(stop),
+                }
+            }
+            if depth == MAX_DEPTH {
+                lift(top, dir, name, lifted)?;
+                continue;
+            }
+            // Somebody else may be removing the same tree.
+            let (child, blocks) = match open_dir(dir, name) {
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            self.empty(top, child.as_fd(), depth + 1, lifted)?;
+            self.remove_dir(dir, name, blocks)?;
+        }
+        Ok(())
+    }
+
+    fn remove_dir(&mut self, dir: BorrowedFd<'_>, name: &OsStr, blocks: u64) -> Result<(), Stop> {
+        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) => self.bytes += blocks,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(())
+    }
+
+    fn unlink(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Stop> {
+        self.entries += 1;
+        if let Some(until) = self.until
+            && self.entries.is_multiple_of(LOOK_EVERY)
+            && Instant::now() >= until
+        {
+            return Err(Stop::TimeIsOver);
+        }
+        let mut blocks = 0;
+        if self.counting {
+            let wanted = StatxFlags::NLINK | StatxFlags::BLOCKS;
+            let status = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted);
+            blocks = status.map_or(0, |s| if s.stx_nlink <= 1 { s.stx_blocks * 512 } else { 0 });
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) => self.bytes += blocks,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(())
+    }
 }
 
 /// Move a directory to the top, under a name that nothing there has.
@@ -139,7 +257,43 @@ fn lift(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr, lifted: &mut u64
     }
 }
 
-fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+/// Bytes on disk of all that lies below a directory, and of itself: blocks, files with several names once. Links are
+/// not followed, mounts not entered, and what may not be read is left out.
+#[must_use]
+pub fn disk_usage(path: &Path) -> u64 {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(top) = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()) else { return 0 };
+    let mut seen = HashSet::new();
+    let mut bytes = rustix::fs::fstat(&top).map_or(0, |stat| blocks_of(stat.st_blocks));
+    let mut dirs = vec![top];
+    while let Some(dir) = dirs.pop() {
+        for entry in read_names(dir.as_fd()).unwrap_or_default() {
+            let wanted = StatxFlags::NLINK | StatxFlags::BLOCKS | StatxFlags::INO | StatxFlags::TYPE;
+            let name = entry.name.as_os_str();
+            let Ok(status) = rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) else {
+                continue;
+            };
+            if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+                continue;
+            }
+            let is_dir = FileType::from_raw_mode(status.stx_mode.into()) == FileType::Directory;
+            if is_dir || status.stx_nlink <= 1 || seen.insert(status.stx_ino) {
+                bytes += status.stx_blocks * 512;
+            }
+            if is_dir && let Ok(child) = rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+                dirs.push(child);
+            }
+        }
+    }
+    bytes
+}
+
+fn blocks_of(blocks: i64) -> u64 {
+    u64::try_from(blocks).unwrap_or(0) * 512
+}
+
+/// Open a directory to empty it; with the bytes that it takes on disk by itself.
+fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(OwnedFd, u64), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
@@ -148,7 +302,8 @@ fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
         }
         other => other?,
     };
-    let status = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE | StatxFlags::MODE)?;
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::BLOCKS;
+    let status = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, wanted)?;
     // Linux 5.8 and later tell; overlay mounts of ordinary users need a later one.
     if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
         return Err(Errno::XDEV);
@@ -157,7 +312,7 @@ fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
         // Writable by mode or by capability: only an owner without the latter needs the bits, and may set them.
         let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
     }
-    Ok(fd)
+    Ok((fd, status.stx_blocks * 512))
 }
 
 #[cfg(test)]
@@ -193,7 +348,7 @@ mod tests {
                 // Names that removal itself might want.
                 rustix::fs::mkdirat(&at, format!(".removing-{depth}"), Mode::RWXU).unwrap();
             }
-            let inner = open_dir(at.as_fd(), OsStr::new("deep")).unwrap();
+            let inner = open_dir(at.as_fd(), OsStr::new("deep")).unwrap().0;
             let above = std::mem::replace(&mut at, inner);
             if depth % 10 == 3 {
                 rustix::fs::chmodat(above, "deep", Mode::empty(), AtFlags::empty()).unwrap();
@@ -248,5 +403,27 @@ mod tests {
         remove_path(&dir.path().join("t")).unwrap();
         remove_path(&dir.path().join("no/such")).unwrap();
         assert!(!dir.path().join("t").exists());
+    }
+
+    #[test]
+    fn what_is_freed_is_counted_as_du_counts_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("t");
+        std::fs::create_dir_all(tree.join("a")).unwrap();
+        for i in 0..200 {
+            std::fs::write(tree.join(format!("a/{i}")), vec![1; 5000]).unwrap();
+        }
+        std::fs::hard_link(tree.join("a/1"), tree.join("again")).unwrap();
+        std::fs::hard_link(tree.join("a/2"), dir.path().join("kept")).unwrap();
+        let du = disk_usage(&tree);
+        assert!(du >= 200 * 5000, "{du}");
+        let kept =
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.path().join("kept")).unwrap());
+        let mut remover = Remover::counting().until(Instant::now());
+        assert_eq!(remover.remove_path(&tree).unwrap(), Removal::Unfinished);
+        let first = remover.bytes();
+        let mut remover = Remover::counting();
+        assert_eq!(remover.remove_path(&tree).unwrap(), Removal::Done);
+        assert_eq!(first + remover.bytes(), du - kept * 512);
     }
 }

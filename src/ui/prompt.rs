@@ -18,16 +18,16 @@ pub fn line(question: &str) -> io::Result<Option<String>> {
     Ok((n > 0).then(|| text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-/// Docker's question before something is removed; no answer is a no.
+/// Docker's question before something is removed.
 ///
 /// # Errors
-/// When stdin cannot be read.
+/// When stdin cannot be read, or nobody answers: who runs a command unattended has to know that nothing was removed.
 pub fn agreed() -> io::Result<bool> {
-    let answer = line("Are you sure you want to continue? [y/N] ")?;
-    if answer.is_none() {
+    let Some(answer) = line("Are you sure you want to continue? [y/N] ")? else {
         ask("\n")?;
-    }
-    Ok(matches!(answer.as_deref().map(str::trim), Some("y" | "Y" | "yes")))
+        return Err(io::Error::other("nobody answers, so nothing is removed: --force does not ask"));
+    };
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES"))
 }
 
 /// Ask for a secret without showing it. `None` when Ctrl-C or the end of input came instead.

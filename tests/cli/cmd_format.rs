@@ -185,7 +185,10 @@ fn the_umask_changes_neither_digests_nor_what_others_may_see() {
     env.write("Dockerfile", format!("FROM {image}\nCOPY file /file\n{run}\n"));
     for umask in ["077", "000", "027"] {
         let store = env.work().join(umask);
-        let script = format!("umask {umask}; exec \"$0\" --root {} build -q -t made .", store.display());
+        let script = format!(
+            "umask {umask}; exec \"$0\" --root {} build -q -t made --output type=image,rewrite-timestamp=true .",
+            store.display()
+        );
         env.write(".dockerignore", "0*\n");
         let built = Output::of(env.program("sh").args(["-c", &script]).arg(strate())).success();
         digests.push(built.text().to_owned());

@@ -278,30 +278,3 @@ fn one_damaged_record_harms_nobody_else() {
     env.run(["container", "prune", "-f"]).success().stdout_has("Deleted Containers:");
     env.run(["ps", "-aq"]).success().prints("");
 }
-
-#[test]
-fn podman_fills_volumes_alike() {
-    need!(user);
-    need!("docker-registry", "skopeo", "busybox", "podman");
-    let env = with_image();
-    let list = "cd /data && find . -exec stat -c '%n %a %u %g' {} + | sort";
-    let ours = run(&env, &["-v", "vol:/data", "img", "sh", "-c", list]).success();
-    env.run(["save", "-o", "img.tar", "img"]).success();
-    let podman = |args: &[&str]| {
-        let mut command = env.program("podman");
-        command.env("XDG_RUNTIME_DIR", env.work());
-        command.args(["--root", "podman", "--runroot", "podman-run", "--storage-driver", "vfs"]).args(args);
-        command.output().unwrap()
-    };
-    must_work(&podman(&["load", "-q", "-i", "img.tar"]));
-    let name = "docker.io/library/img";
-    let container =
-        ["run", "--pull", "never", "--rm", "--network", "none", "-v", "vol:/data", name, "sh", "-c", list];
-    let theirs = podman(&container);
-    must_work(&theirs);
-    assert_eq!(ours.stdout, String::from_utf8_lossy(&theirs.stdout));
-}
-
-fn must_work(output: &std::process::Output) {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}

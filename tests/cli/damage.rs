@@ -149,7 +149,7 @@ fn is_beyond_repair(path: &str) -> bool {
     path.starts_with("containers/") || path.starts_with("volumes/")
 }
 
-/// Those of the files that are tried: all, but of those that are alike only the first two.
+/// Those of the files that are tried: all, but of those that are alike only the first.
 fn chosen(files: Vec<String>) -> Vec<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let alike = |path: &str| {
@@ -163,7 +163,7 @@ fn chosen(files: Vec<String>) -> Vec<String> {
         *n += 1;
         *n
     };
-    files.into_iter().filter(|path| part(path) <= 2 || !alike(path)).collect()
+    files.into_iter().filter(|path| part(path) == 1 || !alike(path)).collect()
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod cmd_inspect_remote;
 mod cmd_load;
 mod cmd_login;
 mod cmd_manifest;
+mod cmd_prune;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_reset;

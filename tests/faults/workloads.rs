@@ -1,27 +1,30 @@
 //! The commands that are swept, each on a store of its own.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
 use serde_json::json;
 
-use super::support::{Env, Registry, fake, must, scratch};
+use super::support::{Env, Registry, fake, must, scratch, shared_registry};
 use super::sweep::{Root, Workload};
 
 /// Three images in a registry, small and of two layers each: `one` and `two` share a layer, `tool` can run programs.
 struct Images {
-    registry: Registry,
-    dir: PathBuf,
+    registry: &'static Registry,
+    /// What `docker save` writes of each.
+    archives: BTreeMap<&'static str, Vec<u8>>,
 }
 
 static IMAGES: LazyLock<Images> = LazyLock::new(Images::make);
 
 impl Images {
     fn make() -> Self {
-        let dir = tempfile::Builder::new().prefix("strate-faults-").tempdir_in(place()).unwrap().keep();
-        let registry = Registry::start();
+        let dir = tempfile::Builder::new().prefix("strate-faults-").tempdir_in(place()).unwrap();
+        let registry = shared_registry();
+        let mut archives = BTreeMap::new();
         let base = fake::tar(&[("motd", b"hello\n"), ("a", &fake::noise(1, 9000))]);
         let busybox = std::fs::read(super::support::program("busybox").unwrap()).unwrap();
         let program = fake::tar(&[("bin/busybox", &busybox)]);
@@ -30,22 +33,24 @@ impl Images {
             ("two", [&base, &fake::tar(&[("b", b"two"), ("c", &fake::noise(2, 30_000))])]),
             ("tool", [&program, &fake::tar(&[("etc/tool", b"tool")])]),
         ] {
-            let archive = dir.join(format!("{name}.tar"));
+            let archive = dir.path().join(format!("{name}.tar"));
             write_archive(&archive, name, &layers);
             let mut skopeo = Command::new("skopeo");
             skopeo.args(["--insecure-policy", "copy", "--quiet"]).args(registry.skopeo_options("dest-"));
             skopeo.arg(format!("docker-archive:{}", archive.display()));
             must(skopeo.arg(format!("docker://{}", registry.image(&format!("{name}:1")))));
+            archives.insert(name, std::fs::read(&archive).unwrap());
         }
-        Self { registry, dir }
+        Self { registry, archives }
     }
 
     fn name(&self, name: &str) -> String {
         self.registry.image(&format!("{name}:1"))
     }
 
-    fn archive(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.tar"))
+    /// Write an image's archive into the working directory.
+    fn archive(&self, name: &str, env: &Env) -> PathBuf {
+        env.write(&format!("{name}.tar"), &self.archives[name])
     }
 }
 
@@ -138,8 +143,10 @@ pub fn first_pull() -> Workload {
 }
 
 pub fn load() -> Workload {
-    let line = format!("load -i {}", IMAGES.archive("two").display());
-    Workload { result: |w| told(w, ID, "two:loaded"), keeps: &["partial/"], ..on("load", &["one"], &line) }
+    let mut workload = on("load", &["one"], "");
+    let archive = IMAGES.archive("two", &workload.env);
+    workload.args = words(&format!("load -i {}", archive.display()));
+    Workload { result: |w| told(w, ID, "two:loaded"), keeps: &["partial/"], ..workload }
 }
 
 fn saving(name: &'static str) -> Workload {

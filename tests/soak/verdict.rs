@@ -117,10 +117,10 @@ fn nothing_is_left(world: &World) {
     let list = |dir: &str| -> Vec<String> {
         let entries = fs::read_dir(store.join(dir)).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| name != "CACHEDIR.TAG" && name != "by-name").collect()
+        names.filter(|name| !["CACHEDIR.TAG", "by-name", "auto-remove"].contains(&name.as_str())).collect()
     };
     assert_eq!(world.env.run(["images", "-aq"]).success().text(), "");
-    let mut dirs = vec!["containers", "containers/by-name", "volumes", "tmp"];
+    let mut dirs = vec!["containers", "containers/by-name", "containers/auto-remove", "volumes", "tmp"];
     if world.has("builder") {
         dirs.extend(["blobs/sha256", "snapshots", "cache/records", "cache/layers"]);
     }

@@ -11,7 +11,7 @@ use crate::ops;
 use crate::ops::container::Error;
 use crate::ops::container::mounts::MountKind;
 use crate::ops::ps::{Row, network_name, state_word};
-use crate::ops::store::Status;
+use crate::ops::store::{ContainerState, Status};
 use crate::ui::format::{Column, Listing, Template};
 use crate::ui::{Ui, words};
 
@@ -94,7 +94,7 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
 }
 
 /// A command line as docker lists it: arguments with blanks between single quotes.
-fn command_words<T: AsRef<str>>(args: &[T]) -> String {
+pub(in crate::cmd) fn command_words<T: AsRef<str>>(args: &[T]) -> String {
     let words = args.iter().map(AsRef::as_ref).enumerate().map(|(index, word)| {
         match index > 0 && word.contains(' ') {
             true => format!("'{word}'"),
@@ -127,7 +127,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
         "Command": format!("\"{}\"", short(&command_words(&row.spec.args()), 20)),
         "CreatedAt": if created_at { words::local_time(&record.created) } else { String::new() },
         "RunningFor": words::ago(&record.created, now),
-        "Status": status(row, now),
+        "Status": status(&row.state, now),
         "State": state_word(&row.state),
         "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
         "Names": record.name,
@@ -150,8 +150,7 @@ fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
 }
 
 /// `Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`.
-fn status(row: &Row, now: Timestamp) -> String {
-    let state = &row.state;
+pub(in crate::cmd) fn status(state: &ContainerState, now: Timestamp) -> String {
     let up = || {
         let seconds = state.started_at.as_deref().and_then(|time| words::seconds_since(time, now));
         words::duration(seconds.unwrap_or(0))

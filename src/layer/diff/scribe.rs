@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Stat};
 
 use super::{DiffOptions, DiffStats};
+use crate::layer::apply::on_disk;
 use crate::layer::names::{MAX_PATH, OPAQUE, WHITEOUT};
 use crate::layer::tar::{Entry, Kind, Time, Writer};
 use crate::layer::{Error, Owner};
@@ -143,6 +144,7 @@ impl<'a, 'w> Scribe<'a, 'w> {
             )));
         }
         self.stats.entries += 1;
+        self.stats.disk += on_disk(entry.kind, entry.size);
         match self.edit {
             Some(edit) => {
                 let mut entry = entry.clone();

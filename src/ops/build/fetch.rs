@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::git::Git;
-use crate::build::git_ref::GitRef;
+use crate::build::git_ref::{GitRef, redacted};
 use crate::build::{Checkout, Commit, Download, Remote};
 use crate::context::Context;
 use crate::image::{BoxError, Location, Platforms, Reporter, Selection, copy};
@@ -151,7 +151,13 @@ impl Remote for Fetcher<'_> {
         let (digest, size) =
             self.keep(fetched.content, &|bytes| moved(bytes, fetched.length.unwrap_or(0)))?;
         let record = Record { digest, size, etag: fetched.etag, last_modified: fetched.last_modified };
-        self.store.cache_put(&key, &serde_json::to_vec(&record)?, std::slice::from_ref(&record.digest))?;
+        let keep = std::slice::from_ref(&record.digest);
+        self.store.cache_put(
+            &key,
+            &serde_json::to_vec(&record)?,
+            keep,
+            &format!("fetched from {}", redacted(url)),
+        )?;
         Ok(record.download())
     }
 

@@ -324,7 +324,7 @@ fn volume_fields(spec: &str, mount: &mut Mount, fields: Fields<'_>) -> Result<()
             }
             (*labels, *options) = (fields.labels, fields.options);
             crate::storage::Backing::parse(options)
-                .map_err(|error| bad("--mount", spec, &error.to_string()))?;
+                .map_err(|error| bad("--mount", spec, error.to_string()))?;
             Ok(())
         }
         _ if given => Err(bad("--mount", spec, "its volume-… options are for type=volume")),

@@ -169,10 +169,8 @@ impl Store {
         Ok(Some(Self::new(layout, how, &found, None)))
     }
 
-    /// Look at everything in the store.
-    ///
-    /// # Errors
-    /// When the store cannot be looked at at all.
+    /// Look at everything in the store. Nothing is changed.
+    #[must_use]
     pub fn check(&self, options: &CheckOptions<'_>) -> CheckReport {
         let mut check = Check { store: self, options, report: CheckReport::default() };
         check.leftovers();

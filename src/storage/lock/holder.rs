@@ -98,7 +98,7 @@ fn turns(pid: u32) -> u64 {
     turns
 }
 
-/// Program and verb. The rest of a command line may hold secrets.
+/// Program and, of our own, the verb. The rest of a command line may hold secrets.
 fn command_of(pid: u32) -> Option<String> {
     let mut line = Vec::new();
     File::open(format!("/proc/{pid}/cmdline")).ok()?.take(4096).read_to_end(&mut line).ok()?;
@@ -106,7 +106,7 @@ fn command_of(pid: u32) -> Option<String> {
     let mut words = line.split('\0');
     let program = words.next()?.rsplit('/').next().filter(|name| !name.is_empty())?;
     let mut found = vec![program];
-    while let Some(word) = words.next() {
+    while let Some(word) = words.next().filter(|_| program.starts_with("strate")) {
         if TAKES_VALUE.contains(&word) {
             words.next();
         } else if !word.starts_with('-') {

@@ -45,7 +45,7 @@ impl Life {
     }
 }
 
-/// Wait until `file` is locked.
+/// Wait until `file` is locked, or lies no longer where the lock is: then another file is what to wait for.
 ///
 /// # Errors
 /// [`Error::Busy`]
@@ -72,6 +72,9 @@ pub(super) fn wait(
         }
         // Short waits are not worth a look.
         if pause == PAUSE && watch.is_due() {
+            if !super::in_place(file, &layout.lock(&name.file_name())) {
+                return Ok(());
+            }
             watch.look(Life::of(layout, name, file));
         }
         if patience.limit.is_some_and(|limit| watch.alive.elapsed() >= limit) {
