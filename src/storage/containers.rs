@@ -1,8 +1,8 @@
 //! Containers on disk: `containers/<id>/` with `config.json`, `state.json`, `upper`, `work` and `log`, and
 //! `containers/by-name/<name>`, a link to the id.
 //!
-//! A container is there once its `config.json` is; a directory without one is half made, or a leftover that
-//! [`Store::sweep_containers`] clears. The links are an index that makes a name unique and quick to find; the record's
+//! A container is there once its `config.json` is, which comes first: a directory with nothing is half made, and
+//! [`Store::sweep_containers`] clears it. One that holds other files has lost its record, and is damaged. The links are an index that makes a name unique and quick to find; the record's
 //! own name is what counts, so a stale link is harmless. Every link is made under the names lock.
 //!
 //! The lock of a container is on its directory itself, and so goes with it: whoever watches over its program holds it
@@ -21,7 +21,7 @@ pub(super) use uses::{Users, volume_users};
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,19 +72,21 @@ impl ContainerDir {
     fn read(layout: &Layout, id: &str) -> Result<Option<Self>, Error> {
         let path = layout.container(id);
         let file = path.join(RECORD);
-        let bytes = match fs::read(&file) {
-            // An empty file is what a power cut can leave of a container that nobody was told about yet.
-            Ok(bytes) if bytes.is_empty() => return Ok(None),
-            Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(SysError::path("read", file, error).into()),
-        };
         let damaged = |source| {
             let id = id.get(..12).unwrap_or(id).to_owned();
             Error::DamagedContainer { id, source: Box::new(source) }
         };
+        let Some(bytes) = read_record(&path)? else {
+            // With a program's files it was a container once, which may run, and uses nobody knows what.
+            return if is_half_made(&path) || !path.is_dir() {
+                Ok(None)
+            } else {
+                Err(damaged(Error::Damaged { path: file, what: "it is missing".to_owned() }))
+            };
+        };
+        if bytes.is_empty() {
+            return Err(damaged(Error::Damaged { path: file, what: "it is empty".to_owned() }));
+        }
         let record: ContainerRecord = serde_json::from_slice(&bytes)
             .map_err(|source| damaged(Error::Json { path: file.clone(), source }))?;
         // Paths are built from both.
@@ -129,6 +131,24 @@ impl ContainerDir {
     }
 }
 
+/// The bytes of a container's record; `None` when it is not there.
+fn read_record(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let file = dir.join(RECORD);
+    let is_absent = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    };
+    for _ in 0..2 {
+        match fs::read(&file) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) if !is_absent(&error) => return Err(SysError::path("read", file, error).into()),
+            Err(_) if is_half_made(dir) => return Ok(None),
+            // Its maker may have come further between the two looks: then it is there now.
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
 /// The ids of all containers that have a directory.
 fn ids(layout: &Layout) -> Result<Vec<String>, Error> {
     let dir = layout.containers();
@@ -159,7 +179,7 @@ pub(super) fn is_name(text: &str) -> bool {
 
 /// Whether a container's directory was left by a maker that died: its record comes first, so nothing else is in it. One
 /// that holds a program's files has lost its record, which is another matter.
-pub(super) fn is_half_made(dir: &std::path::Path) -> bool {
+pub(super) fn is_half_made(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| {
         entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == ".config.json"))
     })
@@ -175,8 +195,7 @@ pub enum NewName<'a> {
 }
 
 impl Store {
-    /// All containers, newest first. One that is half made or half removed is left out; one that is damaged too, which
-    /// is said.
+    /// All containers, newest first. One that is half made is left out; one that is damaged too, which is said.
     ///
     /// # Errors
     /// When the directory cannot be read.

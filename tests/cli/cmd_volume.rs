@@ -278,3 +278,39 @@ fn one_damaged_record_harms_nobody_else() {
     env.run(["container", "prune", "-f"]).success().stdout_has("Deleted Containers:");
     env.run(["ps", "-aq"]).success().prints("");
 }
+
+#[test]
+fn a_container_that_has_lost_its_record_keeps_what_it_may_use() {
+    need!("docker-registry", "skopeo", "busybox");
+    for emptied in [true, false] {
+        let env = with_image();
+        let detached = ["run", "-d", "--network", "none", "--name", "web", "-v", "named:/n", "img"];
+        env.run(detached.iter().chain(&["sh", "-c", "echo mine >/data/mine; exec sleep 100"])).success();
+        let record = record_of(&env, "web");
+        let own = volumes(&env).into_iter().find(|name| name.len() == 64).unwrap();
+        let data = env.store().join("volumes").join(&own).join("_data/mine");
+        eventually("what the program writes", Duration::from_secs(10), || data.exists().then_some(()));
+        let snapshots = || std::fs::read_dir(env.store().join("snapshots")).unwrap().count();
+        let before = snapshots();
+        if emptied {
+            std::fs::write(&record, "").unwrap();
+        } else {
+            std::fs::remove_file(&record).unwrap();
+        }
+        env.run(["system", "check", "--quick"]).code(1).stdout_has("container");
+        let mut prunes: Vec<&[&str]> = vec![&["volume", "prune", "-f"], &["volume", "prune", "-fa"]];
+        prunes.push(&["system", "prune", "-fa", "--volumes"]);
+        for prune in prunes {
+            env.run(prune).success().stderr_has("damaged").stderr_has("strate rm -f");
+        }
+        env.run(["image", "prune", "-af"]).success();
+        env.run(["rmi", "-af"]);
+        assert!(data.exists() && volumes(&env).len() == 2, "{emptied}: a volume is gone");
+        assert_eq!(snapshots(), before, "{emptied}: what the program runs from is gone");
+        env.run(["start", "web"]).code(1).stderr_has("strate rm -f");
+        env.run(["rm", "-f", "web"]).success();
+        env.run(["ps", "-aq"]).success().prints("");
+        env.run(["system", "prune", "-fa", "--volumes"]).success().stderr_lacks("damaged");
+        assert!(volumes(&env).is_empty() && snapshots() < before);
+    }
+}

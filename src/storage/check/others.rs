@@ -14,15 +14,10 @@ impl Check<'_> {
         let ids = self.store.container_ids().unwrap_or_default();
         for id in ids {
             match self.store.read_container(&id) {
-                // Half made or half removed: a leftover.
-                Ok(None) if self.store.layout().container(&id).join("config.json").exists() => {
-                    self.container(&id, "has an empty record".to_owned());
-                }
                 Ok(None) if containers::is_half_made(&self.store.layout().container(&id)) => {
                     self.report.leftovers += 1;
                 }
-                Ok(None) if !self.store.layout().container(&id).exists() => {}
-                Ok(None) => self.container(&id, "has lost its record".to_owned()),
+                Ok(None) => {} // removed just now
                 Ok(Some(container)) => {
                     self.report.counts.containers += 1;
                     match container.state() {

@@ -36,7 +36,11 @@ impl Store {
         }
         marked.extend(Records::read(&self.layout)?.iter().flat_map(|record| record.keeps().clone()));
         let mut forecast = Forecast { leftovers: self.leftovers()?, ..Forecast::default() };
-        for content in self.contents()?.into_iter().filter(|content| !marked.contains(&content.digest)) {
+        let keeps_snapshots = self.has_damaged_container()?;
+        let goes = |content: &super::contents::Content| {
+            !marked.contains(&content.digest) && !(keeps_snapshots && content.is_snapshot)
+        };
+        for content in self.contents()?.into_iter().filter(goes) {
             *forecast.gone.entry(content.digest.clone()).or_default() += content.on_disk();
         }
         Ok(forecast)

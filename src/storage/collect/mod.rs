@@ -77,9 +77,10 @@ impl Store {
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         self.sweep_staging(&staging, &alone, &mut trash)?;
         let marked = self.mark(&mut prepared, &alone)?;
+        let keeps_snapshots = self.has_damaged_container()?;
         alone.verify()?;
         for content in self.contents()? {
-            if marked.contains(&content.digest) {
+            if marked.contains(&content.digest) || keeps_snapshots && content.is_snapshot {
                 continue;
             }
             match trash.take(&self.layout, &content.path) {

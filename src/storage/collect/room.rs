@@ -33,7 +33,8 @@ impl Store {
     }
 
     /// Free some room without needing any: what dead processes left, partial downloads, what was computed from blobs,
-    /// and then snapshots that no container and no living process needs. All of it can be made again.
+    /// and then snapshots that no container and no living process needs, when that can be told. All of it can be made
+    /// again.
     fn make_room(&self) -> Result<(), Error> {
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         let mut trash = Trash::default();
@@ -53,7 +54,7 @@ impl Store {
         for dir in [self.layout.layer_facts(), self.layout.places()] {
             freed += self.layout.entries(&dir)?.iter().map(|path| unlink(path)).sum::<u64>();
         }
-        if freed >= ENOUGH {
+        if freed >= ENOUGH || self.has_damaged_container()? {
             return Ok(());
         }
         // Neither directory nor lease of our own: they may be what there was no room for.

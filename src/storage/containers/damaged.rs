@@ -42,6 +42,11 @@ impl Store {
         Ok(ids)
     }
 
+    /// Whether the record of a container cannot be read: nobody knows what that one needs, while its program may run.
+    pub(in crate::storage) fn has_damaged_container(&self) -> Result<bool, Error> {
+        Ok(ids(self.layout())?.iter().any(|id| ContainerDir::read(self.layout(), id).is_err()))
+    }
+
     /// Find a container to be removed, as [`Store::find_container`] does, also when its record is damaged: what comes
     /// back then knows its id, and its name when a link tells.
     ///

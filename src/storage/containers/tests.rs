@@ -221,3 +221,55 @@ fn who_should_have_removed_itself_is_swept_unless_it_runs() {
     store.sweep_ended();
     assert!(!ended.removes_itself());
 }
+
+#[test]
+fn a_record_that_is_emptied_or_gone_is_damage_and_nobody_takes_it_for_nothing() {
+    for emptied in [true, false] {
+        let (_dir, store) = store();
+        let (made, lock) = create(&store, "a").unwrap();
+        drop(lock);
+        fs::create_dir(made.path.join("upper")).unwrap();
+        if emptied {
+            fs::write(made.path.join(RECORD), "").unwrap();
+        } else {
+            fs::remove_file(made.path.join(RECORD)).unwrap();
+        }
+        assert!(matches!(store.find_container("a"), Err(Error::DamagedContainer { .. })), "{emptied}");
+        assert_eq!(store.damaged_containers().unwrap(), [made.record.id.as_str()]);
+        assert!(store.has_damaged_container().unwrap());
+        store.sweep_containers().unwrap();
+        assert!(made.path.exists(), "{emptied}: swept away");
+        let found = store.find_container_to_remove("a").unwrap();
+        let lock = found.try_lock().unwrap().unwrap();
+        store.remove_container(&found, lock, true).unwrap();
+        assert!(!made.path.exists() && !store.has_damaged_container().unwrap());
+        drop(create(&store, "a").unwrap());
+    }
+}
+
+#[test]
+fn one_that_is_being_made_is_not_damaged() {
+    let (_dir, store) = store();
+    std::thread::scope(|scope| {
+        let maker = scope.spawn(|| {
+            for i in 0..300 {
+                let path = store.layout().container(&format!("{i:064x}"));
+                fs::create_dir(&path).unwrap();
+                fs::write(path.join(".config.json"), "{}").unwrap();
+                fs::rename(path.join(".config.json"), path.join(RECORD)).unwrap();
+                fs::create_dir(path.join("upper")).unwrap();
+                let gone = store.layout().tmp().join("gone");
+                fs::rename(&path, &gone).unwrap();
+                fs::remove_dir_all(gone).unwrap();
+            }
+        });
+        while !maker.is_finished() {
+            for id in store.container_ids().unwrap() {
+                // `{}` is no record: that much may be said of it, but not that it is missing.
+                if let Err(Error::DamagedContainer { source, .. }) = store.read_container(&id) {
+                    assert!(!matches!(*source, Error::Damaged { .. }), "{source}");
+                }
+            }
+        }
+    });
+}

@@ -92,14 +92,18 @@ impl Store {
     }
 }
 
-/// Remove those of these volumes that are there and that no container uses. It needs no open store: a monitor ends the
-/// volumes of its own container, and the volumes lock is never swept.
+/// Remove those of these volumes that are there and that no container uses. While a container's record is damaged they
+/// stay for a later prune. It needs no open store: a monitor ends the volumes of its own container, and the volumes lock is
+/// never swept.
 pub(in crate::storage) fn remove_unused(layout: &Layout, names: &[String]) -> Result<(), Error> {
     if names.is_empty() {
         return Ok(());
     }
     let alone = lock(layout, &LockName::Volumes, LockMode::Exclusive, &Patience::usual())?;
     let users: Users = containers::volume_users(layout)?;
+    if !users.damaged.is_empty() {
+        return Ok(());
+    }
     let mut trash = Vec::new();
     for name in names {
         if containers::is_name(name) && users.of(name).is_empty() && layout.volume(name).exists() {
