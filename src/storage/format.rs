@@ -16,7 +16,7 @@ use super::{Error, layout::Layout};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
 
-pub(super) use create::{check_owner, create};
+pub(super) use create::{check_owner, create, holds_only_ours, looks_like_store};
 pub(super) use one_fs::refuse_split;
 pub use probe::Probe;
 pub(super) use upgrade::upgrade;

@@ -130,7 +130,7 @@ fn is_half_made(layout: &Layout) -> bool {
 }
 
 /// Whether anything but empty directories and the mark of a cache lies below.
-fn files_below(dir: &Path) -> bool {
+pub(super) fn files_below(dir: &Path) -> bool {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_name() != "CACHEDIR.TAG")

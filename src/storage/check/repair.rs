@@ -37,7 +37,8 @@ impl Store {
     /// What was done is returned beside it. `None` when there is no store at all.
     ///
     /// # Errors
-    /// When it belongs to another user, cannot be written, or has a newer format.
+    /// When it belongs to another user, cannot be written, or has a newer format; [`Error::NotAStore`] when nothing but a
+    /// name or two says that it is one.
     pub fn open_to_repair(
         root: &Path,
         abilities: Abilities,
@@ -45,12 +46,18 @@ impl Store {
     ) -> Result<Option<(Self, Vec<String>)>, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
+        let marked = layout.format().symlink_metadata().is_ok();
         let senseless = match format::check(&layout, true) {
             Ok(Found::Nothing) if !layout.index().exists() && !layout.blobs().exists() => return Ok(None),
             Ok(found) => matches!(found, Found::Nothing),
             Err(Error::Json { .. }) => true,
             Err(error) => return Err(error),
         };
+        // A damaged `strate.json` says that this is a store; without one more is asked, as a repair writes and sweeps.
+        let is_store = format::looks_like_store(&layout) && (marked || format::holds_only_ours(&layout)?);
+        if senseless && !is_store {
+            return Err(Error::NotAStore(root.to_owned()));
+        }
         format::check_owner(root)?;
         crate::storage::refuse_read_only(root)?;
         let mut done = mend_directories(&layout)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{FormatFile, Found, Probe, check, one_fs};
 use crate::storage::lock::{LockMode, LockName, Notice, Patience, lock};
@@ -24,7 +24,7 @@ pub(in crate::storage) fn create(
     let root = layout.root();
     let existed = root.is_dir();
     if existed {
-        refuse_foreign(root)?;
+        refuse_foreign(layout)?;
     }
     let read_only = |source: SysError| match source.source.kind() {
         ErrorKind::StorageFull => Error::Sys(source),
@@ -78,20 +78,60 @@ fn write_files(layout: &Layout) -> Result<(), Error> {
     FormatFile::current().write(layout)
 }
 
-/// A mistyped `--root` must not turn a home directory into a store. An OCI layout may be adopted.
-fn refuse_foreign(root: &Path) -> Result<(), Error> {
-    let entries = fs::read_dir(root).map_err(|error| SysError::path("read", root, error))?;
-    let ours = ["oci-layout", "locks", "strate.json"];
-    let mut empty = true;
-    for entry in entries {
-        let entry = entry.map_err(|error| SysError::path("read", root, error))?;
-        if ours.iter().any(|name| entry.file_name() == *name) {
-            return Ok(());
-        }
-        // What `mkfs` leaves at the top of a disk of its own.
-        empty &= entry.file_name() == "lost+found";
+/// A mistyped `--root` must not turn a home directory into a store. What a making that was cut short left is taken up, and
+/// an OCI layout may be adopted.
+fn refuse_foreign(layout: &Layout) -> Result<(), Error> {
+    if holds_only_ours(layout)? && (looks_like_store(layout) || is_new(layout)) {
+        Ok(())
+    } else {
+        Err(Error::NotAStore(layout.root().to_owned()))
     }
-    if empty { Ok(()) } else { Err(Error::NotAStore(root.to_owned())) }
+}
+
+/// Whether every name at the top is one that a store has.
+pub(in crate::storage) fn holds_only_ours(layout: &Layout) -> Result<bool, Error> {
+    let root = layout.root();
+    let entries = fs::read_dir(root).map_err(|error| SysError::path("read", root, error))?;
+    for entry in entries {
+        let name = entry.map_err(|error| SysError::path("read", root, error))?.file_name();
+        // What `mkfs` leaves at the top of a disk of its own.
+        if !layout.is_ours(&name) && name != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a directory whose `strate.json` says nothing is a store that lost it, or an OCI layout: staging is swept and
+/// lists are written where it is. Others have directories called `tmp` or `blobs` and files called `index.json` too.
+pub(in crate::storage) fn looks_like_store(layout: &Layout) -> bool {
+    let is_layout = fs::read(layout.oci_layout()).is_ok_and(|bytes| {
+        serde_json::from_slice::<serde_json::Value>(&bytes)
+            .is_ok_and(|value| value["imageLayoutVersion"].is_string())
+    });
+    let (snapshots, containers) = (is_dir(&layout.snapshots()), is_dir(&layout.containers()));
+    match is_layout {
+        true => snapshots || containers || has_no_files(layout, &[layout.blobs(), layout.locks()]),
+        false => snapshots && containers && is_dir(&layout.locks()),
+    }
+}
+
+/// Whether nothing is there, or what a making that was cut short left before it came to `oci-layout`.
+fn is_new(layout: &Layout) -> bool {
+    let is_empty = !layout.index().exists() && has_no_files(layout, &[layout.locks()]);
+    is_empty && (is_dir(&layout.locks()) || !layout.directories()[1..].iter().any(|dir| is_dir(dir)))
+}
+
+/// Whether the directories of a store hold no files, but for those in `aside`.
+fn has_no_files(layout: &Layout, aside: &[PathBuf]) -> bool {
+    let dirs = [layout.blobs(), layout.partials(), layout.snapshots(), layout.containers()];
+    let rest = [layout.volumes(), layout.cache(), layout.locks(), layout.tmp()];
+    let mut dirs = dirs.into_iter().chain(rest).filter(|dir| !aside.contains(dir));
+    dirs.all(|dir| !crate::storage::check::files_below(&dir))
+}
+
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 /// Only its owner may write a store: files of others in it (`sudo` with the user's HOME) would lock the owner out.

@@ -47,3 +47,54 @@ fn a_directory_with_other_things_is_not_made_a_store() {
     assert!(matches!(made, Err(Error::NotAStore(_))));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+fn made_of(parts: &[(&str, &str)]) -> (tempfile::TempDir, Layout) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in parts {
+        let path = dir.path().join(name);
+        if name.ends_with('/') {
+            fs::create_dir_all(path).unwrap();
+        } else {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+    let layout = Layout::new(dir.path());
+    (dir, layout)
+}
+
+#[test]
+fn one_name_of_ours_does_not_make_a_directory_a_store() {
+    let oci = ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+    let list = ("index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
+    let foreign: [&[(&str, &str)]; 8] = [
+        &[("locks/", ""), ("tmp/thesis", "x")],
+        &[("locks/", ""), ("cache/thesis", "x")],
+        &[("tmp/", "")],
+        &[("locks/", ""), list],
+        &[("index.json", "{\"name\":\"web\"}"), ("blobs/", "")],
+        &[oci, list, ("README", "x")],
+        &[oci, list, ("tmp/thesis", "x")],
+        &[("oci-layout", "{}"), list, ("blobs/", "")],
+    ];
+    for parts in foreign {
+        let (_dir, layout) = made_of(parts);
+        let made = create(&layout, &Notice::default(), false);
+        assert!(matches!(made, Err(Error::NotAStore(_))), "{parts:?}: {made:?}");
+        for (name, text) in parts.iter().filter(|(name, _)| !name.ends_with('/')) {
+            assert_eq!(fs::read_to_string(layout.root().join(name)).unwrap(), *text);
+        }
+    }
+    let adopted: [&[(&str, &str)]; 5] = [
+        &[("lost+found/", "")],
+        &[("locks/names", "")],
+        &[("locks/", ""), ("blobs/sha256/", ""), ("snapshots/", "")],
+        &[oci, list, ("blobs/sha256/00", "x")],
+        &[("locks/", ""), ("snapshots/", ""), ("containers/", ""), ("tmp/probe", "x"), ("probe.json", "{}")],
+    ];
+    for parts in adopted {
+        let (_dir, layout) = made_of(parts);
+        create(&layout, &Notice::default(), false).unwrap();
+        assert!(current(check(&layout, true)), "{parts:?}");
+    }
+}
