@@ -186,6 +186,18 @@ impl Store {
         Error::MissingBlob(digest)
     }
 
+    /// What was read is not what `digest` says: in the own store, or in the additional one that it was read from.
+    pub(super) fn corrupt(&self, digest: &Digest, source: crate::layer::Error) -> Error {
+        let digest = digest.clone();
+        let holds = |store: &&Additional| store.layout.blob(&digest).is_file();
+        match self.additional.iter().find(holds) {
+            Some(store) if !self.layout.blob(&digest).is_file() => {
+                Error::CorruptElsewhere { store: store.layout.root().to_owned(), digest, source }
+            }
+            _ => Error::CorruptBlob { digest, source },
+        }
+    }
+
     /// The marker of a snapshot in an additional store, with the directory it lies in.
     pub(super) fn markers_elsewhere(&self, key: &Digest) -> impl Iterator<Item = (PathBuf, Marker)> {
         let dirs = self.additional.iter().filter_map(|store| store.snapshot(key));

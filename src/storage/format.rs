@@ -22,7 +22,7 @@ pub use probe::Probe;
 pub(super) use upgrade::upgrade;
 
 /// The format that this binary writes.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 
 /// The oldest version of strate that reads [`FORMAT`].
 const READ_BY: &str = "0.1.0";
@@ -37,7 +37,7 @@ const FEATURES: &[&str] = &[SHARED];
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct FormatFile {
-    format: u32,
+    pub(super) format: u32,
     /// The oldest version of strate that can work with this store: what a binary that cannot says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     needs: Option<String>,

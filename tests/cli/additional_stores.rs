@@ -63,6 +63,8 @@ fn images_of_an_additional_store_are_used_without_copying() {
     assert!(own * 4 < base, "{own} bytes of blobs beside {base} of the additional store");
     env.run(["pull", "-q", &image]).success();
     assert!(bytes(&env.store().join("blobs")) * 4 < base, "a pull finds the layers there");
+    env.check_store().sound();
+    env.run(["system", "check"]).success();
     env.run(["image", "prune", "-af"]).success();
     env.run(["run", "--rm", "--network", "none", &image, "true"]).success();
     assert_eq!(state(&site), before, "the additional store is never written");
@@ -86,12 +88,48 @@ fn what_another_store_holds_is_not_removed_and_a_gone_one_is_named() {
     let listed = env.run(["images"]).success().stderr_has(&shown).stderr_has("is not used");
     assert_eq!(listed.stderr.matches("is not used").count(), 1, "{listed}");
     assert!(listed.stdout.contains("mine") && !listed.stdout.contains(&image), "{listed}");
+    let shown_by_check = env.run(["system", "check"]).code(1);
+    assert!(shown_by_check.stdout.contains("it lay in the additional store"), "{shown_by_check}");
+    env.check_store().has_defect("needs it as layer");
     let gone = env.run(["run", "--rm", "--network", "none", "mine:2", "true"]).code(125);
     assert!(gone.stderr.contains("took it from the additional store"), "{gone}");
     env.run(["save", "-o", "x.tar", "mine:2"]).code(1).stderr_has("took it from the additional store");
     // What lacks is simply fetched.
     env.run(["pull", "-q", &image]).success();
     env.run(["run", "--rm", "--network", "none", "mine:2", "true"]).success();
+}
+
+/// What is wrong there cannot be mended from here: it is said where it lies, and a pull gets a good one.
+#[test]
+fn a_corrupt_blob_of_an_additional_store_is_told_by_its_place() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let env = env.with("STRATE_IMAGESTORE", &site);
+    let largest = state(&site.join("blobs")).into_iter().filter(|(path, _)| path.is_file());
+    let (layer, _) = largest.max_by_key(|(_, (size, ..))| *size).unwrap();
+    let mut bytes = fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(&layer, bytes).unwrap();
+    for snapshot in fs::read_dir(site.join("snapshots")).unwrap().flatten() {
+        if snapshot.path().is_dir() {
+            fs::remove_dir_all(snapshot.path()).unwrap();
+        }
+    }
+    let before = state(&site);
+    let run = ["run", "--rm", "--network", "none", &image, "true"];
+    let shown = site.display().to_string();
+    env.run(run)
+        .code(125)
+        .stderr_has(&format!("in the additional store `{shown}` is corrupt"))
+        .stderr_has(&format!("--root {shown} system check --repair"));
+    env.run(["tag", &image, "mine:1"]).success();
+    env.check_store().has_defect("in the additional store");
+    env.run(["pull", "-q", &image]).success();
+    env.run(run).success();
+    env.check_store().sound();
+    assert_eq!(state(&site), before, "the additional store is never written");
 }
 
 #[test]
@@ -112,6 +150,11 @@ fn stores_are_named_by_flag_environment_and_configuration() {
     assert_eq!(ids(configured.run(["images", "-q"])), 1);
     configured.run(["info", "--format", "{{json .Strate.AdditionalStores}}"]).success().stdout_has("site");
     configured.run(["doctor"]).stdout_has("theirs");
+    // One of podman that holds images is told, once a command; an empty one is nobody's loss.
+    fs::write(theirs.join("overlay-images/images.json"), r#"[{"id":"x"}]"#).unwrap();
+    let told = configured.run(["images", "-q"]).success();
+    assert_eq!(told.stderr.matches("import-store containers-storage").count(), 1, "{told}");
+    assert_eq!(told.stdout.lines().count(), 1, "{told}");
     let named = configured.run(["--imagestore", theirs.to_str().unwrap(), "images", "-q"]).success();
     assert!(named.stderr.contains("import-store containers-storage"), "{named}");
     let complete = configured.command(["--imagestore", &flag, "inspect", &image]);

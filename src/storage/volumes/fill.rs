@@ -6,9 +6,10 @@
 //! is not, and the data directory itself stays the one that others may have mounted.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
@@ -117,8 +118,11 @@ impl Places {
                 take_over(&source, &self.data).map_err(|e| self.failed(e))
             };
         }
-        let staged =
-            fs::create_dir(&self.staged).and_then(|()| open(&self.staged)).map_err(|e| self.failed(e))?;
+        let staged = DirBuilder::new()
+            .mode(0o700)
+            .create(&self.staged)
+            .and_then(|()| open(&self.staged))
+            .map_err(|e| self.failed(e))?;
         let copied = staged.try_clone().and_then(|staged| copy_tree(source, staged));
         // Who made the volume may have said whose it is.
         let copied = copied.and_then(|()| match keeps_owner {
