@@ -6,15 +6,14 @@ mod one_fs;
 mod probe;
 mod upgrade;
 
-use std::fs;
 use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Error, layout::Layout};
-use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
+use crate::sys::{SysError, regular};
 
 pub(super) use create::{check_owner, create};
 pub(super) use one_fs::refuse_split;
@@ -23,6 +22,9 @@ pub(super) use upgrade::upgrade;
 
 /// The format that this binary writes.
 pub(super) const FORMAT: u32 = 2;
+
+/// `strate.json` is not longer, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// The oldest version of strate that reads [`FORMAT`].
 const READ_BY: &str = "0.1.0";
@@ -91,6 +93,8 @@ impl FormatFile {
         let path = layout.format();
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
+        // The copy first: whoever is cut short here does all of it again.
+        replace_file(&layout.format_copy(), &layout.format_temp(), &bytes, Durability::Durable)?;
         replace_file(&path, &layout.format_temp(), &bytes, Durability::Durable)?;
         super::readable_if(self.is_shared(), &path)
     }
@@ -99,7 +103,7 @@ impl FormatFile {
 /// Read the format file and check that the store can be read (or written) by this binary.
 pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
     let path = layout.format();
-    let bytes = match fs::read(&path) {
+    let bytes = match regular::read(&path, LONGEST) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Found::Nothing);
@@ -107,6 +111,11 @@ pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
         Err(error) => return Err(SysError::path("read", &path, error).into()),
     };
     let found: FormatFile = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source })?;
+    judge(layout, found, write)
+}
+
+/// Whether this binary can read (or write) a store that says this of itself.
+fn judge(layout: &Layout, found: FormatFile, write: bool) -> Result<Found, Error> {
     let root = layout.root().to_owned();
     let needs = found.needs.clone().filter(|version| is_version(version));
     if found.format > FORMAT {
@@ -123,9 +132,21 @@ pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
     }
 }
 
-/// Write the format file where it is lost: of the oldest format, as every step to the next leaves alone what it finds done.
+/// Write the format file where it is lost: from its copy, and without one of the oldest format, as every step to the next
+/// leaves alone what it finds done.
+///
+/// # Errors
+/// When the copy says that the store is not for this binary.
 pub(super) fn write_anew(layout: &Layout) -> Result<(), Error> {
-    FormatFile { format: 1, ..FormatFile::default() }.write(layout)
+    let copy = regular::read(&layout.format_copy(), LONGEST).ok();
+    let file = match copy.and_then(|bytes| serde_json::from_slice::<FormatFile>(&bytes).ok()) {
+        Some(copy) => match judge(layout, copy, true)? {
+            Found::Older(file) | Found::Current(file) => file,
+            Found::Nothing => FormatFile { format: 1, ..FormatFile::default() },
+        },
+        None => FormatFile { format: 1, ..FormatFile::default() },
+    };
+    file.write(layout)
 }
 
 /// What is shown to a user from a file that anybody may have written.

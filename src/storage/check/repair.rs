@@ -83,7 +83,8 @@ impl Store {
             let path = self.layout.blob(digest);
             let is_right = fs::symlink_metadata(&path)
                 .is_ok_and(|meta| meta.is_file() && need.size.is_none_or(|size| size == meta.len()));
-            if is_right && !wrong(digest) {
+            let is_elsewhere = || path.symlink_metadata().is_err() && self.blob_elsewhere(digest).is_some();
+            if !wrong(digest) && (is_right || is_elsewhere()) {
                 continue;
             }
             let known = self.places(digest);
@@ -250,12 +251,14 @@ impl Store {
 /// Make the directories that lack, and close those that others can write.
 fn mend_directories(layout: &Layout) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
+    let private = layout.private_directories();
     for dir in layout.directories() {
         match fs::symlink_metadata(&dir) {
             Ok(meta) if meta.is_dir() => {
                 let mode = meta.permissions().mode();
-                if mode & 0o022 != 0 {
-                    let closed = fs::Permissions::from_mode(mode & 0o7755);
+                let kept = if private.contains(&dir) { 0o7700 } else { 0o7755 };
+                if mode & 0o7777 & !kept != 0 {
+                    let closed = fs::Permissions::from_mode(mode & kept);
                     fs::set_permissions(&dir, closed)
                         .map_err(|error| SysError::path("change the mode of", &dir, error))?;
                     done.push(format!("`{}` was closed to others", dir.display()));
