@@ -38,15 +38,14 @@ pub fn look(cx: &Context) -> Result<Option<Loss>, Error> {
     }))
 }
 
-/// Remove it. With `force` containers that run are killed first.
+/// Remove it. Containers that run are killed first.
 ///
 /// # Errors
 /// When the directory may not be removed, a container cannot be stopped, or others work on the store without end.
-pub fn reset(cx: &Context, force: bool) -> Result<(), super::container::Error> {
-    // Where it cannot be opened any more, containers that run are found by their locks, and keep their store.
-    if let Ok(store) = Store::open_writable_as(&cx.root, cx.abilities(), store::opening(cx)) {
+pub fn reset(cx: &Context) -> Result<(), super::container::Error> {
+    if let Ok(store) = Store::open_writable(&cx.root, cx.abilities()) {
         for dir in store.containers().unwrap_or_default() {
-            rm::remove(&store, &dir, force, false)?;
+            rm::remove(&store, &dir, true, false)?;
         }
     }
     Ok(remove(&cx.root, cx.home.as_deref())?)

@@ -131,7 +131,7 @@ impl ContainerDir {
 }
 
 /// The ids of all containers that have a directory.
-pub(super) fn ids(layout: &Layout) -> Result<Vec<String>, Error> {
+fn ids(layout: &Layout) -> Result<Vec<String>, Error> {
     let dir = layout.containers();
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,

@@ -93,8 +93,6 @@ impl FormatFile {
         let path = layout.format();
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
-        // The copy first: whoever is cut short here does all of it again.
-        replace_file(&layout.format_copy(), &layout.format_temp(), &bytes, Durability::Durable)?;
         replace_file(&path, &layout.format_temp(), &bytes, Durability::Durable)?;
         super::readable_if(self.is_shared(), &path)
     }
@@ -111,11 +109,6 @@ pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
         Err(error) => return Err(SysError::path("read", &path, error).into()),
     };
     let found: FormatFile = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source })?;
-    judge(layout, found, write)
-}
-
-/// Whether this binary can read (or write) a store that says this of itself.
-fn judge(layout: &Layout, found: FormatFile, write: bool) -> Result<Found, Error> {
     let root = layout.root().to_owned();
     let needs = found.needs.clone().filter(|version| is_version(version));
     if found.format > FORMAT {
@@ -132,21 +125,9 @@ fn judge(layout: &Layout, found: FormatFile, write: bool) -> Result<Found, Error
     }
 }
 
-/// Write the format file where it is lost: from its copy, and without one of the oldest format, as every step to the next
-/// leaves alone what it finds done.
-///
-/// # Errors
-/// When the copy says that the store is not for this binary.
+/// Write the format file where it is lost: of the oldest format, as every step to the next leaves alone what it finds done.
 pub(super) fn write_anew(layout: &Layout) -> Result<(), Error> {
-    let copy = regular::read(&layout.format_copy(), LONGEST).ok();
-    let file = match copy.and_then(|bytes| serde_json::from_slice::<FormatFile>(&bytes).ok()) {
-        Some(copy) => match judge(layout, copy, true)? {
-            Found::Older(file) | Found::Current(file) => file,
-            Found::Nothing => FormatFile { format: 1, ..FormatFile::default() },
-        },
-        None => FormatFile { format: 1, ..FormatFile::default() },
-    };
-    file.write(layout)
+    FormatFile { format: 1, ..FormatFile::default() }.write(layout)
 }
 
 /// What is shown to a user from a file that anybody may have written.

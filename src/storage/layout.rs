@@ -8,9 +8,6 @@ use super::Error;
 use crate::oci::Digest;
 use crate::sys::SysError;
 
-/// What `mkfs` leaves at the top of a disk of its own.
-pub(super) const LOST_FOUND: &str = "lost+found";
-
 /// Knows every path of the store; nothing else joins path strings.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -59,12 +56,6 @@ impl Layout {
     #[must_use]
     pub fn index(&self) -> PathBuf {
         self.root.join("index.json")
-    }
-
-    /// `strate.json.bak`: what a repair writes `strate.json` anew from.
-    #[must_use]
-    pub fn format_copy(&self) -> PathBuf {
-        self.root.join("strate.json.bak")
     }
 
     /// `index.json.bak`: the list of names before its last change.
@@ -238,25 +229,16 @@ impl Layout {
         above.into_iter().chain(content).chain(rest).collect()
     }
 
-    /// Directories that stay closed to others even where the images are shared: files of images have modes of their own.
-    #[must_use]
-    pub fn private_directories(&self) -> [PathBuf; 7] {
-        let content = [self.partials(), self.snapshots(), self.containers(), self.volumes()];
-        let [a, b, c, d] = content;
-        [a, b, c, d, self.records(), self.locks(), self.tmp()]
-    }
-
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
         let names = [self.index(), self.previous_index()];
-        let files = [self.oci_layout(), self.format(), self.format_copy(), self.probe()];
+        let files = [self.oci_layout(), self.format(), self.probe()];
         files
             .iter()
             .chain(&names)
             .chain(&self.directories())
             .any(|path| path.strip_prefix(&self.root).ok().and_then(|path| path.iter().next()) == Some(name))
-            || name == LOST_FOUND
     }
 
     /// `tmp/`

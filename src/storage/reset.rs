@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::layout::{LOST_FOUND, Layout};
+use super::layout::Layout;
 use super::lock::{self, LockMode, LockName};
 use super::{Error, check_known, format};
-use crate::sys::{SysError, flock, mounts, tree};
+use crate::sys::{SysError, mounts, tree};
 
 /// How long others may take to end before a reset gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,18 +73,12 @@ pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
         true => Some(wait_alone(&layout, PATIENCE)?),
         false => None, // a reset that was cut short has removed them
     };
-    // Others may have been here while this waited.
-    if plan_reset(root, home)?.is_none() {
-        return Ok(());
-    }
-    refuse_running(&layout)?;
     let marker = layout.format();
     // Locks after all that they protect, and last what says that this is a store.
     let last = [layout.locks(), marker];
     for entry in fs::read_dir(root).map_err(|error| SysError::path("read", root, error))? {
         let path = entry.map_err(|error| SysError::path("read", root, error))?.path();
-        let is_ours = path.file_name().is_some_and(|name| layout.is_ours(name) && name != LOST_FOUND);
-        if is_ours && !last.contains(&path) {
+        if !last.contains(&path) {
             tree::remove_path(&path)?;
         }
     }
@@ -97,23 +91,6 @@ pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
         Err(_) if root.is_dir() => Ok(()),
         Err(error) => Err(SysError::path("remove", root, error).into()),
     }
-}
-
-/// Whoever watches over a container's program holds its directory's lock, whatever became of its record.
-fn refuse_running(layout: &Layout) -> Result<(), Error> {
-    for id in super::containers::ids(layout)? {
-        let dir = layout.container(&id);
-        let held = match fs::File::open(&dir) {
-            Ok(file) => !flock::try_lock(&file, true)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-            Err(error) => return Err(SysError::path("open", dir, error).into()),
-        };
-        if held {
-            let why = format!("container {id:.12} runs, or somebody works on it");
-            return Err(Error::NoReset { path: layout.root().to_owned(), why });
-        }
-    }
-    Ok(())
 }
 
 fn wait_alone(layout: &Layout, patience: Duration) -> Result<lock::Locked, Error> {

@@ -43,9 +43,6 @@ impl Store {
 
 /// Everything that other users read, and the way there.
 fn open_to_others(layout: &Layout) -> Result<(), Error> {
-    for dir in layout.private_directories() {
-        set_mode(&dir, 0o700)?;
-    }
     set_mode(&layout.cache(), 0o711)?;
     for dir in entries(&layout.blobs())?.into_iter().chain([layout.layer_facts()]) {
         for file in entries(&dir)? {

@@ -204,34 +204,6 @@ fn the_umask_changes_neither_digests_nor_what_others_may_see() {
     assert!(digests[0] == digests[1] && digests[1] == digests[2], "{digests:?}");
 }
 
-/// What is in `tmp/` of a store goes when somebody uses it: a directory is taken for one that was half made only when
-/// nothing else lies there.
-#[test]
-fn a_directory_with_some_names_of_a_store_is_not_made_one() {
-    for (marker, is_file) in [("locks", false), ("oci-layout", true)] {
-        for precious in ["tmp/thesis", "thesis"] {
-            let env = Env::new();
-            let root = env.work().join("p");
-            for dir in ["locks", "tmp"] {
-                fs::create_dir_all(root.join(dir)).unwrap();
-            }
-            if is_file {
-                fs::write(root.join(marker), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-            }
-            fs::write(root.join(precious), "x").unwrap();
-            env.write("Dockerfile", "FROM scratch\nLABEL a=b\n");
-            let build = ["--root", root.to_str().unwrap(), "build", "-q", "-t", "x", "."];
-            env.run(build).code(1).stderr_has("not a store");
-            assert!(
-                root.join(precious).is_file() && !root.join("strate.json").exists(),
-                "{marker} {precious}"
-            );
-            fs::remove_file(root.join(precious)).unwrap();
-            env.run(build).success();
-        }
-    }
-}
-
 /// What the store itself is made of; what images are made of has its own modes.
 fn tree_of_store(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut all = BTreeMap::new();

@@ -10,7 +10,7 @@ use crate::oci::Digest;
 pub enum Fault {
     /// A directory of the store is not there, or no directory.
     Directory(PathBuf),
-    /// Others than the owner can write, or read what is for nobody else.
+    /// Others than the owner can write.
     Open {
         /// The directory.
         path: PathBuf,
@@ -119,7 +119,7 @@ impl Fault {
     pub fn what(&self) -> String {
         match self {
             Self::Directory(_) => "is not there".to_owned(),
-            Self::Open { mode, .. } => format!("is open to others (mode {mode:04o})"),
+            Self::Open { mode, .. } => format!("can be written by others (mode {mode:04o})"),
             Self::File { what, .. }
             | Self::Entry { what, .. }
             | Self::Blob { what, .. }

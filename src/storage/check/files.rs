@@ -70,15 +70,13 @@ impl Check<'_> {
     pub(super) fn directories(&mut self) {
         let layout = self.store.layout();
         let uid = rustix::process::geteuid().as_raw();
-        let private = layout.private_directories();
-        let forbidden = |dir: &PathBuf| if private.contains(dir) { 0o077 } else { 0o022 };
         for dir in layout.directories() {
             match fs::symlink_metadata(&dir) {
                 Ok(meta) if meta.is_dir() => {
                     if meta.uid() != uid {
                         let what = format!("belongs to user {}", meta.uid());
                         self.report.faults.push(Fault::File { path: dir, what });
-                    } else if meta.mode() & forbidden(&dir) != 0 {
+                    } else if meta.mode() & 0o022 != 0 {
                         self.report.faults.push(Fault::Open { path: dir, mode: meta.mode() & 0o7777 });
                     }
                 }

@@ -251,14 +251,12 @@ impl Store {
 /// Make the directories that lack, and close those that others can write.
 fn mend_directories(layout: &Layout) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
-    let private = layout.private_directories();
     for dir in layout.directories() {
         match fs::symlink_metadata(&dir) {
             Ok(meta) if meta.is_dir() => {
                 let mode = meta.permissions().mode();
-                let kept = if private.contains(&dir) { 0o7700 } else { 0o7755 };
-                if mode & 0o7777 & !kept != 0 {
-                    let closed = fs::Permissions::from_mode(mode & kept);
+                if mode & 0o022 != 0 {
+                    let closed = fs::Permissions::from_mode(mode & 0o7755);
                     fs::set_permissions(&dir, closed)
                         .map_err(|error| SysError::path("change the mode of", &dir, error))?;
                     done.push(format!("`{}` was closed to others", dir.display()));

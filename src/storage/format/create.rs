@@ -1,6 +1,5 @@
 //! Making a store.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -8,16 +7,13 @@ use std::path::Path;
 
 use super::{FormatFile, Found, Probe, check, one_fs};
 use crate::storage::lock::{LockMode, LockName, Notice, Patience, lock};
-use crate::storage::{Error, index::IndexFile, layout::LOST_FOUND, layout::Layout};
+use crate::storage::{Error, index::IndexFile, layout::Layout};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, create_dirs, replace_file};
 
 /// What marks a directory as one that backups may leave out (<https://bford.info/cachedir/>).
 const CACHEDIR_TAG: &str =
     "Signature: 8a477f597d28d172789f06886806bc55\n# This directory can be rebuilt by strate.\n";
-
-/// What lies in a plain OCI layout.
-const LAYOUT: [&str; 3] = ["oci-layout", "index.json", "blobs"];
 
 /// Make the store if it is not there. `unsafe_allowed`: even where locks cannot be relied on.
 pub(in crate::storage) fn create(
@@ -28,7 +24,7 @@ pub(in crate::storage) fn create(
     let root = layout.root();
     let existed = root.is_dir();
     if existed {
-        refuse_foreign(layout)?;
+        refuse_foreign(root)?;
     }
     let read_only = |source: SysError| match source.source.kind() {
         ErrorKind::StorageFull => Error::Sys(source),
@@ -83,41 +79,19 @@ fn write_files(layout: &Layout) -> Result<(), Error> {
 }
 
 /// A mistyped `--root` must not turn a home directory into a store. An OCI layout may be adopted.
-fn refuse_foreign(layout: &Layout) -> Result<(), Error> {
-    let root = layout.root();
+fn refuse_foreign(root: &Path) -> Result<(), Error> {
     let entries = fs::read_dir(root).map_err(|error| SysError::path("read", root, error))?;
-    let mut names = Vec::new();
+    let ours = ["oci-layout", "locks", "strate.json"];
+    let mut empty = true;
     for entry in entries {
         let entry = entry.map_err(|error| SysError::path("read", root, error))?;
-        names.push(entry.file_name());
+        if ours.iter().any(|name| entry.file_name() == *name) {
+            return Ok(());
+        }
+        // What `mkfs` leaves at the top of a disk of its own.
+        empty &= entry.file_name() == "lost+found";
     }
-    // What `mkfs` leaves at the top of a disk of its own.
-    names.retain(|name| name != LOST_FOUND);
-    let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    let is_plain = has("oci-layout") && names.iter().all(|name| LAYOUT.iter().any(|known| name == known));
-    if names.is_empty() || is_plain || is_half_made(layout, &names) {
-        Ok(())
-    } else {
-        Err(Error::NotAStore(root.to_owned()))
-    }
-}
-
-/// Whether somebody began to make a store here, or it has lost its `strate.json`: nothing lies here that a store does not
-/// have, as what is in `tmp/` will go.
-fn is_half_made(layout: &Layout, names: &[OsString]) -> bool {
-    let is_dir = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir());
-    let scratch = fs::read_dir(layout.tmp()).into_iter().flatten().flatten();
-    is_dir(&layout.locks())
-        && names.iter().all(|name| layout.is_ours(name))
-        && scratch.map(|entry| entry.file_name()).all(|name| name.to_str().is_some_and(is_scratch))
-}
-
-/// What the makers of a store and its users have in `tmp/`: some names, and `<boot>-<pid>-<n>`.
-fn is_scratch(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('-').collect();
-    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    ["create", "probe", "format", "mend"].contains(&name)
-        || (parts.len() >= 3 && parts.iter().all(|p| is_hex(p)))
+    if empty { Ok(()) } else { Err(Error::NotAStore(root.to_owned())) }
 }
 
 /// Only its owner may write a store: files of others in it (`sudo` with the user's HOME) would lock the owner out.
