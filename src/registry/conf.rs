@@ -4,6 +4,7 @@
 //! Keys that are not known are passed over, as newer versions of the format add some.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -132,7 +133,10 @@ impl Registries {
                 registries.read(&path)?;
             }
         }
-        if let Some(cache) = short_name_cache(settings) {
+        if let Some(cache) = short_name_cache(settings)
+            // Whoever is root in a namespace only has no business in the cache of the machine's root.
+            && !std::fs::metadata(&cache).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        {
             registries.read(&cache)?;
         }
         mirrors::read_docker(settings, &mut registries);

@@ -229,7 +229,7 @@ fn after_a_kill(w: &Workload, old: &Rest, new: &Rest, at: usize, traced: &Traced
     readable(w, at)?;
     old_or_new(w, old, new)?;
     // One time the command is tried again at once, with all that lies about; the other time a collection comes first.
-    if at % 2 == 0 || is_full() {
+    if at.is_multiple_of(2) || is_full() {
         store::copy(&w.store(), &w.root.join("middle"));
         again(w, old, new)?;
         store::copy(&w.root.join("middle"), &w.store());
