@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::Digest as _;
 
-use crate::support::{Env, Output, is_root, need, shared_registry, skip, strate};
+use crate::support::{Env, Output, is_root, need, not_for, shared_registry, strate};
 
 /// Sizes and times of everything in a directory.
 fn state(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
@@ -153,7 +153,7 @@ fn blob(store: &Path, digest: &serde_json::Value) -> serde_json::Value {
 fn what_somebody_elses_store_claims_is_not_believed() {
     need!("docker-registry", "skopeo", "busybox");
     if !is_root() {
-        return skip("only root can make files of other users");
+        return not_for("an ordinary user, who cannot make files of others");
     }
     let env = Env::new();
     let image = shared_registry().image("busybox:latest");
