@@ -4,11 +4,14 @@
 Written from the OCI image specification and doc/storage.md, with Python's standard library alone, and on purpose not
 from strate's own code: what one of the two overlooks, the other may see.
 
-    check_store.py [--json] [--quick] STORE
+    check_store.py [--json] [--quick] [--imagestore DIR]... STORE
 
 Exit status 0: sound. 1: defects, one line each. 2: it could not be checked. Garbage (what nothing needs, leftovers of
 dead processes, snapshots of an earlier boot that are to be made again) is counted and is no defect. --quick leaves out
 the comparison of snapshots with their layers.
+
+Layers may lie in the additional stores that an entry's `io.strate.stores` names; --imagestore names more, which any image
+or container may use. They are read there and verified like the store's own.
 
 Owners are compared only by uid 0, of a user namespace or the host. Layers compressed with zstd need the zstd program;
 without it they are skipped and counted.
@@ -373,8 +376,10 @@ def difference(want, have, owners):
 
 
 class Checker:
-    def __init__(self, root, quick):
+    def __init__(self, root, quick, stores=()):
         self.root, self.quick = root, quick
+        self.stores = list(stores)  # additional stores
+        self.elsewhere = {}  # blob digest -> its path in one of them
         self.defects, self.garbage, self.skipped, self.counts = [], [], {}, {}
         self.reached = set()
         self.by_diff_id = {}  # diff id -> blob digest
@@ -431,7 +436,7 @@ class Checker:
         if not self.quick:
             self.check_snapshots()
         self.check_leftovers()
-        for digest in self.sizes:
+        for digest in self.sizes.keys() - self.elsewhere.keys():
             if digest not in self.reached and digest not in self.needed_by_records:
                 self.is_garbage("blob", digest)
 
@@ -487,7 +492,37 @@ class Checker:
                     self.sizes[digest] = size
 
     def blob_path(self, digest):
-        return self.at("blobs", *parse_digest(digest))
+        return self.elsewhere.get(digest) or self.at("blobs", *parse_digest(digest))
+
+    def look_elsewhere(self, digest):
+        """Find and verify a blob in the additional stores."""
+        algorithm, name = parse_digest(digest)
+        for store in self.stores:
+            path = os.path.join(store, "blobs", algorithm, name)
+            if not os.path.isfile(path):
+                continue
+            found, size = hashlib.new(algorithm), 0
+            with open(path, "rb") as file:
+                while data := file.read(1 << 20):
+                    found.update(data)
+                    size += len(data)
+            if found.hexdigest() != name:
+                self.defect("blob", digest, f"its {size} bytes in the additional store {store} have another digest")
+                continue
+            self.elsewhere[digest], self.sizes[digest] = path, size
+            self.count("blobs of additional stores")
+            return
+
+    def add_stores(self, owner, text):
+        """The additional stores that an image says it needs."""
+        try:
+            stores = json.loads(text)
+        except ValueError:
+            stores = None
+        if not isinstance(stores, list) or not all(isinstance(one, str) and one.startswith("/") for one in stores):
+            self.defect("annotation", owner, f"io.strate.stores is {text!r}")
+            return
+        self.stores.extend(one for one in stores if one not in self.stores)
 
     def want_blob(self, owner, what, descriptor):
         """The digest of a blob that must be here, or None after saying what is wrong with it."""
@@ -496,6 +531,8 @@ class Checker:
             self.defect("reference", owner, f"its {what} has the digest {digest!r}")
             return None
         self.reached.add(digest)
+        if not os.path.exists(self.blob_path(digest)):
+            self.look_elsewhere(digest)
         if not os.path.exists(self.blob_path(digest)):
             self.defect("missing", digest, f"{owner} needs it as {what}")
         elif digest in self.sizes and self.sizes[digest] != size:
@@ -520,6 +557,10 @@ class Checker:
             self.defect("index", "index.json", "it is not an image index")
             return
         names = set()
+        for entry in index["manifests"]:
+            stores = (entry.get("annotations") or {}).get("io.strate.stores")
+            if stores is not None:
+                self.add_stores(entry.get("digest"), stores)
         for entry in index["manifests"]:
             notes = entry.get("annotations") or {}
             name = notes.get(NAME)
@@ -841,12 +882,13 @@ def main():
     parser = argparse.ArgumentParser(description="Check a store of strate.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--quick", action="store_true", help="do not compare snapshots with their layers")
+    parser.add_argument("--imagestore", action="append", default=[], metavar="DIR", help="an additional store")
     parser.add_argument("store")
     args = parser.parse_args()
     if not os.path.isdir(args.store):
         print(f"check_store: {args.store} is not a directory", file=sys.stderr)
         return 2
-    checker = Checker(args.store, args.quick)
+    checker = Checker(args.store, args.quick, args.imagestore)
     checker.run()
     if args.json:
         json.dump({

@@ -216,6 +216,11 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
             "name that store with `--imagestore {}`, or pull the image again",
             stores.first().map_or("PATH", String::as_str)
         ),
+        E::CorruptElsewhere { store, .. } => format!(
+            "pull the image, which fetches what is wrong there into your own store; its owner mends it with \
+             `strate --root {} system check --repair`",
+            store.display()
+        ),
         E::NotOurs { store, .. } => format!("its owner removes it with `strate --root {} rmi`", store.display()),
         E::NoSuchContainer(_) => "`strate ps -a` lists all containers".to_owned(),
         E::DamagedContainer { id, .. } => format!("`strate rm -f {id}` removes it"),

@@ -37,14 +37,14 @@ struct Options {
     additionalimagestores: Vec<PathBuf>,
 }
 
-/// The stores to read beside the own one, the most wanted first. Those of `storage.conf` that are in the format of podman
-/// are left out: they are there for others.
+/// The stores to read beside the own one, the most wanted first. One in the format of podman is among them as long as it
+/// holds images: whoever opens the stores says that it is not used. An empty one is nobody's loss.
 #[must_use]
 pub fn additional(cx: &Context) -> Vec<PathBuf> {
     let named = cx.var("STRATE_IMAGESTORE").unwrap_or_default();
     let named = named.split(':').filter(|path| !path.is_empty()).map(|path| cx.cwd.join(path));
-    let ours = of_conf(cx).into_iter().filter(|path| !is_foreign(path));
-    named.chain(ours).collect()
+    let configured = of_conf(cx).into_iter().filter(|path| !is_foreign(path) || has_images(path));
+    named.chain(configured).collect()
 }
 
 /// The stores of `storage.conf` that are not in our format.
@@ -55,6 +55,14 @@ pub fn foreign(cx: &Context) -> Vec<PathBuf> {
 
 fn is_foreign(path: &Path) -> bool {
     is_containers_storage(path) && !path.join("strate.json").exists()
+}
+
+/// Whether a store of podman lists any images, under whichever driver.
+fn has_images(path: &Path) -> bool {
+    super::import_store::DRIVERS.iter().any(|driver| {
+        let list = std::fs::read(path.join(format!("{driver}-images/images.json")));
+        list.is_ok_and(|text| !matches!(text.trim_ascii(), b"" | b"[]" | b"null"))
+    })
 }
 
 fn of_conf(cx: &Context) -> Vec<PathBuf> {

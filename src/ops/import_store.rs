@@ -18,7 +18,7 @@ use crate::oci::Reference;
 use crate::storage::{self, Store};
 
 /// The drivers of containers/storage whose images we look for.
-const DRIVERS: [&str; 4] = ["overlay", "vfs", "btrfs", "zfs"];
+pub(super) const DRIVERS: [&str; 4] = ["overlay", "vfs", "btrfs", "zfs"];
 /// What can export from such a store, the most direct first.
 const TOOLS: [&str; 3] = ["skopeo", "podman", "buildah"];
 /// A list of images is not longer.
@@ -167,7 +167,9 @@ impl Listed {
     }
 
     fn label(&self) -> String {
-        let names: Vec<String> = self.names().map(|name| name.familiar()).collect();
+        let mut names: Vec<String> = self.names().map(|name| name.familiar()).collect();
+        // The order of their list is not the same in all versions.
+        names.sort();
         if names.is_empty() { self.id.chars().take(12).collect() } else { names.join(", ") }
     }
 

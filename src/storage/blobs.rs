@@ -107,8 +107,7 @@ impl Store {
             .take(SMALL + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| SysError::path("read", self.layout.blob(digest), error))?;
-        verify_small(digest, &bytes)
-            .map_err(|source| Error::CorruptBlob { digest: digest.clone(), source })?;
+        verify_small(digest, &bytes).map_err(|source| self.corrupt(digest, source))?;
         Ok(bytes)
     }
 

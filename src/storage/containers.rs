@@ -19,8 +19,9 @@ pub use state::{ContainerState, Status};
 pub use uses::VolumeUse;
 pub(super) use uses::{Users, volume_users};
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ use super::layout::Layout;
 use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
-use crate::sys::atomic::{Durability, replace_file, sync_dir};
+use crate::sys::atomic::{Durability, create_dirs, replace_file, sync_dir};
 use crate::sys::{SysError, tree};
 
 /// What never changes of a container, but its name.
@@ -277,7 +278,10 @@ impl Store {
     ) -> Result<(ContainerDir, RunLock), Error> {
         self.writable()?;
         let path = self.layout().container(&record.id);
-        fs::create_dir(&path).map_err(|error| SysError::path("create", &path, error))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| SysError::path("create", &path, error))?;
         let mut dir = ContainerDir { record, path, layout: self.layout().clone() };
         match self.publish_container(&mut dir, name, durable) {
             Ok(lock) => Ok((dir, lock)),
@@ -346,7 +350,7 @@ impl Store {
                 Ok(()) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt == 0 => {
                     let dir = self.layout().containers().join("by-name");
-                    fs::create_dir_all(&dir).map_err(|error| SysError::path("create", dir, error))?;
+                    create_dirs(&dir, 0o700)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if let Some(taken) = self.container_by_name(name)? {

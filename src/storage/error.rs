@@ -169,6 +169,17 @@ pub enum Error {
         #[source]
         source: layer::Error,
     },
+    /// A blob of an additional store, which is only read, is not what its name says.
+    #[error("blob {digest} in the additional store `{}` is corrupt", store.display())]
+    CorruptElsewhere {
+        /// The blob.
+        digest: Digest,
+        /// The store.
+        store: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: layer::Error,
+    },
     /// A file of the store is not what it should be.
     #[error("`{path}` is damaged: {what}")]
     Damaged {

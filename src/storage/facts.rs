@@ -75,7 +75,7 @@ impl Store {
         {
             let mut blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
             io::copy(&mut blob, &mut io::sink())
-                .map_err(|error| Error::CorruptBlob { digest: digest.clone(), source: layer_error(error) })?;
+                .map_err(|error| self.corrupt(&digest, layer_error(error)))?;
             self.remember_layer(&digest, &known.fact);
             return Ok(known.fact);
         }
@@ -95,8 +95,8 @@ impl Store {
             return Ok(known.fact);
         }
         let blob = VerifiedReader::new(self.open_blob(&digest)?, digest.clone(), descriptor.size());
-        let (diff_id, size) = diff_id_of(Box::new(blob))
-            .map_err(|error| Error::CorruptBlob { digest: digest.clone(), source: layer_error(error) })?;
+        let (diff_id, size) =
+            diff_id_of(Box::new(blob)).map_err(|error| self.corrupt(&digest, layer_error(error)))?;
         let fact = LayerFact { diff_id, size };
         if self.abilities.is_some() {
             self.remember_layer(&digest, &fact);

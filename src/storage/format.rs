@@ -6,23 +6,26 @@ mod one_fs;
 mod probe;
 mod upgrade;
 
-use std::fs;
 use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Error, layout::Layout};
-use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
+use crate::sys::{SysError, regular};
 
 pub(super) use create::{check_owner, create, holds_only_ours, looks_like_store};
 pub(super) use one_fs::refuse_split;
 pub use probe::Probe;
+pub(super) use probe::sweep as sweep_probes;
 pub(super) use upgrade::upgrade;
 
 /// The format that this binary writes.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
+
+/// `strate.json` is not longer, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// The oldest version of strate that reads [`FORMAT`].
 const READ_BY: &str = "0.1.0";
@@ -37,7 +40,7 @@ const FEATURES: &[&str] = &[SHARED];
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct FormatFile {
-    format: u32,
+    pub(super) format: u32,
     /// The oldest version of strate that can work with this store: what a binary that cannot says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     needs: Option<String>,
@@ -99,7 +102,7 @@ impl FormatFile {
 /// Read the format file and check that the store can be read (or written) by this binary.
 pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
     let path = layout.format();
-    let bytes = match fs::read(&path) {
+    let bytes = match regular::read(&path, LONGEST) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Found::Nothing);

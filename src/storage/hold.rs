@@ -49,7 +49,7 @@ impl Store {
             ));
         }
         // A collector that was faster has taken the root with all the rest.
-        if self.layout.blob(&root).exists() { Ok(()) } else { Err(Error::NoSuchImage(record.label())) }
+        if self.holds(&root) { Ok(()) } else { Err(Error::NoSuchImage(record.label())) }
     }
 
     /// The digests that a manifest leads to, or an index by way of those of its images that are here.
@@ -62,7 +62,7 @@ impl Store {
             }
             Parsed::Index(index) if depth == 0 => {
                 for child in index.manifests().iter().filter_map(|child| digest_of(child).ok()) {
-                    if self.layout.blob(&child).exists() {
+                    if self.holds(&child) {
                         self.parts_of(&child, parts, depth + 1)?;
                     }
                 }

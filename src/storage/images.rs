@@ -229,7 +229,7 @@ impl Store {
             parts.extend(parsed.layers().iter().filter_map(|layer| digest_of(layer).ok()));
             self.pin(&parts)?;
             // A collector that was faster has taken the manifest with all the rest.
-            if !self.layout.blob(manifest).exists() {
+            if !self.holds(manifest) {
                 return Err(Error::MissingBlob(manifest.clone()));
             }
         }

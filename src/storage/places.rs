@@ -74,7 +74,7 @@ impl Store {
             let write = || atomic::replace_file(&path, &temp, text.as_bytes(), atomic::Durability::Fast);
             if write().is_err() {
                 // Stores of an earlier version have no such directory.
-                let _ = fs::create_dir_all(&dir);
+                let _ = atomic::create_dirs(&dir, 0o700);
                 let _ = write();
             }
         }

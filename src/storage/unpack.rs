@@ -87,10 +87,10 @@ impl Store {
         let unpacked = match self.unpack(Box::new(blob)) {
             Ok(unpacked) => unpacked,
             Err(source @ (layer::Error::Digest { .. } | layer::Error::Size { .. })) => {
-                return Err(Error::CorruptBlob { digest, source });
+                return Err(self.corrupt(&digest, source));
             }
             // Wrong bytes seldom come as far as their end.
-            Err(source) if self.is_wrong(&digest) => return Err(Error::CorruptBlob { digest, source }),
+            Err(source) if self.is_wrong(&digest) => return Err(self.corrupt(&digest, source)),
             Err(source) => return Err(Error::Layer { digest, source }),
         };
         if unpacked.diff_id != *diff_id {

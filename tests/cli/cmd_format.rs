@@ -120,6 +120,9 @@ fn an_old_store_is_read_as_it_is_and_upgraded_by_the_first_command_that_writes()
     env.run(["images", "--format", "{{.Repository}}"]).success().prints("old");
     env.run(["inspect", "old"]).success();
     assert_eq!(tree(&env.store()), before, "reading changes nothing");
+    env.run(["system", "check"]).success().stderr_has("the store is of format 1");
+    env.check_store().sound();
+    assert!(!env.store().join("volumes/data/volume.json").exists(), "a check upgrades nothing");
     env.run(["tag", "old", "new"]).success().stderr_has("was brought from format 1 to 2");
     env.run(["tag", "old", "newer"]).success().stderr_lacks("format");
     assert_eq!(fs::read_to_string(env.store().join("volumes/data/_data/file")).unwrap(), "kept");

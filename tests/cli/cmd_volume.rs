@@ -311,6 +311,7 @@ fn a_container_that_has_lost_its_record_keeps_what_it_may_use() {
         env.run(["rm", "-f", "web"]).success();
         env.run(["ps", "-aq"]).success().prints("");
         env.run(["system", "prune", "-fa", "--volumes"]).success().stderr_lacks("damaged");
+        env.run(["volume", "prune", "-fa"]).success();
         assert!(volumes(&env).is_empty() && snapshots() < before);
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::references::{Needs, files_of};
 use super::{Check, Fault, Progress, in_parallel};
 use crate::oci::Digest;
+use crate::storage::Error;
 use crate::storage::blobs::SMALL;
 use crate::sys::SysError;
 
@@ -69,7 +70,7 @@ impl Check<'_> {
         for digest in needs.blobs.keys() {
             let here = found.binary_search_by(|blob| blob.digest.cmp(digest)).is_ok();
             if !here && self.store.blob_elsewhere(digest).is_none() {
-                self.blob_fault(needs, digest, "is not here".to_owned(), false);
+                self.blob_fault(needs, digest, self.absence(digest), false);
             }
         }
     }
@@ -80,12 +81,22 @@ impl Check<'_> {
         let need = needs.blobs.get(digest);
         if fs::symlink_metadata(&path).is_err() {
             if need.is_some() && self.store.blob_elsewhere(digest).is_none() {
-                self.blob_fault(needs, digest, "is not here".to_owned(), false);
+                self.blob_fault(needs, digest, self.absence(digest), false);
             }
         } else if let Err(what) =
             verify(&path, digest, need.and_then(|need| need.size), self.options.quick, &|_| ())
         {
             self.blob_fault(needs, digest, what, true);
+        }
+    }
+
+    /// What is said of a blob that is not here: it may have lain in an additional store.
+    fn absence(&self, digest: &Digest) -> String {
+        match self.store.say_where(Error::MissingBlob(digest.clone())) {
+            Error::BlobElsewhere { stores, .. } => {
+                format!("is not here: it lay in the additional store `{}`", stores.join("`, `"))
+            }
+            _ => "is not here".to_owned(),
         }
     }
 

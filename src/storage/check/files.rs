@@ -20,7 +20,15 @@ impl Check<'_> {
         let layout = self.store.layout();
         let fault = |path: PathBuf, what: &str| Fault::File { path, what: what.to_owned() };
         match format::check(layout, false) {
-            Ok(Found::Older(_) | Found::Current(_)) => {}
+            Ok(Found::Current(_)) => {}
+            Ok(Found::Older(file)) => {
+                self.is_old = true;
+                self.report.remark(&format!(
+                    "the store is of format {}: the next command that writes brings it to format {}",
+                    file.format,
+                    format::FORMAT
+                ));
+            }
             Ok(Found::Nothing) => self.report.faults.push(fault(layout.format(), "is not there")),
             Err(_) => self.report.faults.push(fault(layout.format(), "does not say the store's format")),
         }

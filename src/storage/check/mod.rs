@@ -142,6 +142,8 @@ struct Check<'a> {
     store: &'a Store,
     options: &'a CheckOptions<'a>,
     report: CheckReport,
+    /// The store is of a format that the next command which writes brings up to date.
+    is_old: bool,
 }
 
 impl Store {
@@ -159,7 +161,7 @@ impl Store {
             Err(Error::Json { .. }) => Found::Nothing,
             Err(error) => return Err(error),
         };
-        let can_write = matches!(format::check(&layout, true), Ok(Found::Current(_)))
+        let can_write = matches!(format::check(&layout, true), Ok(Found::Current(_) | Found::Older(_)))
             && format::check_owner(root).is_ok()
             && super::refuse_read_only(root).is_ok();
         let patience = lock::Patience::usual();
@@ -172,7 +174,7 @@ impl Store {
     /// Look at everything in the store. Nothing is changed.
     #[must_use]
     pub fn check(&self, options: &CheckOptions<'_>) -> CheckReport {
-        let mut check = Check { store: self, options, report: CheckReport::default() };
+        let mut check = Check { store: self, options, report: CheckReport::default(), is_old: false };
         check.leftovers();
         check.format();
         check.directories();
@@ -204,10 +206,7 @@ impl Check<'_> {
             return;
         }
         let first = std::mem::take(&mut self.report.faults);
-        let (report, mut second) = (
-            self.report.clone(),
-            Check { store: self.store, options: self.options, report: CheckReport::default() },
-        );
+        let (report, mut second) = (self.report.clone(), Check { report: CheckReport::default(), ..*self });
         second.format();
         second.directories();
         let index = second.index();

@@ -47,6 +47,10 @@ impl Check<'_> {
                 self.stray(&entry.path());
                 continue;
             }
+            if self.is_old && !entry.path().join("volume.json").exists() {
+                self.report.counts.volumes += 1; // as they were before they had records
+                continue;
+            }
             let data = entry.path().join("_data");
             if !entry.path().join("volume.json").exists() && !data.exists() {
                 self.report.leftovers += 1;

@@ -90,7 +90,8 @@ impl Store {
             let path = self.layout.blob(digest);
             let is_right = fs::symlink_metadata(&path)
                 .is_ok_and(|meta| meta.is_file() && need.size.is_none_or(|size| size == meta.len()));
-            if is_right && !wrong(digest) {
+            let is_elsewhere = || path.symlink_metadata().is_err() && self.blob_elsewhere(digest).is_some();
+            if !wrong(digest) && (is_right || is_elsewhere()) {
                 continue;
             }
             let known = self.places(digest);
@@ -153,7 +154,9 @@ impl Store {
     /// Whether a blob that is here has other bytes than its digest says.
     #[must_use]
     pub fn is_wrong(&self, digest: &Digest) -> bool {
-        let path = self.layout.blob(digest);
+        let own = self.layout.blob(digest);
+        let elsewhere = || self.blob_elsewhere(digest).unwrap_or_else(|| own.clone());
+        let path = if own.symlink_metadata().is_ok() { own.clone() } else { elsewhere() };
         path.symlink_metadata().is_ok() && super::blobs::verify(&path, digest, None, false, &|_| ()).is_err()
     }
 
@@ -228,8 +231,12 @@ impl Store {
     /// Which of some faults are still there.
     #[must_use]
     pub fn check_again(&self, faults: Vec<Fault>, options: &CheckOptions<'_>) -> Vec<Fault> {
-        let mut check =
-            Check { store: self, options, report: CheckReport { faults, ..CheckReport::default() } };
+        let mut check = Check {
+            store: self,
+            options,
+            report: CheckReport { faults, ..CheckReport::default() },
+            is_old: false,
+        };
         check.confirm();
         check.report.faults
     }

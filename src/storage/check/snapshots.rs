@@ -147,7 +147,13 @@ fn again(store: &Store, stored: &Snapshot, layer: &LayerOf) -> Result<Verdict, E
     let (descriptor, diff_id) = &layer.stack[layer.at];
     let mut fresh = match store.unpack_to_compare(descriptor, diff_id) {
         Ok(fresh) => fresh,
-        Err(error @ (Error::MissingBlob(_) | Error::CorruptBlob { .. } | Error::Layer { .. })) => {
+        Err(
+            error @ (Error::MissingBlob(_)
+            | Error::BlobElsewhere { .. }
+            | Error::CorruptBlob { .. }
+            | Error::CorruptElsewhere { .. }
+            | Error::Layer { .. }),
+        ) => {
             return Ok(Verdict::Unknown(chain_text(&error)));
         }
         Err(error) => return Err(error),

@@ -4,13 +4,14 @@
 //! the container's lock and removes both at the end; when they were killed, or the machine stopped, the lock is free and
 //! the file is still there. So a sweep looks at the few files of this directory, not at every container.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::{ContainerDir, RunLock, Store, is_id};
 use crate::storage::Error;
 use crate::storage::layout::Layout;
-use crate::sys::SysError;
+use crate::sys::{SysError, atomic};
 
 fn mark(layout: &Layout, id: &str) -> PathBuf {
     layout.auto_removes().join(id)
@@ -35,13 +36,15 @@ impl ContainerDir {
     /// When it cannot be written.
     pub fn mark_auto_remove(&self, _lock: &RunLock) -> Result<(), Error> {
         let path = mark(&self.layout, &self.record.id);
-        let made = match fs::write(&path, b"") {
+        let make = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let made = match make() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir_all(self.layout.auto_removes()).and_then(|()| fs::write(&path, b""))
+                atomic::create_dirs(&self.layout.auto_removes(), 0o700)?;
+                make()
             }
             other => other,
         };
-        Ok(made.map_err(|error| SysError::path("create", path, error))?)
+        made.map(drop).map_err(|error| SysError::path("create", &path, error).into())
     }
 }
 

@@ -3,9 +3,10 @@
 //! The archive is unpacked aside first, where nothing of it can lead anywhere else, and to its end: a broken one changes
 //! nothing. Then its tree moves into the volume name by name: directories become one, everything else is replaced.
 
-use std::fs;
+use std::fs::DirBuilder;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags};
@@ -45,7 +46,10 @@ impl Store {
             Backing::Bind { path, .. } => path.join(format!(".strate-import-{}", std::process::id())),
             _ => self.stage_path("import")?,
         };
-        fs::create_dir(&staged).map_err(|error| SysError::path("create", &staged, error))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&staged)
+            .map_err(|error| SysError::path("create", &staged, error))?;
         let options =
             ApplyOptions { mapped_ids: abilities.mapped_ids, max_entries: MAX_ENTRIES, max_bytes: u64::MAX };
         let result = unpack(&staged, tar, &options).and_then(|(import, implied)| {
