@@ -129,6 +129,7 @@ fn is_harmless(path: &str, damage: Damage) -> bool {
         || path.ends_with("CACHEDIR.TAG")
         || path == "probe.json"
         || path == "index.json.bak"
+        || path == "strate.json.bak"
         // A container's and a volume's own files are whatever programs wrote.
         || path.contains("/_data/")
         || path.contains("/upper/")
