@@ -77,6 +77,8 @@ pub fn prune_images(
 ) -> Result<Collected, Error> {
     let store = store::write(cx, notice)?;
     let (all, filters) = what.filters(&store)?;
+    // What should have removed itself uses nothing any more.
+    store.sweep_ended();
     let pick = |record: &ImageRecord, store: &Store| filters.pick(record, store);
     Ok(store.with_room(|| store.prune_images(all, &pick))?)
 }

@@ -50,6 +50,8 @@ pub fn remove_images(
     notice: Arc<dyn Fn(&str) + Send + Sync>,
 ) -> Result<Vec<Outcome>, Error> {
     let store = store::write(cx, move |text| notice(text))?;
+    // What should have removed itself uses nothing any more.
+    store.sweep_ended();
     let (images, force) = match request.all {
         true => (everything(&store)?, true),
         false => (request.images.clone(), request.force),

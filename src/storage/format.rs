@@ -20,6 +20,7 @@ use crate::sys::atomic::{Durability, replace_file};
 pub(super) use create::{check_owner, create};
 pub(super) use one_fs::refuse_split;
 pub use probe::Probe;
+pub(super) use probe::sweep as sweep_probes;
 pub(super) use upgrade::upgrade;
 
 /// The format that this binary writes.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::support::{Env, eventually, is_root, need};
 
-/// An image of some files, without a base: nothing is fetched.
+/// An image of some files, without a base: nothing is fetched. They are noise: what is packed takes as much as they do.
 fn build(env: &Env, name: &str, files: usize, size: usize) {
     let dir = env.work().join(name);
     std::fs::create_dir_all(dir.join("content")).unwrap();
     for i in 0..files {
-        let mut content = vec![b'x'; size];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (i as u64 + 1);
+        let mut content: Vec<u8> = std::iter::repeat_with(|| next_noise(&mut state)).take(size).collect();
         content.extend(format!("{name} {i}").into_bytes());
         std::fs::write(dir.join("content").join(i.to_string()), content).unwrap();
     }
@@ -21,6 +22,14 @@ fn build(env: &Env, name: &str, files: usize, size: usize) {
     )
     .unwrap();
     env.run(["build", "-q", "-t", name, name]).success();
+}
+
+/// Bytes that cannot be packed (xorshift64).
+fn next_noise(state: &mut u64) -> u8 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    state.to_le_bytes()[3]
 }
 
 /// Bytes on disk below a directory, as `du` counts them.

@@ -128,6 +128,7 @@ fn is_harmless(path: &str, damage: Damage) -> bool {
         || path.starts_with("cache/places/")
         || path.ends_with("CACHEDIR.TAG")
         || path == "probe.json"
+        || path == "cache/budget"
         || path == "index.json.bak"
         || path == "strate.json.bak"
         // A container's and a volume's own files are whatever programs wrote.

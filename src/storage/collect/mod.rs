@@ -153,13 +153,14 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Remove the lock files of blobs, layers and containers that are gone, when no other writer is here. Ours is the
+    /// Remove the lock files of blobs, layers and containers that are gone, and probes cut short, when no other writer is here. Ours is the
     /// only shared hold then, and turning it into an exclusive one fails if another came first. The bytes on disk that they
     /// took are returned.
     pub(super) fn sweep_locks(&self) -> Result<u64, Error> {
         let Some(own) = &self._lock else { return Ok(0) };
         let mut bytes = 0;
         if crate::sys::flock::try_lock(own, true)? {
+            bytes += super::format::sweep_probes(&self.layout)?;
             for path in self.layout.entries(&self.layout.locks())? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if ["blob-", "layer-", "container-", "run-"].iter().any(|kind| name.starts_with(kind)) {

@@ -2,13 +2,14 @@
 //! system or kernel than before. The result is kept in `probe.json`; nothing but messages depends on that file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::storage::{Error, Store, layout::Layout};
 use crate::sys::atomic::{Durability, replace_file};
@@ -17,6 +18,9 @@ use crate::sys::{SysError, SysResult, flock, tree, unnamed::UnnamedFile, xattr};
 mod kind;
 
 use kind::Nature;
+
+/// What the names of directories begin with in which a file system is tried.
+const PREFIX: &str = "probe-";
 
 /// `probe.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,10 +65,7 @@ pub enum Locks {
 impl Probe {
     /// Try everything in a fresh directory below `dir`.
     pub(super) fn take(layout: &Layout, dir: &Path) -> Result<Self, Error> {
-        let scratch = tempfile::Builder::new()
-            .prefix("probe-")
-            .tempdir_in(dir)
-            .map_err(|error| SysError::path("create a directory in", dir, error))?;
+        let (scratch, _held) = scratch(dir)?;
         let path = scratch.path();
         let nature = Nature::of(layout.root());
         let probe = Self {
@@ -182,6 +183,46 @@ impl Store {
         };
         probe.refuse(root, unsafe_allowed)
     }
+}
+
+/// How many fresh directories are tried when a sweep takes each for a dead one's.
+const ATTEMPTS: u32 = 16;
+
+/// A fresh directory, locked so that a sweep tells it from what a dead process left; where there are no locks without
+/// one.
+fn scratch(dir: &Path) -> Result<(TempDir, Option<File>), Error> {
+    let fault = |error| SysError::path("create a directory in", dir, error);
+    for _ in 0..ATTEMPTS {
+        let scratch = tempfile::Builder::new().prefix(PREFIX).tempdir_in(dir).map_err(fault)?;
+        match File::open(scratch.path()) {
+            Ok(held) => match flock::try_lock(&held, true) {
+                Ok(true) if scratch.path().exists() => return Ok((scratch, Some(held))),
+                Ok(_) => {} // a sweep was faster
+                Err(_) => return Ok((scratch, None)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(fault(error).into()),
+        }
+    }
+    Err(fault(ErrorKind::AlreadyExists.into()).into())
+}
+
+/// Remove what processes left that died while they tried a file system. The bytes on disk that it took are returned.
+pub(in crate::storage) fn sweep(layout: &Layout) -> Result<u64, Error> {
+    let mut remover = tree::Remover::counting();
+    for path in layout.entries(&layout.locks())? {
+        let named =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
+        let flags = libc::O_NOFOLLOW | libc::O_DIRECTORY;
+        if named
+            && let Ok(dir) = OpenOptions::new().read(true).custom_flags(flags).open(&path)
+            && matches!(flock::try_lock(&dir, true), Ok(true))
+        {
+            // What stays is tried again next time: nothing depends on it.
+            let _ = remover.remove_path(&path);
+        }
+    }
+    Ok(remover.bytes())
 }
 
 fn id(root: &Path) -> u64 {

@@ -31,6 +31,21 @@ fn what_a_disk_can_do_is_found_and_kept() {
 }
 
 #[test]
+fn what_a_killed_probe_left_is_swept_and_that_of_a_living_one_is_not() {
+    let root = tempfile::tempdir_in("/var/tmp").unwrap();
+    let layout = Layout::new(root.path());
+    fs::create_dir(layout.locks()).unwrap();
+    let (living, _held) = scratch(&layout.locks()).unwrap();
+    let dead = layout.locks().join("probe-dead");
+    fs::create_dir(&dead).unwrap();
+    fs::write(dead.join("old"), [1; 5000]).unwrap();
+    std::os::unix::fs::symlink(root.path(), layout.locks().join("probe-link")).unwrap();
+    assert!(sweep(&layout).unwrap() >= 4096);
+    assert!(living.path().exists() && !dead.exists() && root.path().exists());
+    assert_eq!(sweep(&layout).unwrap(), 0);
+}
+
+#[test]
 fn without_locks_no_store_is_made_unless_the_user_insists() {
     let root = Path::new("/x");
     good().refuse(root, false).unwrap();
