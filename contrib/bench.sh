@@ -5,13 +5,13 @@
 #   BENCH_RUNS=30      runs of the short commands
 #   BENCH_BIG_MB=330   compressed size of the big image, in MB
 #   BENCH_USER=NAME    the ordinary user when started by root
-#   BENCH_ONLY="run pull push sync archive build list store"      topics: the files of bench/
+#   BENCH_ONLY="run pull push sync archive build list store collect"      topics: the files of bench/
 set -euo pipefail
 
 strate=${1:?usage: bench.sh PATH-OF-STRATE}
 runs=${BENCH_RUNS:-30}
 big_mb=${BENCH_BIG_MB:-330}
-only=${BENCH_ONLY:-run pull push sync archive build list store}
+only=${BENCH_ONLY:-run pull push sync archive build list store collect}
 bench=$(cd "$(dirname "$0")" && pwd)/bench
 user=${BENCH_USER:-strate-test}
 
@@ -31,7 +31,7 @@ if [ "$(id -u)" = 0 ]; then
     chown -R "$user": "$home"
     status=0
     runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" BENCH_RUNS="$runs" BENCH_BIG_MB="$big_mb" \
-        BENCH_ONLY="$only" BENCH_MANY="${BENCH_MANY:-1000}" bash "$home/bench.sh" "$home/strate" || status=$?
+        BENCH_ONLY="$only" BENCH_MANY="${BENCH_MANY:-1000}" BENCH_FILES="${BENCH_FILES:-50000}" bash "$home/bench.sh" "$home/strate" || status=$?
     rm -rf "$home"
     exit $status
 fi

@@ -10,12 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::format::{self, Found};
-use super::index::{IndexFile, STORES};
-use super::listing::Lines;
+use super::index::{IndexFile, REF_NAME, SIZE, STORES};
+use super::listing::{Line, Lines, Notes};
 use super::lock::Notice;
 use super::snapshots::Marker;
 use super::{Error, ImageRecord, Store, layout::Layout};
-use crate::oci::{Descriptor, Digest, Parsed, RawManifest, digest_of};
+use crate::image::INDEX_DIGEST_ANNOTATION;
+use crate::oci::{Descriptor, DiffId, Digest, Parsed, RawManifest, digest_of};
+use crate::sys::regular;
 
 /// A store beside our own.
 #[derive(Debug)]
@@ -26,10 +28,6 @@ pub(super) struct Additional {
 }
 
 impl Additional {
-    pub(super) fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
     /// Where the snapshot of a key lies, if it can be used by us at all.
     pub(super) fn snapshot(&self, key: &Digest) -> Option<PathBuf> {
         self.ours.then(|| self.layout.snapshot(key))
@@ -97,7 +95,7 @@ impl Store {
     /// The path of a blob in an additional store.
     pub(super) fn blob_elsewhere(&self, digest: &Digest) -> Option<PathBuf> {
         let paths = self.additional.iter().map(|store| store.layout.blob(digest));
-        paths.into_iter().find(|path| path.is_file())
+        paths.into_iter().find(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_file()))
     }
 
     /// Whether a blob is here, or in an additional store.
@@ -121,7 +119,7 @@ impl Store {
             let Ok(bytes) = Lines::read(&store.layout) else { continue };
             let Ok(lines) = Lines::parse(&store.layout, &bytes) else { continue };
             for line in &lines.manifests {
-                let Some(mut record) = self.record(line) else { continue };
+                let Some(mut record) = self.record_elsewhere(store, line) else { continue };
                 let taken = own.iter().chain(&found).any(|known| match &record.name {
                     Some(name) => known.name.as_ref() == Some(name),
                     None => known.target.digest() == record.target.digest(),
@@ -204,16 +202,63 @@ impl Store {
         dirs.filter_map(|dir| Marker::read(&dir).ok().flatten().map(|marker| (dir, marker)))
     }
 
-    /// What an additional store knows of a layer's blob.
+    /// What an additional store of this user knows of a layer's blob. What others say is not believed.
     pub(super) fn fact_elsewhere(&self, blob: &Digest) -> Option<String> {
-        self.additional.iter().find_map(|store| fs::read_to_string(store.layout().layer_fact(blob)).ok())
+        let ours = self.additional.iter().filter(|store| store.ours);
+        ours.map(|store| store.layout.layer_fact(blob)).find_map(|path| fs::read_to_string(path).ok())
+    }
+
+    /// An image that was not pulled has no layer whose diff id was verified. Where its blob lies in somebody else's store
+    /// its bytes say which of our unpacked layers it is: the config alone must not get at one.
+    pub(super) fn verify_pair(&self, layer: &Descriptor, diff_id: &DiffId) -> Result<(), Error> {
+        let digest = digest_of(layer).map_err(crate::oci::ManifestError::from)?;
+        if self.additional.iter().all(|store| store.ours)
+            || self.layout.blob(&digest).is_file()
+            || self.blob_elsewhere(&digest).is_none()
+        {
+            return Ok(());
+        }
+        let found = self.known_layer(layer)?.diff_id;
+        if found == *diff_id {
+            return Ok(());
+        }
+        let source = crate::layer::Error::Digest { expected: diff_id.0.clone(), found: found.0 };
+        Err(Error::Layer { digest, source })
+    }
+
+    /// What a listing says of an entry of somebody else's list: what the blobs say, as anything can stand in its notes.
+    /// Its digests are those of what it leads to; a name with another digest is none.
+    fn record_elsewhere(&self, store: &Additional, line: &Line<'_>) -> Option<ImageRecord> {
+        if store.ours {
+            return self.record(line);
+        }
+        let digest: Digest = line.digest().parse().ok()?;
+        let target = crate::oci::descriptor(line.media_type(), &digest, line.size);
+        let mut notes = self.describe_target(&target).ok()?;
+        let said = |key: &str| line.annotations.get(key).map(|text| (key.to_owned(), text.to_owned()));
+        notes.extend([REF_NAME, SIZE].into_iter().filter_map(said));
+        let index =
+            line.annotations.get(INDEX_DIGEST_ANNOTATION).filter(|text| self.is_member(text, &digest));
+        notes.extend(index.map(|text| (INDEX_DIGEST_ANNOTATION.to_owned(), text.to_owned())));
+        let record =
+            self.record(&Line::new(line.media_type(), line.digest(), line.size, Notes::of(&notes)))?;
+        let pinned = record.name.as_ref().and_then(|name| name.digest());
+        pinned.is_none_or(|pinned| *pinned == record.digest || *pinned == digest).then_some(record)
+    }
+
+    /// Whether an index that is here, or in an additional store, names a manifest.
+    fn is_member(&self, index: &str, manifest: &Digest) -> bool {
+        let parsed = index.parse().ok().and_then(|index| self.read_blob(&index).ok());
+        let parsed = parsed.and_then(|bytes| RawManifest::new(bytes, None).and_then(|raw| raw.parse()).ok());
+        let Some(Parsed::Index(index)) = parsed else { return false };
+        index.manifests().iter().any(|member| digest_of(member).is_ok_and(|digest| digest == *manifest))
     }
 
     /// Open a blob of the own store, else of an additional one.
     pub(super) fn open_anywhere(&self, digest: &Digest) -> std::io::Result<File> {
         match File::open(self.layout.blob(digest)) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                self.blob_elsewhere(digest).map_or(Err(error), File::open)
+                self.blob_elsewhere(digest).map_or(Err(error), |path| regular::open(&path))
             }
             other => other,
         }

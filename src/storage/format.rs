@@ -6,7 +6,6 @@ mod one_fs;
 mod probe;
 mod upgrade;
 
-use std::fs;
 use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
@@ -14,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::lock::{LockMode, LockName, Patience, lock};
 use super::{Error, layout::Layout};
-use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
+use crate::sys::{SysError, regular};
 
 pub(super) use create::{check_owner, create};
 pub(super) use one_fs::refuse_split;
@@ -25,6 +24,9 @@ pub(super) use upgrade::upgrade;
 
 /// The format that this binary writes.
 pub(super) const FORMAT: u32 = 2;
+
+/// `strate.json` is not longer, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// The oldest version of strate that reads [`FORMAT`].
 const READ_BY: &str = "0.1.0";
@@ -105,7 +107,7 @@ impl FormatFile {
 /// Read the format file and check that the store can be read (or written) by this binary.
 pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
     let path = layout.format();
-    let bytes = match fs::read(&path) {
+    let bytes = match regular::read(&path, LONGEST) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Found::Nothing);

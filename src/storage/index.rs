@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use super::lock::{LockMode, LockName};
 use super::{Error, Store, layout::Layout};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
-use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file};
+use crate::sys::{SysError, regular};
 
 /// The name of an image (image-spec `annotations.md`): the full reference here.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -31,6 +31,10 @@ pub(super) const ORIGINS: &str = "io.strate.origins";
 pub(super) const STORES: &str = "io.strate.stores";
 /// A check sum over the entry.
 const SUM: &str = "io.strate.sum";
+
+/// A list of names is not longer, in bytes: one that somebody else keeps may be anything.
+pub(super) const LONGEST: u64 = 256 << 20;
+
 /// Bytes of the unpacked layers.
 pub(super) const SIZE: &str = "io.strate.size";
 
@@ -152,7 +156,7 @@ impl Entry {
 impl IndexFile {
     pub(super) fn read(layout: &Layout) -> Result<Self, Error> {
         let path = layout.index();
-        match fs::read(&path) {
+        match regular::read(&path, LONGEST) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source }),
             // A store has one from the start: writing a new one would give up every image.
             Err(error) if error.kind() == ErrorKind::NotFound && layout.format().exists() => {

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io::ErrorKind;
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
@@ -13,7 +12,7 @@ use super::index::{CONFIG, CREATED, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE};
 use super::{Error, layout::Layout};
 use crate::image::INDEX_DIGEST_ANNOTATION;
 use crate::oci::Reference;
-use crate::sys::SysError;
+use crate::sys::{SysError, regular};
 
 /// A string of the file: borrowed, unless it is written with escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +134,7 @@ impl<'a> Lines<'a> {
     /// The file's bytes; none when there is no store.
     pub(super) fn read(layout: &Layout) -> Result<Vec<u8>, Error> {
         let path = layout.index();
-        match fs::read(&path) {
+        match regular::read(&path, super::index::LONGEST) {
             Ok(bytes) => Ok(bytes),
             // As `index.rs` has it: a store without its list has lost it.
             Err(error) if error.kind() == ErrorKind::NotFound && layout.format().exists() => {

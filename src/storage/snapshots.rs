@@ -182,6 +182,9 @@ impl Store {
             .iter()
             .map(|w| self.find_snapshot(w.diff_id, &w.chain_id))
             .collect::<Result<Vec<_>, _>>()?;
+        for (wanted, _) in wanted.iter().zip(&found).filter(|(_, found)| found.is_some()) {
+            self.verify_pair(wanted.layer, wanted.diff_id)?;
+        }
         if found.iter().any(Option::is_none) {
             self.make_missing(&wanted, &mut found, report)?;
         }

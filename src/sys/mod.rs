@@ -14,6 +14,7 @@ pub mod fork;
 pub mod mount_attr;
 pub mod mounts;
 pub mod ns;
+pub mod regular;
 pub mod rootdir;
 pub mod signals;
 pub mod title;

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::support::{Env, Output, need, shared_registry, strate};
+use sha2::Digest as _;
+
+use crate::support::{Env, Output, is_root, need, not_for, shared_registry, strate};
 
 /// Sizes and times of everything in a directory.
 fn state(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
@@ -130,6 +132,79 @@ fn a_corrupt_blob_of_an_additional_store_is_told_by_its_place() {
     env.run(run).success();
     env.check_store().sound();
     assert_eq!(state(&site), before, "the additional store is never written");
+}
+
+/// Keep a document as a blob; the descriptor's digest and size.
+fn put_blob(store: &Path, document: &serde_json::Value) -> (String, usize) {
+    let bytes = serde_json::to_vec(document).unwrap();
+    let hex: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(store.join("blobs/sha256").join(&hex), &bytes).unwrap();
+    (format!("sha256:{hex}"), bytes.len())
+}
+
+fn blob(store: &Path, digest: &serde_json::Value) -> serde_json::Value {
+    let hex = digest.as_str().unwrap().trim_start_matches("sha256:");
+    serde_json::from_slice(&fs::read(store.join("blobs/sha256").join(hex)).unwrap()).unwrap()
+}
+
+/// Anything can stand in the list of a store that belongs to somebody else: digests there count only as far as the blobs
+/// bear them out, and a config does not get at layers of ours by naming them.
+#[test]
+fn what_somebody_elses_store_claims_is_not_believed() {
+    need!("docker-registry", "skopeo", "busybox");
+    if !is_root() {
+        return not_for("an ordinary user, who cannot make files of others");
+    }
+    let env = Env::new();
+    let image = shared_registry().image("busybox:latest");
+    env.run(["pull", "-q", &image]).success();
+    let diff_id =
+        env.run(["inspect", "--format", "{{index .RootFS.Layers 0}}", &image]).success().text().to_owned();
+    let site = env.work().join("site");
+    let root = site.to_str().unwrap();
+    env.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    env.run(["--root", root, "build", "-q", "-t", "evil", "."]).success();
+    let path = site.join("index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let true_entry = index["manifests"][0].clone();
+    let mut manifest = blob(&site, &true_entry["digest"]);
+    let mut config = blob(&site, &manifest["config"]["digest"]);
+    config["rootfs"]["diff_ids"][0] = diff_id.clone().into();
+    let (digest, size) = put_blob(&site, &config);
+    manifest["config"]["digest"] = digest.into();
+    manifest["config"]["size"] = size.into();
+    let (digest, size) = put_blob(&site, &manifest);
+    let (pinned, id) = (format!("sha256:{}", "a".repeat(64)), format!("sha256:{}", "b".repeat(64)));
+    let entry = |name: &str, digest: &str, size: usize| {
+        serde_json::json!({
+            "mediaType": true_entry["mediaType"], "digest": digest, "size": size,
+            "annotations": {
+                "org.opencontainers.image.ref.name": name, "io.strate.index.digest": pinned,
+                "io.strate.config": id, "io.strate.size": "1"
+            }
+        })
+    };
+    let (true_digest, true_size) =
+        (true_entry["digest"].as_str().unwrap(), true_entry["size"].as_u64().unwrap() as usize);
+    index["manifests"] = serde_json::json!([
+        entry("docker.io/library/liar:1", &digest, size),
+        entry("docker.io/library/other:1", true_digest, true_size),
+        entry(&format!("docker.io/library/debian@{pinned}"), true_digest, true_size),
+    ]);
+    fs::write(&path, index.to_string()).unwrap();
+    let env = env.with("STRATE_IMAGESTORE", &site);
+    // As long as the store is ours it is believed, which shows that the claims are understood.
+    env.run(["inspect", &format!("other@{pinned}")]).success();
+    std::os::unix::fs::chown(&site, Some(12345), None).unwrap();
+    let listed = env.run(["images", "--no-trunc", "--digests"]).success();
+    assert!(listed.stdout.contains("other") && !listed.stdout.contains("debian"), "{listed}");
+    assert!(!listed.stdout.contains(&pinned) && !listed.stdout.contains(&id), "{listed}");
+    for text in [format!("other@{pinned}"), format!("debian@{pinned}"), id.clone()] {
+        env.run(["image", "inspect", &text]).code(1);
+    }
+    env.run(["inspect", &format!("other@{true_digest}")]).success();
+    let run = ["run", "--rm", "--network", "none", "liar:1", "echo", "from our layer"];
+    env.run(run).code(125).stderr_has(&diff_id);
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl Store {
             let path = self.layout.blob(digest);
             let is_right = fs::symlink_metadata(&path)
                 .is_ok_and(|meta| meta.is_file() && need.size.is_none_or(|size| size == meta.len()));
-            if is_right && !wrong(digest) {
+            let is_elsewhere = || path.symlink_metadata().is_err() && self.blob_elsewhere(digest).is_some();
+            if !wrong(digest) && (is_right || is_elsewhere()) {
                 continue;
             }
             let known = self.places(digest);

@@ -32,6 +32,18 @@ enum Node {
     Index(Vec<Digest>),
     /// Config, layers, and both keys that each layer's snapshot may go by.
     Image(Vec<Digest>),
+    /// Every digest that a damaged document still has in it, whatever it stands for there.
+    Damaged(Vec<Digest>),
+}
+
+impl Node {
+    /// The documents that are read with it.
+    fn leads_to(&self) -> &[Digest] {
+        match self {
+            Self::Index(members) | Self::Damaged(members) => members,
+            Self::Image(_) => &[],
+        }
+    }
 }
 
 /// The parts of a manifest or index that lead further. Everything else may be as it likes.
@@ -90,16 +102,23 @@ impl Graph {
         load(layout, digest, &mut self.known, 0);
         match self.known.get(digest) {
             Some(Node::Image(parts)) => marked.extend(parts.iter().cloned()),
-            Some(Node::Index(members)) => {
-                for member in members {
-                    // An index names images that need not be here: those have nothing that could be kept.
-                    if let Some(Node::Image(parts)) = self.known.get(member) {
-                        marked.insert(member.clone());
-                        marked.extend(parts.iter().cloned());
-                    }
-                }
+            // An index names images that need not be here: those have nothing that could be kept.
+            Some(Node::Index(members)) => self.mark_known(members, marked),
+            // It may have been an index or a manifest: what each of its digests leads to is kept too.
+            Some(Node::Damaged(names)) => {
+                marked.extend(names.iter().cloned());
+                self.mark_known(names, marked);
             }
             None => {}
+        }
+    }
+
+    fn mark_known(&self, members: &[Digest], marked: &mut Marked) {
+        for member in members {
+            if let Some(Node::Image(parts) | Node::Damaged(parts)) = self.known.get(member) {
+                marked.insert(member.clone());
+                marked.extend(parts.iter().cloned());
+            }
         }
     }
 }
@@ -107,30 +126,29 @@ impl Graph {
 /// Read a document, and of an index the images that are here.
 fn load(layout: &Layout, digest: &Digest, known: &mut BTreeMap<Digest, Node>, depth: u32) {
     if known.contains_key(digest) {
-        if let Some(Node::Index(members)) = known.get(digest).filter(|_| depth == 0) {
+        if let Some(node) = known.get(digest).filter(|_| depth == 0) {
             // Members may have come since.
-            for member in members.clone() {
+            for member in node.leads_to().to_vec() {
                 load(layout, &member, known, depth + 1);
             }
         }
         return;
     }
     let Some(bytes) = read(layout, digest) else { return };
-    let node = node_of(layout, &bytes);
-    if let Node::Index(members) = &node
-        && depth == 0
-    {
-        for member in members {
+    let node = node_of(layout, digest, &bytes);
+    if depth == 0 {
+        for member in node.leads_to() {
             load(layout, member, known, depth + 1);
         }
     }
     known.insert(digest.clone(), node);
 }
 
-fn node_of(layout: &Layout, bytes: &[u8]) -> Node {
-    let Ok(document) = serde_json::from_slice::<Document>(bytes) else {
-        // Damaged. What it names is kept, so that a repair has to fetch the document only.
-        return Node::Image(digests_in(bytes));
+fn node_of(layout: &Layout, digest: &Digest, bytes: &[u8]) -> Node {
+    let document = serde_json::from_slice::<Document>(bytes).ok().filter(|_| is_sound(digest, bytes));
+    let Some(document) = document else {
+        // What it names is kept, so that a repair has to fetch the document only.
+        return Node::Damaged(digests_in(bytes));
     };
     let digests = |list: Vec<Pointer>| list.into_iter().map(|pointer| pointer.digest);
     if !document.manifests.is_empty() {
@@ -160,6 +178,13 @@ fn read(layout: &Layout, digest: &Digest) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Whether the bytes are those of the digest: one flipped bit may leave a document that names less than it did.
+fn is_sound(digest: &Digest, bytes: &[u8]) -> bool {
+    let mut hasher = digest.hasher();
+    hasher.update(bytes);
+    hasher.finish() == *digest
+}
+
 /// Everything in a text that is a digest.
 pub(super) fn digests_in(bytes: &[u8]) -> Vec<Digest> {
     let text = String::from_utf8_lossy(bytes);
@@ -177,5 +202,35 @@ mod tests {
         let text = format!("{{\"config\":{{\"digest\":\"{a}\"}},\"layers\":[{{\"digest\":\"{b}\",]\0\0");
         assert_eq!(digests_in(text.as_bytes()), [a, b]);
         assert_eq!(digests_in(b"sha256:abc \xff\xfe sha256:"), []);
+    }
+
+    #[test]
+    fn a_damaged_index_keeps_the_layers_of_its_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        std::fs::create_dir_all(layout.blob_dir("sha256")).unwrap();
+        let put = |text: &str| {
+            let digest = Digest::sha256(text);
+            std::fs::write(layout.blob(&digest), text).unwrap();
+            digest
+        };
+        let layer = Digest::sha256("layer");
+        let config = put("{\"rootfs\":{\"diff_ids\":[]}}");
+        let manifest = put(&format!(
+            "{{\"config\":{{\"digest\":\"{config}\"}},\"layers\":[{{\"digest\":\"{layer}\"}}]}}"
+        ));
+        let index = put(&format!("{{\"manifests\":[{{\"digest\":\"{manifest}\"}}]}}"));
+        let whole = std::fs::read_to_string(layout.blob(&index)).unwrap();
+        // Whole, cut, and still a document that names nothing.
+        for text in [whole.clone(), whole.replace("]}", "]"), whole.replace("manifests", "manifestz")] {
+            std::fs::write(layout.blob(&index), text).unwrap();
+            let mut graph = Graph::read(&layout, &[index.clone()].into());
+            let mut marked = Marked::new();
+            graph.reach(&layout, &index, &mut marked);
+            assert!(
+                [&index, &manifest, &config, &layer].iter().all(|one| marked.contains(one)),
+                "{marked:?}"
+            );
+        }
     }
 }

@@ -170,6 +170,8 @@ impl Store {
         }
         // Back to shared; a failed conversion may have lost it (`man 2 flock`).
         crate::sys::flock::lock(own, false)?;
+        // Who came in between may have removed the store.
+        own.verify()?;
         Ok(bytes)
     }
 }

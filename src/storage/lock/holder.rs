@@ -152,7 +152,13 @@ mod tests {
     #[test]
     fn of_a_command_line_only_program_and_verb_are_told() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let command = command_of(child.id());
+        // It may not have got to its own command line yet.
+        let start = std::time::Instant::now();
+        let mut command = command_of(child.id());
+        while command.is_none() && start.elapsed().as_secs() < 10 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            command = command_of(child.id());
+        }
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&child),
             rustix::process::Signal::STOP,
@@ -169,7 +175,6 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(still);
-        // The child may not have got to its own command line yet.
         assert!(command.is_some());
     }
 }

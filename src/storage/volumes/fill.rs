@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::copy::{attributes, copy_tree};
 use super::{Backing, Volume};
 use crate::storage::{Error, Store};
-use crate::sys::atomic::{sync_dir, sync_file_system};
+use crate::sys::atomic::{Durability, replace_file, sync_dir, sync_file_system};
 use crate::sys::{RootDir, SysError, tree};
 
 /// What a mount takes from the image.
@@ -35,6 +35,8 @@ pub(super) struct Places {
     pub(super) data: PathBuf,
     fill: PathBuf,
     staged: PathBuf,
+    /// What says which directory is the one that is being brought in, where others can make one of its name.
+    identity: Option<PathBuf>,
 }
 
 impl Volume {
@@ -42,13 +44,15 @@ impl Volume {
     pub(super) fn places(&self) -> Result<Option<Places>, Error> {
         Ok(match self.backing()? {
             Backing::Data { path, .. } => {
-                Some(Places { data: path, fill: self.dir.join("fill"), staged: self.dir.join("fill.new") })
+                let (fill, staged) = (self.dir.join("fill"), self.dir.join("fill.new"));
+                Some(Places { data: path, fill, staged, identity: None })
             }
             // Renames work within one file system only: here it is the host's directory itself.
             Backing::Bind { path, .. } => Some(Places {
                 fill: path.join(".strate-fill"),
                 staged: path.join(".strate-fill.new"),
                 data: path,
+                identity: Some(self.dir.join("filling")),
             }),
             Backing::Tmpfs { .. } => None,
         })
@@ -98,7 +102,23 @@ impl Places {
     }
 
     fn is_decided_clean(&self) -> bool {
-        fs::symlink_metadata(&self.fill).is_err()
+        !fs::symlink_metadata(&self.fill).is_ok_and(|meta| self.is_ours(meta.dev(), meta.ino()))
+    }
+
+    /// Whether what has the name of `fill` is what we put there: in a directory of the host anybody may have made it, who
+    /// would have its owner and mode given to that directory.
+    fn is_ours(&self, device: u64, inode: u64) -> bool {
+        let Some(path) = &self.identity else { return true };
+        fs::read_to_string(path).is_ok_and(|text| text == identity_text(device, inode))
+    }
+
+    /// Write down which directory it is, before it gets the name of `fill`.
+    fn identify(&self, durable: bool) -> Result<(), Error> {
+        let Some(path) = &self.identity else { return Ok(()) };
+        let meta = fs::symlink_metadata(&self.staged).map_err(|error| self.failed(error))?;
+        let text = identity_text(meta.dev(), meta.ino());
+        let how = if durable { Durability::Durable } else { Durability::Fast };
+        Ok(replace_file(path, &path.with_extension("new"), text.as_bytes(), how)?)
     }
 
     fn is_clean(&self) -> bool {
@@ -136,6 +156,7 @@ impl Places {
         if durable {
             sync_file_system(&self.staged)?;
         }
+        self.identify(durable)?;
         fs::rename(&self.staged, &self.fill).map_err(|error| self.failed(error))?;
         if let Some(above) = self.fill.parent().filter(|_| durable) {
             sync_dir(above)?;
@@ -150,6 +171,10 @@ impl Places {
             return Ok(());
         }
         let fill = open(&self.fill).map_err(|error| self.failed(error))?;
+        let stat = rustix::fs::fstat(&fill).map_err(|error| self.failed(error))?;
+        if !self.is_ours(stat.st_dev, stat.st_ino) {
+            return Ok(()); // swapped just now
+        }
         let data = open(&self.data).map_err(|error| self.failed(error))?;
         for entry in tree::sorted_names(&fill)? {
             match rustix::fs::renameat_with(&fill, &*entry.name, &data, &*entry.name, RenameFlags::NOREPLACE)
@@ -163,8 +188,14 @@ impl Places {
         if durable {
             sync_dir(&self.data)?;
         }
-        fs::remove_dir(&self.fill).map_err(|error| self.failed(error))
+        fs::remove_dir(&self.fill).map_err(|error| self.failed(error))?;
+        // One that stays names an inode that is gone.
+        self.identity.as_ref().map_or(Ok(()), fs::remove_file).or(Ok(()))
     }
+}
+
+fn identity_text(device: u64, inode: u64) -> String {
+    format!("{device} {inode}\n")
 }
 
 /// Give a directory what another one has of its own: owner, mode, attributes, times.

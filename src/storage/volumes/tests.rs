@@ -248,6 +248,38 @@ fn two_at_once_fill_once() {
 }
 
 #[test]
+fn what_somebody_else_put_into_a_directory_of_the_host_decides_nothing() {
+    let (dir, store) = store();
+    let root = image(dir.path());
+    let host = dir.path().join("host");
+    fs::create_dir(&host).unwrap();
+    let planted = host.join(".strate-fill");
+    fs::create_dir(&planted).unwrap();
+    fs::set_permissions(&planted, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    fs::write(planted.join("evil"), "").unwrap();
+    let mode = fs::metadata(&host).unwrap().mode();
+    let mut bound = record("b");
+    bound.options =
+        [("type", "none"), ("o", "bind"), ("device", host.to_str().unwrap())].map(own_pair).into();
+    let volume = store.create_volume(bound, true).unwrap().0;
+    fill(&store, &volume, &root, "/data");
+    volume.prepare(&store, None, true).unwrap();
+    assert_eq!(left_in(host.clone()), [".strate-fill".to_owned()].into());
+    assert_eq!(fs::metadata(&host).unwrap().mode(), mode);
+    // Our own, of which the store knows, is completed.
+    let meta = fs::metadata(&planted).unwrap();
+    fs::write(store.layout().volume("b").join("filling"), format!("{} {}\n", meta.dev(), meta.ino()))
+        .unwrap();
+    volume.prepare(&store, None, true).unwrap();
+    assert_eq!(left_in(host), ["evil".to_owned()].into());
+    assert_eq!(left_in(store.layout().volume("b")), ["_data", "volume.json"].map(str::to_owned).into());
+}
+
+fn own_pair((key, value): (&str, &str)) -> (String, String) {
+    (key.into(), value.into())
+}
+
+#[test]
 fn a_directory_of_the_host_is_filled_in_its_place() {
     let (dir, store) = store();
     let root = image(dir.path());
