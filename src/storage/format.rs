@@ -164,7 +164,7 @@ pub(super) fn restore(layout: &Layout, insist: bool, patience: &Patience<'_>) ->
 /// What the copy says, when it can be read and this binary may write such a store.
 fn saved(layout: &Layout) -> Result<Option<FormatFile>, Error> {
     let path = layout.format_copy();
-    let Ok(bytes) = fs::read(&path) else { return Ok(None) };
+    let Ok(bytes) = regular::read(&path, LONGEST) else { return Ok(None) };
     let Ok(file) = serde_json::from_slice::<FormatFile>(&bytes) else { return Ok(None) };
     judge(layout, file.clone(), true)?;
     Ok(Some(file))
@@ -174,7 +174,7 @@ fn saved(layout: &Layout) -> Result<Option<FormatFile>, Error> {
 fn made_up(layout: &Layout) -> FormatFile {
     use std::os::unix::fs::PermissionsExt;
     let is_open = |dir: &std::path::Path| {
-        fs::symlink_metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o005 == 0o005)
+        std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o005 == 0o005)
     };
     let mut file = FormatFile { format: 1, ..FormatFile::default() };
     file.set_shared(is_open(layout.root()) && is_open(&layout.blobs()) && is_open(&layout.layer_facts()));
