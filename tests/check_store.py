@@ -46,7 +46,7 @@ MANIFESTS = {
 CONFIGS = {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 # Directories of a store beside the layout's own.
 PARTS = {"snapshots", "containers", "volumes", "cache", "partial", "locks", "tmp"}
-TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "probe.json", "blobs"}
+TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "strate.json.bak", "probe.json", "blobs"}
 
 
 class Unusable(Exception):

@@ -262,6 +262,7 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::MissingBlob(_) | E::CorruptBlob { .. } => {
             "pull or build the image again, or try `strate system check --repair`".to_owned()
         }
+        E::FormatLost(_) => "`strate system check --repair --force` takes it for one that this version can write; where a newer one wrote it, use that".to_owned(),
         E::Json { .. } | E::Damaged { .. } => {
             "`strate system check --repair` mends what can be mended".to_owned()
         }

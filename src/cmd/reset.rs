@@ -33,7 +33,7 @@ pub(super) fn reset(cx: &mut Context, ui: &mut Ui, args: ResetArgs) -> CmdResult
             return Ok(0);
         }
     }
-    reset_op::reset(cx)?;
+    reset_op::reset(cx, args.force)?;
     ui.note(format_args!("removed `{}`: {}", loss.plan.root.display(), words::size(loss.plan.bytes)));
     Ok(0)
 }

@@ -54,7 +54,7 @@ pub fn check(
         let report = store.map(|store| store.check(&options)).unwrap_or_default();
         return Ok(Checked { report, done: Vec::new() });
     }
-    let Some((store, mut done)) = Store::open_to_repair(&cx.root, cx.abilities(), how)? else {
+    let Some((store, mut done)) = Store::open_to_repair(&cx.root, cx.abilities(), how, request.force)? else {
         return Ok(Checked::default());
     };
     done.extend(store.mend_names()?);

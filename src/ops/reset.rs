@@ -3,7 +3,7 @@
 use super::{rm, store};
 use crate::context::Context;
 pub use crate::storage::Error;
-use crate::storage::{ResetPlan, Store, plan_reset, reset as remove};
+use crate::storage::{ResetPlan, plan_reset, reset as remove};
 
 /// What would be lost.
 #[derive(Debug, Clone, Default)]
@@ -27,26 +27,28 @@ pub struct Loss {
 pub fn look(cx: &Context) -> Result<Option<Loss>, Error> {
     let Some(plan) = plan_reset(&cx.root, cx.home.as_deref())? else { return Ok(None) };
     let store = store::read(cx)?;
-    let containers = store.containers().unwrap_or_default();
-    let runs = |dir: &crate::storage::ContainerDir| dir.state().is_ok_and(|state| state.is_running());
+    let containers = store.every_container()?;
     Ok(Some(Loss {
         plan,
         images: store.images().map_or(0, |images| images.len()),
-        running: containers.iter().filter(|dir| runs(dir)).map(|dir| dir.record.name.clone()).collect(),
+        running: containers.iter().filter(|dir| dir.is_in_use()).map(|dir| dir.record.name.clone()).collect(),
         containers: containers.len(),
         volumes: store.volumes().map_or(0, |volumes| volumes.len()),
     }))
 }
 
-/// Remove it. Containers that run are killed first.
+/// Remove it. With `force` containers that run are killed first, and without it one that runs keeps the store: it may have
+/// been started since somebody looked.
 ///
 /// # Errors
-/// When the directory may not be removed, a container cannot be stopped, or others work on the store without end.
-pub fn reset(cx: &Context) -> Result<(), super::container::Error> {
-    if let Ok(store) = Store::open_writable(&cx.root, cx.abilities()) {
-        for dir in store.containers().unwrap_or_default() {
-            rm::remove(&store, &dir, true, false)?;
-        }
+/// When the directory may not be removed, a container runs or cannot be stopped, or others work on the store without end.
+pub fn reset(cx: &Context, force: bool) -> Result<(), super::container::Error> {
+    if plan_reset(&cx.root, cx.home.as_deref())?.is_none() {
+        return Ok(());
+    }
+    // For reading: a store that cannot be opened for more has containers that run all the same.
+    for dir in store::read(cx)?.every_container()? {
+        drop(rm::stopped(&dir, force)?);
     }
     Ok(remove(&cx.root, cx.home.as_deref())?)
 }

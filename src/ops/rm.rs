@@ -37,7 +37,7 @@ pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> 
 }
 
 /// The lock of a container that does not run (any more); `None` when it removed itself meanwhile.
-fn stopped(dir: &ContainerDir, force: bool) -> Result<Option<RunLock>, Error> {
+pub(super) fn stopped(dir: &ContainerDir, force: bool) -> Result<Option<RunLock>, Error> {
     let start = Instant::now();
     loop {
         match dir.try_lock() {

@@ -10,6 +10,7 @@
 
 mod damaged;
 mod ended;
+mod every;
 mod run_lock;
 mod state;
 mod uses;

@@ -246,6 +246,9 @@ pub enum Error {
     /// The directory holds other things.
     #[error("`{0}` is not empty and not a store")]
     NotAStore(PathBuf),
+    /// Nothing says the format of a store that is to be repaired.
+    #[error("`{}` and its copy cannot be read: nothing says which format the store has", .0.display())]
+    FormatLost(PathBuf),
     /// A directory that a reset does not touch.
     #[error("`{path}` is not reset: {why}")]
     NoReset {

@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::lock::{LockMode, LockName, Patience, lock};
 use super::{Error, layout::Layout};
 use crate::sys::atomic::{Durability, replace_file};
 use crate::sys::{SysError, regular};
@@ -94,8 +95,12 @@ impl FormatFile {
         let path = layout.format();
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
-        replace_file(&path, &layout.format_temp(), &bytes, Durability::Durable)?;
-        super::readable_if(self.is_shared(), &path)
+        // The copy first: the steps that lead to what it says are done, so it is true even when the other is not written.
+        for path in [layout.format_copy(), path] {
+            replace_file(&path, &layout.format_temp(), &bytes, Durability::Durable)?;
+            super::readable_if(self.is_shared(), &path)?;
+        }
+        Ok(())
     }
 }
 
@@ -109,7 +114,12 @@ pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
         }
         Err(error) => return Err(SysError::path("read", &path, error).into()),
     };
-    let found: FormatFile = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source })?;
+    let found = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path, source })?;
+    judge(layout, found, write)
+}
+
+/// Whether this binary can read (or write) a store that says so of itself.
+fn judge(layout: &Layout, found: FormatFile, write: bool) -> Result<Found, Error> {
     let root = layout.root().to_owned();
     let needs = found.needs.clone().filter(|version| is_version(version));
     if found.format > FORMAT {
@@ -126,9 +136,49 @@ pub(super) fn check(layout: &Layout, write: bool) -> Result<Found, Error> {
     }
 }
 
-/// Write the format file where it is lost: of the oldest format, as every step to the next leaves alone what it finds done.
-pub(super) fn write_anew(layout: &Layout) -> Result<(), Error> {
-    FormatFile { format: 1, ..FormatFile::default() }.write(layout)
+/// Write the format file anew where it is lost: as its copy says. Only `insist` makes one up where there is no copy; it is
+/// of the oldest format then, as every step to the next leaves alone what it finds done. Others are kept out meanwhile.
+/// Whether something was written is returned.
+///
+/// # Errors
+/// [`Error::FormatLost`]; when the copy says that this binary must not write the store; [`Error::Busy`].
+pub(super) fn restore(layout: &Layout, insist: bool, patience: &Patience<'_>) -> Result<bool, Error> {
+    let _alone = lock(layout, &LockName::Store, LockMode::Exclusive, patience)?;
+    let is_lost = match check(layout, true) {
+        Ok(found) => matches!(found, Found::Nothing),
+        Err(Error::Json { .. }) => true,
+        Err(error) => return Err(error),
+    };
+    if !is_lost {
+        return Ok(false); // somebody was faster
+    }
+    let file = match saved(layout)? {
+        Some(file) => file,
+        None if insist => made_up(layout),
+        None => return Err(Error::FormatLost(layout.format())),
+    };
+    file.write(layout)?;
+    Ok(true)
+}
+
+/// What the copy says, when it can be read and this binary may write such a store.
+fn saved(layout: &Layout) -> Result<Option<FormatFile>, Error> {
+    let path = layout.format_copy();
+    let Ok(bytes) = regular::read(&path, LONGEST) else { return Ok(None) };
+    let Ok(file) = serde_json::from_slice::<FormatFile>(&bytes) else { return Ok(None) };
+    judge(layout, file.clone(), true)?;
+    Ok(Some(file))
+}
+
+/// Of the oldest format, and shared when others can enter the store and its blobs.
+fn made_up(layout: &Layout) -> FormatFile {
+    use std::os::unix::fs::PermissionsExt;
+    let is_open = |dir: &std::path::Path| {
+        std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o005 == 0o005)
+    };
+    let mut file = FormatFile { format: 1, ..FormatFile::default() };
+    file.set_shared(is_open(layout.root()) && is_open(&layout.blobs()) && is_open(&layout.layer_facts()));
+    file
 }
 
 /// What is shown to a user from a file that anybody may have written.

@@ -8,6 +8,9 @@ use super::Error;
 use crate::oci::Digest;
 use crate::sys::SysError;
 
+/// What `mkfs` makes at the top of a disk: none of ours, and no reason to refuse one.
+pub(super) const LOST_AND_FOUND: &str = "lost+found";
+
 /// Knows every path of the store; nothing else joins path strings.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -37,6 +40,12 @@ impl Layout {
     #[must_use]
     pub fn format(&self) -> PathBuf {
         self.root.join("strate.json")
+    }
+
+    /// `strate.json.bak`: the same once more, for the repair of one that is lost.
+    #[must_use]
+    pub fn format_copy(&self) -> PathBuf {
+        self.root.join("strate.json.bak")
     }
 
     /// Where the next `strate.json` is written. Whoever does so holds the `names` lock of a store that is not made yet,
@@ -233,7 +242,7 @@ impl Layout {
     #[must_use]
     pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
         let names = [self.index(), self.previous_index()];
-        let files = [self.oci_layout(), self.format(), self.probe()];
+        let files = [self.oci_layout(), self.format(), self.format_copy(), self.probe()];
         files
             .iter()
             .chain(&names)

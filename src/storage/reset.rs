@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::layout::Layout;
+use super::layout::{LOST_AND_FOUND, Layout};
 use super::lock::{self, LockMode, LockName};
-use super::{Error, check_known, format};
+use super::{ContainerDir, Error, check_known, format};
 use crate::sys::{SysError, mounts, tree};
 
 /// How long others may take to end before a reset gives up waiting.
@@ -31,10 +31,16 @@ pub struct ResetPlan {
 /// [`Error::NoReset`] when it may not: it is no store of the user's, it is or holds `home`, it holds other things, or
 /// something is mounted below it.
 pub fn plan_reset(root: &Path, home: Option<&Path>) -> Result<Option<ResetPlan>, Error> {
+    let is_there = may_go(root, home)?;
+    Ok(is_there.then(|| ResetPlan { root: root.to_owned(), bytes: disk_usage(root) }))
+}
+
+/// Whether something is at `root`; an error when it may not be removed.
+fn may_go(root: &Path, home: Option<&Path>) -> Result<bool, Error> {
     check_known(root)?;
     let layout = Layout::new(root);
     if fs::symlink_metadata(root).is_err() {
-        return Ok(None);
+        return Ok(false);
     }
     let refuse = |why: String| Error::NoReset { path: root.to_owned(), why };
     let real = fs::canonicalize(root).map_err(|error| SysError::path("look at", root, error))?;
@@ -56,16 +62,16 @@ pub fn plan_reset(root: &Path, home: Option<&Path>) -> Result<Option<ResetPlan>,
     if let Some(point) = mounts::below(&real)?.first() {
         return Err(refuse(format!("something is mounted at `{}`", point.display())));
     }
-    Ok(Some(ResetPlan { root: root.to_owned(), bytes: disk_usage(root) }))
+    Ok(true)
 }
 
 /// Remove the store at `root`: everything in it, and the directory itself where nothing is mounted on it. Waits a while
 /// for others that write to end.
 ///
 /// # Errors
-/// As [`plan_reset`]; [`Error::Busy`] when others do not end; when something cannot be removed.
+/// As [`plan_reset`], also when a container runs; [`Error::Busy`] when others do not end; when something cannot be removed.
 pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
-    if plan_reset(root, home)?.is_none() {
+    if !may_go(root, home)? {
         return Ok(());
     }
     let layout = Layout::new(root);
@@ -73,13 +79,19 @@ pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
         true => Some(wait_alone(&layout, PATIENCE)?),
         false => None, // a reset that was cut short has removed them
     };
+    // Others have come and gone meanwhile. From here on no container starts.
+    if !may_go(root, home)? {
+        return Ok(());
+    }
+    refuse_running(&layout)?;
     let marker = layout.format();
     // Locks after all that they protect, and last what says that this is a store.
     let last = [layout.locks(), marker];
     for entry in fs::read_dir(root).map_err(|error| SysError::path("read", root, error))? {
-        let path = entry.map_err(|error| SysError::path("read", root, error))?.path();
-        if !last.contains(&path) {
-            tree::remove_path(&path)?;
+        let entry = entry.map_err(|error| SysError::path("read", root, error))?;
+        // What somebody puts there just now is theirs.
+        if layout.is_ours(&entry.file_name()) && !last.contains(&entry.path()) {
+            tree::remove_path(&entry.path())?;
         }
     }
     for path in &last {
@@ -87,9 +99,20 @@ pub fn reset(root: &Path, home: Option<&Path>) -> Result<(), Error> {
     }
     match fs::remove_dir(root) {
         Ok(()) => Ok(()),
-        // A mount point or a link stays, empty; what somebody put there just now is theirs.
+        // A mount point or a link stays, and so does a directory with what is none of ours.
         Err(_) if root.is_dir() => Ok(()),
         Err(error) => Err(SysError::path("remove", root, error).into()),
+    }
+}
+
+/// Under the store lock: who has started a container holds the container's own for as long as it runs.
+fn refuse_running(layout: &Layout) -> Result<(), Error> {
+    match ContainerDir::every(layout)?.iter().find(|dir| dir.is_in_use()) {
+        None => Ok(()),
+        Some(dir) => {
+            let why = format!("container `{}` runs", dir.record.name);
+            Err(Error::NoReset { path: layout.root().to_owned(), why })
+        }
     }
 }
 
@@ -117,7 +140,7 @@ fn foreign_entries(layout: &Layout) -> Result<Vec<String>, Error> {
     let mut foreign = Vec::new();
     for entry in entries {
         let name = entry.map_err(|error| SysError::path("read", root, error))?.file_name();
-        if !layout.is_ours(&name) {
+        if !layout.is_ours(&name) && name != LOST_AND_FOUND {
             foreign.push(name.to_string_lossy().into_owned());
         }
     }
@@ -200,6 +223,36 @@ mod tests {
         std::fs::remove_file(root.join("index.json")).unwrap();
         reset(&root, None).unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_container_that_runs_keeps_the_store_even_when_its_record_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        store(&root);
+        let container = Layout::new(&root).container(&"ab".repeat(32));
+        std::fs::create_dir_all(container.join("upper")).unwrap();
+        let program = std::fs::File::open(&container).unwrap();
+        crate::sys::flock::lock(&program, true).unwrap();
+        for record in [None, Some(""), Some("{")] {
+            record.map(|text| std::fs::write(container.join("config.json"), text).unwrap());
+            assert!(refusal(&root, None).contains("`abababababab` runs"), "{record:?}");
+            assert!(container.join("upper").exists() && root.join("blobs").exists());
+        }
+        drop(program);
+        reset(&root, None).unwrap();
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn what_mkfs_made_at_the_top_of_a_disk_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+        store(dir.path());
+        reset(dir.path(), None).unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["lost+found"]);
+        store(dir.path());
     }
 
     #[test]

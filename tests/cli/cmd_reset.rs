@@ -61,3 +61,26 @@ fn a_reset_that_was_cut_short_is_taken_up() {
     env.run(["system", "reset", "-f"]).success();
     assert!(!env.store().exists());
 }
+
+#[test]
+fn a_container_that_is_in_use_keeps_the_store_whatever_its_record_says() {
+    let env = store_with_image();
+    let id = env
+        .run(["create", "--name", "c", "--network", "none", "small:1", "/x"])
+        .success()
+        .stdout
+        .trim()
+        .to_owned();
+    let dir = env.store().join("containers").join(&id);
+    // As a program that runs holds it.
+    let program = fs::File::open(&dir).unwrap();
+    rustix::fs::flock(&program, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    for record in ["{", ""] {
+        fs::write(dir.join("config.json"), record).unwrap();
+        env.run_with_input(["system", "reset"], "y\n").code(1).stderr_has("`c` runs");
+        assert!(dir.exists() && env.store().join("blobs").exists());
+    }
+    drop(program);
+    env.run_with_input(["system", "reset"], "y\n").success().stderr_has("containers");
+    assert!(!env.store().exists());
+}

@@ -130,6 +130,7 @@ fn is_harmless(path: &str, damage: Damage) -> bool {
         || path == "probe.json"
         || path == "cache/budget"
         || path == "index.json.bak"
+        || path == "strate.json.bak"
         // A container's and a volume's own files are whatever programs wrote.
         || path.contains("/_data/")
         || path.contains("/upper/")

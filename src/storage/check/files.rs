@@ -10,6 +10,7 @@ use super::{Check, Fault};
 use crate::storage::Error;
 use crate::storage::format::{self, Found};
 use crate::storage::index::IndexFile;
+use crate::storage::layout::LOST_AND_FOUND;
 
 /// What `oci-layout` holds (image-spec `image-layout.md`).
 pub(in crate::storage) const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
@@ -89,7 +90,7 @@ impl Check<'_> {
     pub(super) fn strays(&mut self) {
         let layout = self.store.layout().clone();
         for entry in files_of(layout.root()) {
-            if !layout.is_ours(&entry.file_name()) {
+            if !layout.is_ours(&entry.file_name()) && entry.file_name() != LOST_AND_FOUND {
                 self.stray(&entry.path());
             }
         }

@@ -11,6 +11,7 @@ use crate::layer::{self, DiffOptions, HashingWriter, gzip_writer};
 use crate::oci::{Descriptor, DiffId, Digest, Reference, chain_ids, digest_of};
 use crate::storage::format::Found;
 use crate::storage::index::{IndexFile, REF_NAME};
+use crate::storage::lock::Patience;
 use crate::storage::unpack::open_dir;
 use crate::storage::{Abilities, Error, Opening, Place, Stack, Store, check_known, format, layout::Layout};
 use crate::sys::atomic::{Durability, replace_file};
@@ -34,7 +35,7 @@ pub struct LostBlob {
 
 impl Store {
     /// Open a damaged store to repair it: directories and the files that say what it is are made anew where they lack.
-    /// What was done is returned beside it. `None` when there is no store at all.
+    /// Where nothing says which format it has, that is made up only with `insist`. What was done is returned beside it. `None` when there is no store at all.
     ///
     /// # Errors
     /// When it belongs to another user, cannot be written, or has a newer format; [`Error::NotAStore`] when nothing but a
@@ -43,6 +44,7 @@ impl Store {
         root: &Path,
         abilities: Abilities,
         how: Opening,
+        insist: bool,
     ) -> Result<Option<(Self, Vec<String>)>, Error> {
         check_known(root)?;
         let layout = Layout::new(root);
@@ -63,8 +65,10 @@ impl Store {
         let mut done = mend_directories(&layout)?;
         let temp = layout.tmp().join("mend");
         if senseless {
-            format::write_anew(&layout)?;
-            done.push("`strate.json` was written anew".to_owned());
+            let patience = Patience { limit: abilities.lock_timeout, say: &|text| how.notice.say(text) };
+            if format::restore(&layout, insist, &patience)? {
+                done.push("`strate.json` was written anew".to_owned());
+            }
         }
         let bytes = fs::read(layout.oci_layout()).unwrap_or_default();
         if serde_json::from_slice::<serde_json::Value>(&bytes)

@@ -75,7 +75,8 @@ fn write_files(layout: &Layout) -> Result<(), Error> {
     if !layout.index().exists() {
         put(&layout.index(), IndexFile::default().to_bytes()?.as_slice())?;
     }
-    FormatFile::current().write(layout)
+    // A store that has lost its own and is taken up again stays what it was.
+    super::saved(layout)?.unwrap_or_else(FormatFile::current).write(layout)
 }
 
 /// A mistyped `--root` must not turn a home directory into a store. What a making that was cut short left is taken up, and

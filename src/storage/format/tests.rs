@@ -100,3 +100,32 @@ fn one_name_of_ours_does_not_make_a_directory_a_store() {
         assert!(current(check(&layout, true)), "{parts:?}");
     }
 }
+
+#[test]
+fn a_lost_format_comes_back_from_its_copy_and_is_made_up_only_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    create(&layout, &Notice::default(), false).unwrap();
+    let mut shared = FormatFile::current();
+    shared.set_shared(true);
+    shared.write(&layout).unwrap();
+    let restore = |insist| restore(&layout, insist, &Patience::usual());
+    assert!(!restore(true).unwrap());
+    for lost in [Some(""), None] {
+        match lost {
+            Some(text) => fs::write(layout.format(), text).unwrap(),
+            None => fs::remove_file(layout.format()).unwrap(),
+        }
+        assert!(restore(false).unwrap());
+        assert!(matches!(check(&layout, true), Ok(Found::Current(file)) if file.is_shared()));
+    }
+    // One that this binary must not write stays so, however much it is told to.
+    fs::write(layout.format(), "").unwrap();
+    fs::write(layout.format_copy(), r#"{"format":2,"incompatible":["x"]}"#).unwrap();
+    assert!(matches!(restore(true), Err(Error::Feature { .. })));
+    fs::write(layout.format_copy(), "{").unwrap();
+    assert!(matches!(restore(false), Err(Error::FormatLost(_))));
+    assert_eq!(fs::read(layout.format()).unwrap(), b"");
+    assert!(restore(true).unwrap());
+    assert!(matches!(check(&layout, true), Ok(Found::Older(file)) if !file.is_shared()));
+}

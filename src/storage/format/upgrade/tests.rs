@@ -20,6 +20,7 @@ fn old_store() -> (tempfile::TempDir, Layout) {
     put("plain/file", "plain");
     put("plain/_data/inner", "not ours");
     put("half/_data/file", "half");
+    put("half/fill/more", "half");
     put("whole/_data/file", "whole");
     put("whole/volume.json", r#"{"name":"whole","created":"2026-01-01T00:00:00Z","anonymous":false,"x":1}"#);
     put("damaged/volume.json", "{");
@@ -50,11 +51,12 @@ fn files(layout: &Layout) -> BTreeMap<PathBuf, String> {
     all
 }
 
-const UPGRADED: [(&str, &str); 10] = [
+const UPGRADED: [(&str, &str); 11] = [
     ("damaged/_data/file", "damaged"),
     ("damaged/volume.json", "{"),
     ("empty/volume.json", "anonymous created driver labels name options \"empty\""),
     ("half/_data/file", "half"),
+    ("half/fill/more", "half"),
     ("half/volume.json", "anonymous created driver labels name options \"half\""),
     ("plain/_data/_data/inner", "not ours"),
     ("plain/_data/file", "plain"),

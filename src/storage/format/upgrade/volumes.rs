@@ -26,6 +26,8 @@ use crate::sys::tree;
 
 const RECORD: &str = "volume.json";
 const DATA: &str = "_data";
+/// What lies beside the data while a volume is filled.
+const FILLING: &[&str] = &["fill", "fill.new", "filling"];
 /// Before the name of a volume that is on its way.
 const PREFIX: &str = ".upgrade-";
 
@@ -89,9 +91,11 @@ fn give_record(layout: &Layout, name: &str) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed("read", &path)(error)),
     }
-    let mut entries = fs::read_dir(&dir).map_err(failed("read", &dir))?;
-    let only = entries.next().transpose().map_err(failed("read", &dir))?;
-    if only.is_some_and(|only| only.file_name() == DATA && entries.next().is_none()) {
+    let entries = fs::read_dir(&dir).map_err(failed("read", &dir))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    let names: Vec<_> = names.collect::<Result<_, _>>().map_err(failed("read", &dir))?;
+    let ours = |name: &std::ffi::OsString| name == DATA || FILLING.iter().any(|part| name == part);
+    if names.iter().any(|name| name == DATA) && names.iter().all(ours) {
         // Its record was never written, or is lost.
         return write_record(layout, &dir, name);
     }
