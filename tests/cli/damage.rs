@@ -324,16 +324,16 @@ fn a_directory_that_is_no_store_is_not_repaired_into_one() {
     let (p, q) = (env.work().join("p"), env.work().join("q"));
     let root = |dir: &Path| dir.to_str().unwrap().to_owned();
     env.run(["--root", &root(&p), "system", "check", "--repair"]).code(125).stderr_has("not a store");
-    env.run(["--root", &root(&p), "volume", "create", "v"]).code(1).stderr_has("not a store");
-    env.run(["--root", &root(&q), "volume", "create", "v"]).code(1).stderr_has("not a store");
+    env.run(["--root", &root(&p), "volume", "create", "kept"]).code(1).stderr_has("not a store");
+    env.run(["--root", &root(&q), "volume", "create", "kept"]).code(1).stderr_has("not a store");
     assert_eq!(fs::read_to_string(p.join("index.json")).unwrap(), "{\"name\":\"web\"}");
     for dir in [p, q] {
         assert_eq!(fs::read_to_string(dir.join("tmp/thesis")).unwrap(), "x");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "nothing is added to {dir:?}");
     }
     // A store that lost its marker is one all the same.
-    env.run(["volume", "create", "v"]).success();
+    env.run(["volume", "create", "kept"]).success();
     fs::remove_file(env.store().join("strate.json")).unwrap();
     env.run(["system", "check", "--repair"]).success().stdout_has("strate.json");
-    env.run(["volume", "ls", "-q"]).success().prints("v");
+    env.run(["volume", "ls", "-q"]).success().prints("kept");
 }
