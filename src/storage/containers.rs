@@ -136,9 +136,8 @@ impl ContainerDir {
 /// The bytes of a container's record; `None` when it is not there.
 fn read_record(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = dir.join(RECORD);
-    let is_absent = |error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-    };
+    let is_absent =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     for _ in 0..2 {
         match fs::read(&file) {
             Ok(bytes) => return Ok(Some(bytes)),
