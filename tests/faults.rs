@@ -81,6 +81,7 @@ sweeps!(
     build_files,
     rmi,
     image_prune,
+    system_prune,
     push,
     create,
     rm,
@@ -90,6 +91,9 @@ sweeps!(
 
 /// Descriptors run out, once, at each place that opens something.
 const OPENS: &[Kind] = &[Kind::Open, Kind::Create];
+
+/// Limits of a file's size, from no byte on, between those of all that a small image has.
+const SIZES: &[u32] = &[0, 1, 200, 450, 700, 1000, 2000, 6000, 20_000];
 
 macro_rules! tests {
     ($($name:ident => $what:expr),+ $(,)?) => {
@@ -119,7 +123,14 @@ tests! {
     build_without_processes => sweep::fail(&workloads::build(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
     recovery_of_a_pull => more::killed_again(&workloads::pull(), 6),
     recovery_of_a_removal => more::killed_again(&workloads::rmi(), 5),
-    recovery_of_a_build => more::killed_again(&workloads::build_files(), 5),
+    recovery_of_a_build => more::killed_again(&workloads::build(), 5),
+    recovery_of_a_build_of_files => more::killed_again(&workloads::build_files(), 5),
+    recovery_of_a_system_prune => more::killed_again(&workloads::system_prune(), 5),
+    pull_of_too_big_files => sweep::limit(&workloads::first_pull(), SIZES),
+    load_of_too_big_files => sweep::limit(&workloads::load(), SIZES),
+    commit_of_too_big_files => sweep::limit(&workloads::commit(), SIZES),
+    build_of_too_big_files => sweep::limit(&workloads::build_files(), SIZES),
+    save_of_too_big_files => sweep::limit(&workloads::save_over(), SIZES),
     one_of_two_pulls_killed => more::one_of_two_killed(20),
     pull_asked_to_end => more::asked_to_end(&workloads::pull(), 3),
     build_asked_to_end => more::asked_to_end(&workloads::build(), 3),

@@ -80,7 +80,7 @@ pub fn prune_images(
     // What should have removed itself uses nothing any more.
     store.sweep_ended();
     let pick = |record: &ImageRecord, store: &Store| filters.pick(record, store);
-    Ok(store.with_room(|| store.prune_images(all, &pick))?)
+    Ok(store.prune_images(all, &pick)?)
 }
 
 /// Which parts of the build cache go.
@@ -202,7 +202,7 @@ pub fn prune_cache(
     notice: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<(Vec<CacheItem>, Swept), Error> {
     let store = store::write(cx, notice)?;
-    Ok(store.with_room(|| store.prune_cache(&what.limits, &|item| what.takes(item), Unlink::Now))?)
+    Ok(store.prune_cache(&what.limits, &|item| what.takes(item), Unlink::Now)?)
 }
 
 /// What `system prune` takes.

@@ -58,7 +58,7 @@ pub fn remove_images(
     };
     let mut outcomes = Vec::new();
     for image in &images {
-        outcomes.push(match store.with_room(|| store.remove_image(image, force)) {
+        outcomes.push(match store.remove_image(image, force) {
             Ok(removed) => Outcome { removed, failure: None },
             Err(Error::NoSuchImage(_)) if request.ignore || request.all => {
                 Outcome { removed: Vec::new(), failure: None }

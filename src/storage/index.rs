@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::lock::{LockMode, LockName};
 use super::{Error, Store, layout::Layout};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
-use crate::sys::atomic::{Durability, replace_file};
+use crate::sys::atomic::{Durability, replace_file, sync_dir};
 use crate::sys::{SysError, regular};
 
 /// The name of an image (image-spec `annotations.md`): the full reference here.
@@ -237,6 +237,9 @@ impl Store {
             self.keep_previous_index();
             lock.verify()?;
             replace_file(&self.layout.index(), &temp, &after, Durability::Durable)?;
+        } else {
+            // Whoever changed it to this may have been killed before that was durable, and we say that it is done.
+            sync_dir(self.layout.root())?;
         }
         Ok(answer)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::Entry;
+use super::index::{Entry, IndexFile};
 use super::{ContainerDir, Error, ImageRecord, Status, Store, Unlink};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId, Reference, chain_ids, digest_of};
 use crate::sys::SysError;
@@ -192,7 +192,7 @@ impl Store {
             entry.name().is_none()
                 && image.is_some_and(|targets| entry.digest().is_some_and(|digest| targets.contains(&digest)))
         };
-        let taken = self.edit_index(|index| {
+        let taken = self.take_entries(|index| {
             let taken = index.take(|e| e.name().is_some_and(|name| names.contains(&name)) || is_of(e));
             if image.is_none() {
                 // The image stays: a container uses it, or it has other names.
@@ -204,6 +204,25 @@ impl Store {
         })?;
         let named = taken.iter().filter_map(Entry::name);
         Ok(named.map(|name| Removed::Untagged(name.familiar())).collect())
+    }
+
+    /// Take entries out of the list, on a full disk too.
+    fn take_entries(
+        &self,
+        take: impl Fn(&mut IndexFile) -> Result<Vec<Entry>, Error>,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut taken = Vec::new();
+        self.with_room(|| {
+            self.edit_index(|index| {
+                let now = take(index)?;
+                // A second try finds nothing when the first one failed after the list was replaced.
+                if !now.is_empty() {
+                    taken = now;
+                }
+                Ok(())
+            })
+        })?;
+        Ok(taken)
     }
 
     /// Remove unused images that `pick` takes, untagged ones alone unless `all`, and collect the garbage.
@@ -286,7 +305,7 @@ impl Store {
         if doomed.is_empty() {
             return Ok(Vec::new());
         }
-        let taken = self.edit_index(|index| {
+        let taken = self.take_entries(|index| {
             let used: BTreeSet<Digest> = self
                 .all_containers()?
                 .into_iter()

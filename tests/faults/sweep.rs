@@ -34,6 +34,10 @@ pub struct Workload {
     pub prune: &'static [&'static str],
     /// The command can be done once only: a second one finds nothing to do and says so.
     pub once: bool,
+    /// It removes several things, each by itself: between the old and the new state there are others.
+    pub by_parts: bool,
+    /// It removes, and when the disk is full it makes room and tries once more: then a failed sync was made good.
+    pub makes_room: bool,
     /// What a command that was killed leaves on purpose for the next try: the beginnings of paths.
     pub keeps: &'static [&'static str],
     /// The content has the time in it: blobs have other digests each time.
@@ -291,6 +295,9 @@ fn old_or_new(w: &Workload, old: &Rest, new: &Rest) -> Result<bool, String> {
     if found == old.names {
         return Ok(false);
     }
+    if w.by_parts && found.is_subset(&old.names) && found.is_superset(&new.names) {
+        return Ok(false);
+    }
     Err(format!("names are neither the old nor the new ones: {found:?}"))
 }
 
@@ -360,6 +367,29 @@ pub fn fail(workload: &Workload, act: Act, kinds: &[Kind], budget: usize) {
     tally.finish();
 }
 
+/// Let the command run with files of at most so many bytes (`RLIMIT_FSIZE`).
+pub fn limit(workload: &Workload, sizes: &[u32]) {
+    let (old, new) = workload.states();
+    let which = |_: &Call| false;
+    let mut tally = Tally::new(format!("{} with small files", workload.name), sizes.len());
+    for &size in sizes {
+        workload.restore();
+        let command = workload.command();
+        let mut limited = workload.env.program("prlimit");
+        limited.arg(format!("--fsize={size}")).arg("--").arg(command.get_program()).args(command.get_args());
+        let traced = tracer::run(limited, &Plan { at: 0, act: Act::Count, which: &which });
+        tally.runs += 1;
+        tally.struck += usize::from(traced.code != 0);
+        tally.survived += usize::from(traced.code == 0);
+        let at = usize::try_from(size).unwrap();
+        if let Err(why) = after_an_error(workload, Act::Fail(libc::EFBIG), (&old, &new), at, &traced) {
+            tally.failed(at, &traced, &why);
+        }
+    }
+    assert!(tally.struck > 0, "{}: no limit was small enough", workload.name);
+    tally.finish();
+}
+
 fn describe(act: Act) -> String {
     match act {
         Act::Fail(errno) => format!("errno {errno} once"),
@@ -385,8 +415,9 @@ fn after_an_error(
         if !is_new_state || (w.result)(w) != new.result {
             return Err("it said that it worked, but it did not".into());
         }
-        if let (Act::Fail(_) | Act::FailAll(_), Some(call)) = (act, &traced.hit)
+        if let (Act::Fail(errno) | Act::FailAll(errno), Some(call)) = (act, &traced.hit)
             && must_be_told(call)
+            && !(w.makes_room && errno == libc::ENOSPC)
         {
             return Err("a failed sync was not told".into());
         }

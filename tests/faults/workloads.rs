@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::support::{Env, Registry, fake, must, scratch, shared_registry};
+use super::support::{Env, Output, Registry, fake, must, scratch, shared_registry};
 use super::sweep::{Root, Workload};
 
 /// Three images in a registry, small and of two layers each: `one` and `two` share a layer, `tool` can run programs.
@@ -101,6 +102,8 @@ fn on(name: &'static str, images: &[&str], line: &str) -> Workload {
         outside: None,
         prune: &["image prune -f"],
         once: false,
+        by_parts: false,
+        makes_room: false,
         keeps: &[],
         dated: false,
     };
@@ -209,7 +212,7 @@ pub fn build_files() -> Workload {
 pub fn rmi() -> Workload {
     let line = format!("rmi {}", IMAGES.name("two"));
     let result = |w: &Workload| w.run(["images", "-q"]).text().to_owned();
-    let mut workload = Workload { result, once: true, ..on("rmi", &["one", "two"], &line) };
+    let mut workload = Workload { result, once: true, makes_room: true, ..on("rmi", &["one", "two"], &line) };
     workload.readers.pop();
     workload
 }
@@ -217,16 +220,43 @@ pub fn rmi() -> Workload {
 /// Without a name: `two` had the name that `one` has now.
 pub fn image_prune() -> Workload {
     let result = |w: &Workload| w.run(["images", "-aq"]).text().to_owned();
-    let workload = Workload { result, ..on("image prune", &["one", "two"], "image prune -f") };
+    let workload =
+        Workload { result, makes_room: true, ..on("image prune", &["one", "two"], "image prune -f") };
     workload.run(["tag", &IMAGES.name("one"), &IMAGES.name("two")]).success();
     workload
 }
 
+/// A container, an image without a name and the steps of a build whose image is gone: one after the other goes.
+pub fn system_prune() -> Workload {
+    let result = |w: &Workload| format!("{}{}", w.run(["images", "-aq"]).stdout, w.run(["ps", "-aq"]).stdout);
+    let built = build_files();
+    Output::of(&mut built.command()).success();
+    built.run(["rmi", "built:1"]).success();
+    let two = IMAGES.name("two");
+    built.run(["pull", "-q", &two]).success();
+    built.run(["tag", &IMAGES.name("one"), &two]).success();
+    built.run(["create", "--name", "box", &two, "true"]).success();
+    Workload {
+        name: "system prune",
+        args: words("system prune -f"),
+        prune: &["system prune -f", "image prune -f"],
+        result,
+        by_parts: true,
+        makes_room: true,
+        keeps: &[],
+        ..built
+    }
+}
+
 pub fn push() -> Workload {
-    let workload = on("push", &["one"], &format!("push pushed:1 {}", IMAGES.registry.image("pushed-@:1")));
+    // The sweeps run at the same time on one registry.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let to = IMAGES.registry.image(&format!("pushed-{number}-@:1"));
+    let workload = on("push", &["one"], &format!("push pushed:1 {to}"));
     workload.run(["tag", &IMAGES.name("one"), "pushed:1"]).success();
     let result = |w: &Workload| {
-        let name = IMAGES.registry.image(&format!("pushed-{}:1", w.round.get()));
+        let name = w.args[2].replace('@', &w.round.get().to_string());
         w.run(["digest", &name]).stdout
     };
     Workload { result, ..workload }

@@ -146,14 +146,33 @@ impl Store {
         pick: &dyn Fn(&CacheItem) -> bool,
         unlink: Unlink,
     ) -> Result<(Vec<CacheItem>, Swept), Error> {
-        let doomed = self.doomed_cache(limits, pick)?;
+        let mut gone = Vec::new();
+        let mut swept =
+            self.with_room(|| self.take_cache(self.doomed_cache(limits, pick)?, &mut gone, unlink))?;
+        if gone.is_empty() {
+            return Ok((gone, swept));
+        }
+        let content = self.collect(unlink)?;
+        swept.bytes += content.bytes;
+        swept.gone = content.gone;
+        swept.stuck.extend(content.stuck);
+        Ok((gone, swept))
+    }
+
+    /// Remove these parts of the cache, but not what they keep; those that went are added to `gone`.
+    fn take_cache(
+        &self,
+        doomed: Vec<CacheItem>,
+        gone: &mut Vec<CacheItem>,
+        unlink: Unlink,
+    ) -> Result<Swept, Error> {
         if doomed.is_empty() {
-            return Ok((doomed, Swept::default()));
+            return Ok(Swept::default());
         }
         // Making it takes the collect lock shared.
         let _staging = self.staging()?;
         let mut trash = Trash::default();
-        let (mut gone, mut bytes) = (Vec::new(), 0);
+        let mut bytes = 0;
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         let pins = self.pins_of_others(&alone)?;
         alone.verify()?;
@@ -176,21 +195,16 @@ impl Store {
             gone.push(item);
         }
         drop(alone);
-        let mut swept = match unlink {
+        Ok(match unlink {
             Unlink::Now => {
                 let emptied = trash.empty();
-                Swept { bytes: emptied.bytes, stuck: emptied.stuck, ..Swept::default() }
+                Swept { bytes: bytes + emptied.bytes, stuck: emptied.stuck, ..Swept::default() }
             }
             Unlink::Behind => {
                 trash.discard();
-                Swept::default()
+                Swept { bytes, ..Swept::default() }
             }
-        };
-        let content = self.collect(unlink)?;
-        swept.bytes += bytes + content.bytes;
-        swept.gone = content.gone;
-        swept.stuck.extend(content.stuck);
-        Ok((gone, swept))
+        })
     }
 
     /// The parts of the cache that [`Store::prune_cache`] would remove, in its order.

@@ -24,7 +24,7 @@ use super::index::IndexFile;
 use super::lock::{LockMode, LockName, Locked};
 use super::{ContainerDir, Error, Store, layout};
 use crate::oci::{DiffId, Digest, digest_of};
-use crate::sys::SysError;
+use crate::sys::{SysError, atomic};
 
 /// Partial downloads that nobody touched for so long are given up.
 const PARTIAL_DAYS: u64 = 7;
@@ -70,19 +70,28 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn collect(&self, unlink: Unlink) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        self.with_room(|| self.collect_into(&mut swept, unlink))?;
+        Ok(swept)
+    }
+
+    fn collect_into(&self, swept: &mut Swept, unlink: Unlink) -> Result<(), Error> {
         let staging = self.staging()?;
         let mut prepared = self.prepare()?;
         let mut trash = Trash::default();
-        let mut swept = Swept::default();
         let alone = self.lock(&LockName::Collect, LockMode::Exclusive)?;
         self.sweep_staging(&staging, &alone, &mut trash)?;
         let marked = self.mark(&mut prepared, &alone)?;
         let keeps_snapshots = self.has_damaged_container()?;
+        let mut unmarked = self.contents()?;
+        unmarked
+            .retain(|content| !marked.contains(&content.digest) && !(keeps_snapshots && content.is_snapshot));
+        if !unmarked.is_empty() {
+            // Whoever wrote the list that names none of this may have been killed before that was durable.
+            atomic::sync_dir(self.layout.root())?;
+        }
         alone.verify()?;
-        for content in self.contents()? {
-            if marked.contains(&content.digest) || keeps_snapshots && content.is_snapshot {
-                continue;
-            }
+        for content in unmarked {
             match trash.take(&self.layout, &content.path) {
                 Ok(()) => _ = swept.gone.insert(content.digest),
                 // Something is mounted on it, say. The rest can go all the same.
@@ -91,7 +100,7 @@ impl Store {
             }
         }
         drop(alone);
-        swept.bytes = self.forget_layers(&swept.gone) + self.sweep_partials()?;
+        swept.bytes += self.forget_layers(&swept.gone) + self.sweep_partials()?;
         self.sweep_places();
         match unlink {
             Unlink::Behind => trash.discard(),
@@ -101,7 +110,7 @@ impl Store {
                 swept.stuck.extend(emptied.stuck);
             }
         }
-        Ok(swept)
+        Ok(())
     }
 
     fn prepare(&self) -> Result<Prepared, Error> {

@@ -18,11 +18,15 @@ pub(super) fn is_short(error: &SysError) -> bool {
 }
 
 impl Store {
-    /// Do something that removes, and once more with room made for it when the disk is full.
+    /// Do something that removes, and once more with room made for it when the disk is full. The first try may have
+    /// come far: what it removed is for `remove` to remember.
     ///
     /// # Errors
     /// What `remove` answers.
-    pub fn with_room<T>(&self, remove: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    pub(in crate::storage) fn with_room<T>(
+        &self,
+        mut remove: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         match remove() {
             Err(Error::Sys(error)) if is_short(&error) => {
                 self.make_room()?;

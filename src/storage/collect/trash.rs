@@ -76,6 +76,8 @@ impl Trash {
                 _ => return, // alive after all, or being emptied
             },
             Ok(None) => None,
+            // It has one, which cannot be opened now: somebody may hold it.
+            Err(_) if fs::symlink_metadata(path.join(LEASE)).is_ok_and(|meta| meta.is_file()) => return,
             // No room for a lease, or something else in its place.
             Err(_) => None,
         };
