@@ -29,7 +29,7 @@ fn walk(top: &Path, dir: &Path, all: &mut Listing) {
         let path = entry.unwrap().path();
         let mut name = without_id(&path.strip_prefix(top).unwrap().display().to_string());
         let Ok(meta) = path.symlink_metadata() else { continue };
-        if name.starts_with("locks/") || name.starts_with("cache/places") || name == "index.json.bak" {
+        if name.starts_with("locks/") || name.starts_with("cache/places") || name.ends_with(".json.bak") {
             continue;
         }
         while all.contains_key(&name) {
