@@ -78,13 +78,13 @@ impl ContainerDir {
             let id = id.get(..12).unwrap_or(id).to_owned();
             Error::DamagedContainer { id, source: Box::new(source) }
         };
-        let Some(bytes) = read_record(&path)? else {
+        let bytes = match read_record(&path)? {
+            Found::Record(bytes) => bytes,
+            Found::Nothing => return Ok(None),
             // With a program's files it was a container once, which may run, and uses nobody knows what.
-            return if is_half_made(&path) || !path.is_dir() {
-                Ok(None)
-            } else {
-                Err(damaged(Error::Damaged { path: file, what: "it is missing".to_owned() }))
-            };
+            Found::Lost => {
+                return Err(damaged(Error::Damaged { path: file, what: "it is missing".to_owned() }));
+            }
         };
         if bytes.is_empty() {
             return Err(damaged(Error::Damaged { path: file, what: "it is empty".to_owned() }));
@@ -133,21 +133,30 @@ impl ContainerDir {
     }
 }
 
-/// The bytes of a container's record; `None` when it is not there.
-fn read_record(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
+/// What is found where a container's record should be.
+enum Found {
+    Record(Vec<u8>),
+    /// No container, or one that is half made.
+    Nothing,
+    /// A container's files without the record.
+    Lost,
+}
+
+/// The bytes of a container's record.
+fn read_record(dir: &Path) -> Result<Found, Error> {
     let file = dir.join(RECORD);
     let is_absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     for _ in 0..2 {
         match fs::read(&file) {
-            Ok(bytes) => return Ok(Some(bytes)),
+            Ok(bytes) => return Ok(Found::Record(bytes)),
             Err(error) if !is_absent(&error) => return Err(SysError::path("read", file, error).into()),
-            Err(_) if is_half_made(dir) => return Ok(None),
+            Err(_) if is_half_made(dir) => return Ok(Found::Nothing),
             // Its maker may have come further between the two looks: then it is there now.
             Err(_) => {}
         }
     }
-    Ok(None)
+    Ok(if dir.is_dir() { Found::Lost } else { Found::Nothing })
 }
 
 /// The ids of all containers that have a directory.
