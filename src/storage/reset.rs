@@ -235,7 +235,9 @@ mod tests {
         let program = std::fs::File::open(&container).unwrap();
         crate::sys::flock::lock(&program, true).unwrap();
         for record in [None, Some(""), Some("{")] {
-            record.map(|text| std::fs::write(container.join("config.json"), text).unwrap());
+            if let Some(text) = record {
+                std::fs::write(container.join("config.json"), text).unwrap();
+            }
             assert!(refusal(&root, None).contains("`abababababab` runs"), "{record:?}");
             assert!(container.join("upper").exists() && root.join("blobs").exists());
         }

@@ -38,7 +38,7 @@ impl Store {
         let mut forecast = Forecast { leftovers: self.leftovers()?, ..Forecast::default() };
         let keeps_snapshots = self.has_damaged_container()?;
         let goes = |content: &super::contents::Content| {
-            !marked.contains(&content.digest) && !(keeps_snapshots && content.is_snapshot)
+            !(marked.contains(&content.digest) || keeps_snapshots && content.is_snapshot)
         };
         for content in self.contents()?.into_iter().filter(goes) {
             *forecast.gone.entry(content.digest.clone()).or_default() += content.on_disk();

@@ -85,7 +85,7 @@ impl Store {
         let keeps_snapshots = self.has_damaged_container()?;
         let mut unmarked = self.contents()?;
         unmarked
-            .retain(|content| !marked.contains(&content.digest) && !(keeps_snapshots && content.is_snapshot));
+            .retain(|content| !(marked.contains(&content.digest) || keeps_snapshots && content.is_snapshot));
         if !unmarked.is_empty() {
             // Whoever wrote the list that names none of this may have been killed before that was durable.
             atomic::sync_dir(self.layout.root())?;
