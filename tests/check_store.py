@@ -862,7 +862,9 @@ class Checker:
             else:
                 self.count("partial downloads")
         for name in self.names_in("locks"):
-            if not stat.S_ISREG(os.lstat(self.at("locks", name)).st_mode):
+            if name.startswith("probe-"):
+                self.is_garbage("probe", name)
+            elif not stat.S_ISREG(os.lstat(self.at("locks", name)).st_mode):
                 self.defect("layout", f"locks/{name}", "it is not a lock file")
 
     def is_alive(self, name):
