@@ -4,6 +4,7 @@ mod commit;
 mod flags;
 mod lifecycle;
 mod list;
+mod network_flags;
 mod other_flags;
 mod run;
 

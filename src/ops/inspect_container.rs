@@ -141,7 +141,7 @@ fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
         "Binds": binds(spec),
         "ContainerIDFile": "",
         "LogConfig": { "Type": if host.no_log { "none" } else { "json-file" }, "Config": {} },
-        "NetworkMode": match host.network { NetworkMode::Default => "default", _ => network_name(spec) },
+        "NetworkMode": match host.network { NetworkMode::Default => "default".to_owned(), _ => network_name(spec) },
         "PortBindings": {},
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
         "AutoRemove": host.auto_remove,
@@ -221,7 +221,7 @@ fn network_settings(spec: &ContainerSpec) -> Value {
         spec.config.exposed_ports.keys().map(|port| (port.clone(), Value::Null)).collect();
     let mut networks = Map::new();
     networks.insert(
-        network_name(spec).into(),
+        network_name(spec),
         json!({
             "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null,
             "GwPriority": 0, "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,

@@ -57,4 +57,4 @@ pub mod wait;
 pub mod when;
 
 /// Names of signals and capabilities, as flags give them.
-pub use crate::runtime::{capability, signal};
+pub use crate::runtime::{capability, network::mac_address, signal};

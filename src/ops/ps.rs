@@ -185,7 +185,7 @@ impl<'a> Resolved<'a> {
             && self.before.as_ref().is_none_or(|time| record.created < *time)
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
-            && any(networks, |network| network == network_name(&row.spec))
+            && any(networks, |network| row.spec.host.network.is_called(network))
             && any(ports, |port| {
                 config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/")))
             })
@@ -217,11 +217,8 @@ fn mounts(mount: &super::container::mounts::Mount, wanted: &str) -> bool {
 
 /// The network as docker names it.
 #[must_use]
-pub fn network_name(spec: &ContainerSpec) -> &'static str {
-    match spec.host.network {
-        super::container::NetworkMode::None => "none",
-        _ => "host",
-    }
+pub fn network_name(spec: &ContainerSpec) -> String {
+    spec.host.network.name()
 }
 
 #[cfg(test)]

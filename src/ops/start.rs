@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::container::log::LogWriter;
+use super::container::network::{self, Connected, Wiring};
 use super::container::plan::{self, Account, Facts};
 use super::container::{ContainerSpec, Error, monitor, streams, volumes};
 use super::create::{Created, spec_of};
@@ -31,6 +32,7 @@ struct Ready {
     lock: RunLock,
     mounted: Mounted,
     plan: Plan,
+    wiring: Wiring,
 }
 
 /// Start a container that was just created.
@@ -43,13 +45,13 @@ pub fn first(cx: &Context, store: Store, created: Created, sig_proxy: bool) -> R
     let prepared = stack.and_then(|stack| {
         prepare(cx, &store, &Opened { dir: &dir, spec: &spec, lock: &lock, new: true }, &stack)
     });
-    let (mounted, plan) = match prepared {
+    let (mounted, plan, wiring) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
     let detached = spec.detached;
     let interactive = spec.open_stdin;
-    let ready = Ready { dir, spec, lock, mounted, plan };
+    let ready = Ready { dir, spec, lock, mounted, plan, wiring };
     if detached { background(ready) } else { foreground(cx, store, ready, interactive, sig_proxy) }
 }
 
@@ -66,12 +68,12 @@ pub fn again(cx: &Context, store: Store, text: &str, attach: bool, stdin: bool) 
     let spec = spec_of(&dir)?;
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
     let opened = Opened { dir: &dir, spec: &spec, lock: &lock, new };
-    let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
+    let (mounted, plan, wiring) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
     let stdin = stdin && spec.open_stdin;
-    let ready = Ready { dir, spec, lock, mounted, plan };
+    let ready = Ready { dir, spec, lock, mounted, plan, wiring };
     if attach { foreground(cx, store, ready, stdin, true) } else { background(ready) }
 }
 
@@ -112,8 +114,10 @@ fn prepare(
     store: &Store,
     opened: &Opened<'_>,
     stack: &Stack,
-) -> Result<(Mounted, Plan), Error> {
+) -> Result<(Mounted, Plan, Wiring), Error> {
     let Opened { dir, spec, lock, new } = *opened;
+    let wiring = Wiring::find(cx, store, spec)?;
+    let giver = network::name_giver(store, spec)?;
     if spec.host.auto_remove {
         dir.mark_auto_remove(lock)?;
     }
@@ -129,10 +133,12 @@ fn prepare(
     let host = HostFacts::read();
     let missing = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
     let volume = |name: &str| volumes.get(name).cloned().unwrap_or_else(|| missing(name));
-    let mut plan = plan::plan(spec, &host.facts(&dir.record.id, &volume), &account)?;
+    let mut facts = host.facts(&dir.record.id, &volume);
+    facts.name_giver = giver.as_ref().map(|(spec, id)| (spec, id.as_str()));
+    let mut plan = plan::plan(spec, &facts, &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
-    Ok((mounted, plan))
+    Ok((mounted, plan, wiring))
 }
 
 /// Files of the host that a container gets its own version of.
@@ -151,7 +157,14 @@ impl HostFacts {
     }
 
     pub(super) fn facts<'a>(&'a self, id: &'a str, volume: &'a dyn Fn(&str) -> Backing) -> Facts<'a> {
-        Facts { id, host_name: &self.name, resolv_conf: &self.resolv_conf, hosts: &self.hosts, volume }
+        Facts {
+            id,
+            host_name: &self.name,
+            resolv_conf: &self.resolv_conf,
+            hosts: &self.hosts,
+            name_giver: None,
+            volume,
+        }
     }
 }
 
@@ -200,54 +213,55 @@ fn discard(dir: &ContainerDir, lock: RunLock) {
 fn foreground(
     cx: &Context,
     store: Store,
-    ready: Ready,
+    mut ready: Ready,
     interactive: bool,
     sig_proxy: bool,
 ) -> Result<Outcome, Error> {
     let keeps_log = !ready.spec.host.no_log && !ready.spec.host.auto_remove;
     let wanted = streams::Wanted { tty: ready.spec.tty, interactive, output_seen: keeps_log };
     let streams = streams::attached(cx, &wanted);
-    let started = streams.and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
-    let ((process, state), streams) = match started {
+    let started = streams.and_then(|(stdio, streams)| Ok((launch(&mut ready, stdio)?, streams)));
+    let (running, streams) = match started {
         Ok(started) => started,
         Err(error) => return Err(give_up(&ready.dir, &ready.spec, ready.lock, error)),
     };
     // The record keeps the container's layers from here on, and a collector need not wait for the program.
     drop(store);
     let mut log = if keeps_log { open_log(&ready.dir) } else { LogWriter::none() };
-    let status = streams.relay(&process, sig_proxy, &mut log)?;
+    let status = streams.relay(&running.process, sig_proxy, &mut log)?;
     log.finish();
-    finish(ready, state, status);
+    finish(ready, running, status);
     Ok(Outcome::Ended(u8::try_from(status.code() & 0xff).unwrap_or(1)))
 }
 
 /// Run in the background: a monitor watches over the program.
 fn background(ready: Ready) -> Result<Outcome, Error> {
     let name = ready.dir.record.name.clone();
-    let keep = [ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
+    let mut keep = vec![ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
+    keep.extend(ready.wiring.descriptors());
     // The parent's own descriptors go when this returns; the monitor's copies hold the lock.
     monitor::leave_behind(&name, &keep, |report| watch(ready, report))?;
     Ok(Outcome::Detached)
 }
 
 /// The monitor's life.
-fn watch(ready: Ready, report: monitor::Report) {
+fn watch(mut ready: Ready, report: monitor::Report) {
     let wanted = streams::Wanted {
         tty: ready.spec.tty,
         interactive: ready.spec.open_stdin,
         output_seen: !ready.spec.host.no_log,
     };
     let started =
-        streams::detached(&wanted).and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
-    let ((process, state), streams) = match started {
+        streams::detached(&wanted).and_then(|(stdio, streams)| Ok((launch(&mut ready, stdio)?, streams)));
+    let (running, streams) = match started {
         Ok(started) => started,
         Err(error) => return report.failed(&give_up(&ready.dir, &ready.spec, ready.lock, error)),
     };
     let mut log = if ready.spec.host.no_log { LogWriter::none() } else { open_log(&ready.dir) };
     report.started();
-    let status = streams.relay(&process, false, &mut log);
+    let status = streams.relay(&running.process, false, &mut log);
     log.finish();
-    finish(ready, state, status.unwrap_or(ExitStatus::Code(255)));
+    finish(ready, running, status.unwrap_or(ExitStatus::Code(255)));
 }
 
 /// A log that cannot be opened is no reason to end the program.
@@ -255,20 +269,37 @@ fn open_log(dir: &ContainerDir) -> LogWriter {
     LogWriter::open(&dir.log()).unwrap_or_else(|_| LogWriter::none())
 }
 
-/// Start the program and write down that it runs.
-fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Error> {
-    let process = runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio)?;
+/// A program that runs, and what it needs to.
+struct Running {
+    process: Process,
+    state: ContainerState,
+    network: Connected,
+}
+
+/// Start the program and write down that it runs. The network is set up beside it.
+fn launch(ready: &mut Ready, stdio: Stdio) -> Result<Running, Error> {
+    let mut network = ready.wiring.connect(&ready.spec, &ready.dir)?;
+    ready.plan.network.clone_from(&network.join);
+    let process = match runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio) {
+        Ok(process) => process,
+        Err(error) => return Err(network.reason(error)),
+    };
+    network.settled();
     let before = ready.dir.state().unwrap_or_default();
     let mut state = ContainerState::running(process.pid, when::now());
     state.stubs = before.stubs;
     state.stubs.extend(process.stubs.iter().cloned());
+    state.ports.clone_from(&network.ports);
     ready.lock.write_state(&state)?;
-    Ok((process, state))
+    Ok(Running { process, state, network })
 }
 
-/// Write down how the program ended; with auto-remove, remove the container instead.
-fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
+/// Write down how the program ended; with auto-remove, remove the container instead. Its ports are free before anybody
+/// hears of its end.
+fn finish(ready: Ready, running: Running, status: ExitStatus) {
     let Ready { dir, spec, lock, .. } = ready;
+    let Running { state, network, .. } = running;
+    drop(network);
     if spec.host.auto_remove {
         lock.tell_waiters(status.code());
         discard(&dir, lock);

@@ -63,6 +63,9 @@ pub enum Error {
         /// What was given.
         value: String,
     },
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] super::network::Error),
     /// The container's process is gone.
     #[error("the container is not running")]
     NotRunning,

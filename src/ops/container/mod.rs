@@ -2,11 +2,13 @@
 
 pub mod changes;
 mod error;
+mod etc;
 pub mod freeze;
 pub mod log;
 pub mod monitor;
 pub mod mounts;
 pub mod names;
+pub mod network;
 pub mod pattern;
 pub mod plan;
 pub mod spec;
@@ -16,4 +18,5 @@ pub mod values;
 pub mod volumes;
 
 pub use error::Error;
-pub use spec::{ContainerSpec, HostOptions, ImageVolumes, NetworkMode, Overrides};
+pub use network::{NetworkMode, Wishes};
+pub use spec::{ContainerSpec, HostOptions, ImageVolumes, Overrides};
