@@ -17,7 +17,7 @@ use crate::ui::{Ui, sanitise};
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
 const VALUES: [(&str, &[&str]); 8] = [
-    ("network", &["host", "none"]),
+    ("network", &["private", "host", "none", "pasta", "slirp4netns"]),
     ("pull", &["always", "missing", "never"]),
     ("policy", &["always", "missing", "never", "newer"]),
     ("progress", &["auto", "plain", "tty", "quiet", "rawjson"]),

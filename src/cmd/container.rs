@@ -6,6 +6,7 @@ mod lifecycle;
 mod list;
 mod network_flags;
 mod other_flags;
+mod port;
 mod run;
 
 pub(super) use commit::{CommitArgs, commit};
@@ -13,6 +14,7 @@ pub(super) use lifecycle::{
     KillArgs, PruneArgs, RenameArgs, RmArgs, StopArgs, WaitArgs, kill, prune, rename, rm, stop, wait,
 };
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
+pub(super) use port::{PortArgs, port};
 pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run, start};
 
 use std::io::Write;

@@ -146,6 +146,9 @@ verbs! {
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;
 
+        /// Show which ports of a container are reachable, and how
+        Port(container::PortArgs) => container::port, Nothing;
+
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
 
@@ -248,6 +251,9 @@ verbs! {
 
         /// Remove containers that do not run
         Prune(container::PruneArgs) => container::prune, UserNamespace;
+
+        /// Show which ports of a container are reachable, and how
+        Port(container::PortArgs) => container::port, Nothing;
 
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
@@ -445,6 +451,19 @@ impl Verb {
     /// What it needs before it runs.
     pub(super) fn needs(&self) -> Needs {
         each_table!(self, verb => verb.needs())
+    }
+
+    /// The container whose network a container to be started is to have: its user namespace is entered then.
+    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
+        match self {
+            Self::Plain(PlainVerb::Run(args)) | Self::Container(ContainerVerb::Run(args)) => {
+                args.network_of()
+            }
+            Self::Plain(PlainVerb::Start(args)) | Self::Container(ContainerVerb::Start(args)) => {
+                args.network_of(cx)
+            }
+            _ => None,
+        }
     }
 
     /// The exit code of our own failures.

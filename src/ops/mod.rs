@@ -30,6 +30,7 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod manifest;
+pub mod port;
 pub mod prune;
 pub mod ps;
 pub mod pull;
@@ -57,4 +58,4 @@ pub mod wait;
 pub mod when;
 
 /// Names of signals and capabilities, as flags give them.
-pub use crate::runtime::{capability, network::mac_address, signal};
+pub use crate::runtime::{Error as RuntimeError, capability, network::mac_address, signal};

@@ -1,7 +1,7 @@
 //! `ps`: which containers there are.
 
 use super::container::pattern::Pattern;
-use super::container::{ContainerSpec, Error};
+use super::container::{ContainerSpec, Error, network};
 use super::create::spec_of;
 use crate::oci::DiffId;
 use crate::storage::{ContainerDir, ContainerState, Status, Store};
@@ -41,7 +41,8 @@ pub struct Filters {
     since: Option<String>,
     volumes: Vec<String>,
     networks: Vec<String>,
-    ports: Vec<String>,
+    exposed: Vec<String>,
+    published: Vec<String>,
 }
 
 /// Docker's words for states.
@@ -74,7 +75,8 @@ impl Filters {
             "since" => self.since = Some(value.into()),
             "volume" => self.volumes.push(value.into()),
             "network" => self.networks.push(value.into()),
-            "publish" | "expose" => self.ports.push(value.into()),
+            "publish" => self.published.push(value.into()),
+            "expose" => self.exposed.push(value.into()),
             "health" if value == "none" => {}
             "health" => return refuse("health checks are not run yet, so the health is always none"),
             _ => {
@@ -169,8 +171,19 @@ impl<'a> Resolved<'a> {
     }
 
     fn take(&self, row: &Row) -> bool {
-        let Filters { ids, names, labels, exited, states, ancestors, volumes, networks, ports, .. } =
-            self.filters;
+        let Filters {
+            ids,
+            names,
+            labels,
+            exited,
+            states,
+            ancestors,
+            volumes,
+            networks,
+            exposed,
+            published,
+            ..
+        } = self.filters;
         let record = &row.dir.record;
         let config = &row.spec.config;
         let label = |wanted: &String| match wanted.split_once('=') {
@@ -186,9 +199,8 @@ impl<'a> Resolved<'a> {
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
             && any(networks, |network| row.spec.host.network.is_called(network))
-            && any(ports, |port| {
-                config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/")))
-            })
+            && any(exposed, |port| config.exposed_ports.keys().any(|have| is_port(have, port)))
+            && any(published, |port| network::ports(&row.spec).iter().any(|have| is_port(&have.key(), port)))
             && (ancestors.is_empty() || self.descends(row))
     }
 
@@ -199,6 +211,11 @@ impl<'a> Resolved<'a> {
         };
         self.ancestors.iter().any(starts) || self.filters.ancestors.contains(&row.dir.record.image_name)
     }
+}
+
+/// Whether `have` (`80/tcp`) is the port `wanted` (`80` or `80/tcp`).
+fn is_port(have: &str, wanted: &str) -> bool {
+    have == wanted || have.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn any<T>(wanted: &[T], fits: impl Fn(&T) -> bool) -> bool {

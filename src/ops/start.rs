@@ -116,7 +116,7 @@ fn prepare(
     stack: &Stack,
 ) -> Result<(Mounted, Plan, Wiring), Error> {
     let Opened { dir, spec, lock, new } = *opened;
-    let wiring = Wiring::find(cx, store, spec)?;
+    let wiring = Wiring::find(cx, store, dir, spec)?;
     let giver = network::name_giver(store, spec)?;
     if spec.host.auto_remove {
         dir.mark_auto_remove(lock)?;

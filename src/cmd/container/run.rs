@@ -34,6 +34,13 @@ pub(in crate::cmd) struct RunArgs {
     flags: ContainerFlags,
 }
 
+impl RunArgs {
+    /// The container whose network the new one is to have.
+    pub(in crate::cmd) fn network_of(&self) -> Option<String> {
+        self.flags.network_of().map(str::to_owned)
+    }
+}
+
 /// Arguments of `create`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true, override_usage = "strate create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
@@ -149,6 +156,14 @@ pub(in crate::cmd) struct StartArgs {
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
+}
+
+impl StartArgs {
+    /// The container whose network one of them has.
+    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
+        let store = ops::store::read(cx).ok()?;
+        self.containers.iter().find_map(|name| ops::container::network::joined_by(&store, name))
+    }
 }
 
 /// `strate start`

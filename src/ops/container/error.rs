@@ -98,6 +98,14 @@ pub enum Error {
         /// How many ids there are.
         mapped: u32,
     },
+    /// A port of a container that is not reachable.
+    #[error("no public port '{port}' published for {container}")]
+    NotPublished {
+        /// The container's port.
+        port: String,
+        /// The container.
+        container: String,
+    },
     /// A network that is not there.
     #[error("no such network: {0}")]
     NoSuchNetwork(String),

@@ -185,6 +185,14 @@ pub fn decide(
     }
 }
 
+/// The helper that a container would get here, for `doctor`.
+///
+/// # Errors
+/// [`Error::NoNetworkHelper`] and [`Error::NoTun`].
+pub fn available(cx: &Context) -> Result<&'static str, Error> {
+    Ok(usable(cx, &NetworkMode::Private)?.0.name())
+}
+
 fn why(error: &Error) -> String {
     match error {
         Error::NoNetworkHelper(names) => format!("{names} is not installed"),
@@ -231,20 +239,37 @@ pub enum Wiring {
         program: PathBuf,
         /// The user.
         uid: u32,
+        /// The ports that lead into the container.
+        ports: Vec<Published>,
+        /// Sockets that keep others from these ports.
+        held: Vec<OwnedFd>,
     },
 }
 
 impl Wiring {
-    /// Find out, before anything is started.
+    /// Find out, before anything is started, and keep others from the ports.
     ///
     /// # Errors
-    /// As [`decide`], or when the container to join does not run.
-    pub fn find(cx: &Context, store: &Store, spec: &ContainerSpec) -> Result<Self, Error> {
+    /// As [`decide`], when the container to join does not run, or when a port is taken.
+    pub fn find(
+        cx: &Context,
+        store: &Store,
+        dir: &ContainerDir,
+        spec: &ContainerSpec,
+    ) -> Result<Self, Error> {
         match &spec.host.network {
             NetworkMode::Container(id) => Self::join(store, id),
             mode if mode.is_private() => {
                 let (helper, program) = usable(cx, mode)?;
-                Ok(Self::Helper { helper, program, uid: cx.uid })
+                let before = dir.state().unwrap_or_default().ports;
+                let (ports, mut held) =
+                    network::reserve(&ports(spec), &before).map_err(crate::runtime::Error::from)?;
+                if helper == Helper::Slirp {
+                    // It does not share ports of datagrams.
+                    let mut kept = ports.iter().map(|port| port.protocol == Protocol::Tcp);
+                    held.retain(|_| kept.next().unwrap_or(false));
+                }
+                Ok(Self::Helper { helper, program, uid: cx.uid, ports, held })
             }
             _ => Ok(Self::Nothing),
         }
@@ -272,22 +297,23 @@ impl Wiring {
     pub fn descriptors(&self) -> Vec<i32> {
         match self {
             Self::Joined(join, pidfd) => vec![join.descriptor(), pidfd.as_raw_fd()],
-            _ => Vec::new(),
+            Self::Helper { held, .. } => held.iter().map(AsRawFd::as_raw_fd).collect(),
+            Self::Nothing => Vec::new(),
         }
     }
 
     /// Begin to set it up.
     ///
     /// # Errors
-    /// When a port is taken, or the helper cannot be started.
-    pub fn connect(&self, spec: &ContainerSpec, dir: &ContainerDir) -> Result<Connected, Error> {
-        let (helper, program, uid) = match self {
+    /// When the helper cannot be started.
+    pub fn connect(&mut self, spec: &ContainerSpec, dir: &ContainerDir) -> Result<Connected, Error> {
+        let (helper, program, uid, ports, held) = match self {
             Self::Nothing => return Ok(Connected::default()),
             Self::Joined(join, _) => return Ok(Connected { join: Some(join.clone()), ..Default::default() }),
-            Self::Helper { helper, program, uid } => (*helper, program, *uid),
+            Self::Helper { helper, program, uid, ports, held } => {
+                (*helper, program, *uid, std::mem::take(ports), std::mem::take(held))
+            }
         };
-        let before = dir.state().unwrap_or_default().ports;
-        let (ports, held) = network::reserve(&ports(spec), &before).map_err(crate::runtime::Error::from)?;
         let options: &[String] = match &spec.host.network {
             NetworkMode::Pasta(options) | NetworkMode::Slirp4netns(options) => options,
             _ => &[],
@@ -349,6 +375,15 @@ pub fn name_giver(store: &Store, spec: &ContainerSpec) -> Result<Option<(Contain
         giver = Some((spec, dir.record.id));
     }
     Ok(giver)
+}
+
+/// The container whose network the container `text` has.
+#[must_use]
+pub fn joined_by(store: &Store, text: &str) -> Option<String> {
+    match spec_of(&store.find_container(text).ok()?).ok()?.host.network {
+        NetworkMode::Container(id) => Some(id),
+        _ => None,
+    }
 }
 
 /// The container's addresses, as `inspect` shows them: none where the network is not its own.

@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
-use super::{Helper, Wanted, slirp};
+use super::{Helper, Wanted, pipe, slirp};
 use crate::sys::fork::{Forked, NeverReturn, exit_now, fork, wait_pid};
-use crate::sys::{SysError, SysResult, exec, fds, ns, signals, title};
+use crate::sys::{SysError, SysResult, exec, fds, signals, title};
 
 /// What the keeper holds of the outside.
 #[derive(Debug)]
@@ -23,8 +22,8 @@ pub(super) struct Ends {
     pub(super) ready: OwnedFd,
     /// Words into it: it may not.
     pub(super) tell: OwnedFd,
-    /// The host's network namespace, in which the helper lives.
-    pub(super) host: OwnedFd,
+    /// The container's network namespace.
+    pub(super) namespace: OwnedFd,
 }
 
 /// The number of the descriptor that slirp4netns writes to when it is ready.
@@ -33,7 +32,7 @@ const READY: i32 = 3;
 /// In the new process.
 pub(super) fn live(wanted: &Wanted<'_>, program: &[String], ends: Ends) -> Infallible {
     let _guard = NeverReturn;
-    let said = settle(&ends).and_then(|()| set_up(wanted, program, &ends.host));
+    let said = settle(&ends).and_then(|()| set_up(wanted, program, &ends.namespace));
     match said {
         Ok(Ok(())) => {
             let _ = rustix::io::write(&ends.ready, b"r");
@@ -58,7 +57,7 @@ fn settle(ends: &Ends) -> SysResult<()> {
     let _ = rustix::process::setsid();
     signals::reset_all();
     fds::silence()?;
-    fds::close_all_but(&[ends.ready.as_raw_fd(), ends.tell.as_raw_fd(), ends.host.as_raw_fd()])?;
+    fds::close_all_but(&[ends.ready.as_raw_fd(), ends.tell.as_raw_fd(), ends.namespace.as_raw_fd()])?;
     // From here on only the other side holds the other ends.
     if !is_heard(ends.ready.as_fd()) {
         exit_now(1);
@@ -83,9 +82,8 @@ fn stay() -> ! {
 }
 
 /// Start the helper and hear it out; its words when it fails.
-fn set_up(wanted: &Wanted<'_>, program: &[String], host: &OwnedFd) -> SysResult<Result<(), String>> {
-    let place = lay_out(wanted)?;
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| SysError::new("make", "a pipe", error));
+fn set_up(wanted: &Wanted<'_>, program: &[String], namespace: &OwnedFd) -> SysResult<Result<(), String>> {
+    let place = lay_out(wanted, namespace)?;
     let ((said, stderr), (ready, tell_ready)) = (pipe()?, pipe()?);
     let namespace = place.join("netns").join("container");
     let mut program = program.to_vec();
@@ -97,7 +95,7 @@ fn set_up(wanted: &Wanted<'_>, program: &[String], host: &OwnedFd) -> SysResult<
         Forked::Parent(pid) => pid,
         Forked::Child => {
             let _guard = NeverReturn;
-            let error = become_helper(wanted.program, &program, &place, host, &stderr, &tell_ready);
+            let error = become_helper(wanted.program, &program, &place, &stderr, &tell_ready);
             let words = format!("cannot start `{}`: {error}", wanted.program.display());
             let _ = rustix::io::write(&stderr, words.as_bytes());
             exit_now(127)
@@ -123,7 +121,7 @@ fn set_up(wanted: &Wanted<'_>, program: &[String], host: &OwnedFd) -> SysResult<
 
 /// A tmpfs of our own with the container's network namespace in it, on a directory that no helper needs. Where there is
 /// `/run/user/ID` it is that: the profiles that distributions have for pasta let it look there.
-fn lay_out(wanted: &Wanted<'_>) -> SysResult<PathBuf> {
+fn lay_out(wanted: &Wanted<'_>, namespace: &OwnedFd) -> SysResult<PathBuf> {
     let runtime = PathBuf::from(format!("/run/user/{}", wanted.uid));
     let place = if runtime.is_dir() { runtime } else { wanted.scratch.to_owned() };
     let failed = |what: &'static str, path: &Path, error| SysError::path(what, path, error);
@@ -136,17 +134,16 @@ fn lay_out(wanted: &Wanted<'_>) -> SysResult<PathBuf> {
     let made = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     rustix::fs::open(&file, made, Mode::from_raw_mode(0o600))
         .map_err(|error| failed("make", &file, error))?;
-    mount_bind("/proc/self/ns/net", &file)
+    mount_bind(format!("/proc/self/fd/{}", namespace.as_raw_fd()), &file)
         .map_err(|error| failed("bind the network namespace to", &file, error))?;
     Ok(place)
 }
 
-/// In the child: become the program, in the host's network.
+/// In the child: become the program.
 fn become_helper(
     path: &Path,
     args: &[String],
     place: &Path,
-    host: &OwnedFd,
     stderr: &OwnedFd,
     ready: &OwnedFd,
 ) -> std::io::Error {
@@ -157,8 +154,7 @@ fn become_helper(
     let (Ok(args), Ok(path)) = (strings(args), CString::new(path.as_os_str().as_encoded_bytes())) else {
         return std::io::Error::from_raw_os_error(libc::EINVAL);
     };
-    let prepared = ns::join(host.as_fd(), libc::CLONE_NEWNET)
-        .and_then(|()| exec::place_descriptor(stderr.as_fd(), 2))
+    let prepared = exec::place_descriptor(stderr.as_fd(), 2)
         .and_then(|()| lift_and_place(ready))
         .and_then(|()| rustix::process::chdir(place).map_err(|error| SysError::path("enter", place, error)));
     match prepared {

@@ -25,7 +25,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::oci::Published;
-use crate::sys::fork::{Forked, clone_process, exit_now, fork, kill_child, single_threaded, wait_pid};
+use crate::sys::fork::{
+    Forked, NeverReturn, clone_process, exit_now, fork, kill_child, single_threaded, wait_pid,
+};
 use crate::sys::{SysError, SysResult, ns};
 
 /// The container's address when none is asked for: that of slirp4netns, so that both helpers give the same.
@@ -156,6 +158,46 @@ fn open_namespace(path: &str) -> SysResult<OwnedFd> {
         .map_err(|error| SysError::path("open", path, error))
 }
 
+fn pipe() -> SysResult<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|error| SysError::new("make", "a pipe", error))
+}
+
+/// A network namespace of our user namespace. Only a process of its own can make one and leave us where we are: nobody
+/// without rights over the host's could come back.
+fn new_namespace() -> SysResult<OwnedFd> {
+    let ((told, tell), (wait, go)) = (pipe()?, pipe()?);
+    match fork()? {
+        Forked::Parent(maker) => {
+            drop((tell, wait));
+            let mut said = Vec::new();
+            let heard = std::fs::File::from(told).take(4).read_to_end(&mut said);
+            let namespace = match (heard, <[u8; 4]>::try_from(said.as_slice())) {
+                (Ok(_), Ok([0, 0, 0, 0])) => open_namespace(&format!("/proc/{maker}/ns/net")),
+                (Ok(_), Ok(errno)) => {
+                    let error = std::io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
+                    Err(SysError::new("make", "a network namespace", error))
+                }
+                _ => {
+                    let error = std::io::Error::from_raw_os_error(libc::EIO);
+                    Err(SysError::new("make", "a network namespace", error))
+                }
+            };
+            drop(go);
+            wait_pid(maker)?;
+            namespace
+        }
+        Forked::Child => {
+            let _guard = NeverReturn;
+            drop((told, go));
+            let made = ns::unshare(libc::CLONE_NEWNET);
+            let errno = made.err().map_or(0, |error| error.errno().unwrap_or(libc::EIO));
+            let _ = rustix::io::write(&tell, &errno.to_ne_bytes());
+            let _ = rustix::io::read(&wait, &mut [0; 1]);
+            exit_now(0)
+        }
+    }
+}
+
 /// A network that is being set up, or stands. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Attachment {
@@ -176,19 +218,14 @@ impl Attachment {
             Helper::Pasta => pasta::arguments(wanted)?,
             Helper::Slirp => slirp::arguments(wanted)?,
         };
-        let host = open_namespace("/proc/self/ns/net")?;
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| SysError::new("make", "a pipe", error));
+        let namespace = new_namespace()?;
+        let for_helper = namespace
+            .try_clone()
+            .map_err(|error| SysError::new("duplicate", "the network namespace", error))?;
         let ((gate, ready), (report, tell)) = (pipe()?, pipe()?);
         crate::sys::title::remember();
-        let ends = keeper::Ends { ready, tell, host };
+        let ends = keeper::Ends { ready, tell, namespace: for_helper };
         let keeper = clone_keeper(|| keeper::live(wanted, &program, ends))?;
-        let namespace = match open_namespace(&format!("/proc/{keeper}/ns/net")) {
-            Ok(namespace) => namespace,
-            Err(error) => {
-                end(keeper);
-                return Err(error.into());
-            }
-        };
         let join = Arc::new(Join { namespace, gate: Some(gate) });
         Ok(Self { keeper, helper: wanted.helper, join, report: Some(report) })
     }
@@ -234,9 +271,9 @@ fn end(keeper: i32) {
     let _ = wait_pid(keeper);
 }
 
-/// The keeper's process, in new pid, mount and network namespaces, as our child.
+/// The keeper's process, in new pid and mount namespaces, as our child.
 fn clone_keeper(life: impl FnOnce() -> std::convert::Infallible) -> Result<i32, SysError> {
-    const FLAGS: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET;
+    const FLAGS: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
     let run = |life: Box<dyn FnOnce() -> std::convert::Infallible + '_>| -> ! { match life() {} };
     if single_threaded() {
         return match clone_process(FLAGS)?.0 {
@@ -244,8 +281,7 @@ fn clone_keeper(life: impl FnOnce() -> std::convert::Infallible) -> Result<i32, 
             Forked::Child => run(Box::new(life)),
         };
     }
-    let (read, write) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|error| SysError::new("make", "a pipe", error))?;
+    let (read, write) = pipe()?;
     match fork()? {
         Forked::Parent(between) => {
             drop(write);
@@ -257,7 +293,7 @@ fn clone_keeper(life: impl FnOnce() -> std::convert::Infallible) -> Result<i32, 
             })
         }
         Forked::Child => {
-            let _guard = crate::sys::fork::NeverReturn;
+            let _guard = NeverReturn;
             match ns::unshare(FLAGS).and_then(|()| clone_process(libc::CLONE_PARENT)) {
                 Ok((Forked::Parent(pid), _)) => {
                     let _ = rustix::io::write(&write, pid.to_string().as_bytes());
