@@ -137,9 +137,10 @@ fn ranges_and_datagrams_are_published() {
         };
         let first = firsts.find(free).unwrap();
         let range = format!("127.0.0.1:{first}-{}:81-82", first + 1);
-        let args = ["run", "-d", "--name", "c", "--network", helper, "-v", "/:/host:ro", "-p", &range];
-        let program = ["-p", "127.0.0.1::53/udp", &image, "chroot", "/host", "/usr/bin/python3", "-c", ECHO];
-        env.run(args.iter().chain(&program)).success();
+        let args = ["run", "-d", "--name", "c", "--network", helper, "-p", &range, "-p", "127.0.0.1::53/udp"];
+        let libraries = ["-v", "/usr:/usr:ro", "-v", "/lib:/lib:ro", "-v", "/lib64:/lib64:ro"];
+        let program = [&image, "/usr/bin/python3", "-c", ECHO];
+        env.run(args.iter().chain(&libraries).chain(&program)).success();
         let shown = format!("127.0.0.1:{first}-{}->81-82/tcp, ", first + 1);
         env.run(["ps", "--format", "{{.Ports}}"]).success().stdout_has(&shown);
         for port in [first, first + 1] {
@@ -344,13 +345,14 @@ fn names_and_resolvers_are_what_was_asked_for() {
         &["--hostname", "a\n6.6.6.6 b"],
         &["--domainname", "a b"],
         &["--add-host", "a\n6.6.6.6 b:1.2.3.4"],
-        &["--network", "mine"],
-        &["--mac-address", "nonsense", "--network", "private"],
+        &["--mac-address", "nonsense"],
         &["--ip", "10.0.0.1"],
     ] {
         run(&[bad, &[&image, "true"]].concat()).code(125);
     }
-    run(&["--network", "mine", &image, "true"]).code(125).stderr_has("no such network: mine");
+    env.run(["run", "--rm", "--network", "mine", &image, "true"])
+        .code(125)
+        .stderr_has("no such network: mine");
 }
 
 #[test]
