@@ -44,6 +44,7 @@ mod import_store;
 mod independent;
 mod interop;
 mod limits;
+mod lost_output;
 mod parallel;
 mod policy;
 mod registries_conf;
