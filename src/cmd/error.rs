@@ -238,6 +238,9 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::VolumeInUse { containers, .. } => {
             format!("remove what uses it first: `strate rm {}`", containers.join(" "))
         }
+        E::VolumeMaybeInUse { name, container } => format!(
+            "`strate rm -f {container}` removes that container, `strate volume rm -f {name}` the volume all the same"
+        ),
         E::DamagedVolume { name, .. } => {
             format!("`strate system check` says more, `strate volume rm {name}` removes it with its files")
         }
