@@ -266,6 +266,91 @@ fn whatever_kills_the_monitor_leaves_no_network() {
 }
 
 #[test]
+fn a_killed_command_leaves_no_network() {
+    need!("docker-registry", "skopeo", "busybox");
+    let Some((env, image)) = with_network("pasta") else { return };
+    let port = free_port();
+    let publish = format!("127.0.0.1:{port}:80");
+    let args = ["run", "--rm", "--name", "web", "-p", &publish, &image];
+    let running = env.spawn(args.iter().chain(&SERVER).chain(&["80"]));
+    answers(local(port));
+    let id = env.run(["container", "inspect", "-f", "{{.Id}}", "web"]).success().text().trim().to_owned();
+    assert!(!processes(&id).is_empty());
+    running.signal("KILL");
+    eventually("the end of everything", Duration::from_secs(10), || {
+        (processes(&id).is_empty() && is_closed(local(port))).then_some(())
+    });
+    running.finish();
+}
+
+#[test]
+fn everything_exposed_can_be_published_and_other_addresses_too() {
+    need!("docker-registry", "skopeo", "busybox");
+    let Some((env, image)) = with_network("pasta") else { return };
+    let args = ["run", "-d", "--name", "web", "-P", "--expose", "80", "--expose", "9-10/udp", &image];
+    env.run(args.iter().chain(&SERVER).chain(&["80"])).success();
+    answers(local(port_of(&env, "web", "80")));
+    let said = env.run(["port", "web"]).success();
+    assert_eq!(said.text().lines().count(), 3, "{}", said.text());
+    // The same network for a further program.
+    env.run(["exec", "web", "wget", "-qO-", "http://127.0.0.1/one"]).success().prints("one");
+    env.run(["rm", "-f", "web"]).success();
+    if TcpListener::bind("[::1]:0").is_ok() {
+        let args = ["run", "-d", "--name", "six", "-p", "[::1]::80", &image];
+        env.run(args.iter().chain(&SERVER).chain(&["[::]:80"])).success();
+        let port = port_of(&env, "six", "80");
+        env.run(["port", "six"]).success().prints(&format!("80/tcp -> [::1]:{port}"));
+        answers(format!("[::1]:{port}").parse().unwrap());
+        assert!(is_closed(local(port)));
+        env.run(["rm", "-f", "six"]).success();
+    }
+}
+
+#[test]
+fn links_in_the_image_lead_our_files_nowhere() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    let canary = env.write("canary", "alive");
+    let links = format!(
+        "ln -s {0} /etc/hosts; ln -s ../../../../../../../..{0} /etc/hostname; ln -s /data/one /etc/resolv.conf",
+        canary.display()
+    );
+    env.run([
+        "run",
+        "--name",
+        "c",
+        "--network",
+        "none",
+        "--no-hosts",
+        "--no-hostname",
+        "--dns",
+        "none",
+        &image,
+        "sh",
+        "-c",
+        &links,
+    ])
+    .success();
+    env.run(["commit", "-q", "c", "hostile"]).success();
+    env.run(["run", "--rm", "--network", "none", "-h", "me", "hostile", "cat", "/data/one"])
+        .success()
+        .stdout_has("nameserver");
+    env.run([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "hostile",
+        "sh",
+        "-c",
+        "echo evil >/etc/hosts; echo evil >/etc/hostname",
+    ])
+    .success();
+    assert_eq!(std::fs::read_to_string(&canary).unwrap(), "alive");
+    env.run(["rm", "c"]).success();
+}
+
+#[test]
 fn a_container_can_have_the_network_of_another() {
     need!("docker-registry", "skopeo", "busybox");
     let (env, image) = with_busybox();

@@ -139,14 +139,11 @@ fn take(ip: IpAddr, port: u16, protocol: Protocol) -> Result<(u16, OwnedFd), Err
 
 /// What a helper said, without the lines that say nothing here.
 pub(super) fn tidy(said: &str) -> String {
-    let noise = |line: &&str| {
-        let line = line.trim();
-        !line.is_empty()
-            && !(line.starts_with("Failed to send ") && line.ends_with("bytes to syslog"))
-            && !line.starts_with("Don't run as root")
-            && !line.starts_with("sent tapfd=")
-            && !line.starts_with("received tapfd=")
+    let says_nothing = |line: &str| {
+        let unlogged = line.starts_with("Failed to send ") && line.ends_with("bytes to syslog");
+        let usual = ["Don't run as root", "sent tapfd=", "received tapfd="];
+        line.is_empty() || unlogged || usual.iter().any(|start| line.starts_with(start))
     };
-    let lines: Vec<&str> = said.lines().filter(noise).map(str::trim).collect();
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !says_nothing(line)).collect();
     if lines.is_empty() { "it ended without a word".to_owned() } else { lines.join("; ") }
 }

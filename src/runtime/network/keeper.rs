@@ -62,6 +62,8 @@ fn settle(ends: &Ends) -> SysResult<()> {
     if !is_heard(ends.ready.as_fd()) {
         exit_now(1);
     }
+    // The working directory would keep a file system busy.
+    rustix::process::chdir("/").map_err(|error| SysError::path("enter", "/", error))?;
     title::replace("strate-network");
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| SysError::new("make", "the mounts our own", error))
@@ -123,11 +125,16 @@ fn set_up(wanted: &Wanted<'_>, program: &[String], namespace: &OwnedFd) -> SysRe
 /// `/run/user/ID` it is that: the profiles that distributions have for pasta let it look there.
 fn lay_out(wanted: &Wanted<'_>, namespace: &OwnedFd) -> SysResult<PathBuf> {
     let runtime = PathBuf::from(format!("/run/user/{}", wanted.uid));
-    let place = if runtime.is_dir() { runtime } else { wanted.scratch.to_owned() };
-    let failed = |what: &'static str, path: &Path, error| SysError::path(what, path, error);
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(c"tmpfs", &place, c"tmpfs", flags, c"mode=0700,size=64k")
-        .map_err(|error| failed("mount a tmpfs on", &place, error))?;
+    let cover = |place: &Path| mount(c"tmpfs", place, c"tmpfs", flags, c"mode=0700,size=64k");
+    let place = if runtime.is_dir() && cover(&runtime).is_ok() {
+        runtime
+    } else {
+        let failed = |error| SysError::path("mount a tmpfs on", wanted.scratch, error);
+        cover(wanted.scratch).map_err(failed)?;
+        wanted.scratch.to_owned()
+    };
+    let failed = |what: &'static str, path: &Path, error| SysError::path(what, path, error);
     let dir = place.join("netns");
     rustix::fs::mkdir(&dir, Mode::from_raw_mode(0o700)).map_err(|error| failed("make", &dir, error))?;
     let file = dir.join("container");
