@@ -310,3 +310,36 @@ fn an_ordinary_user_runs_what_root_shares() {
     assert!(bytes(&own.join("blobs")) * 4 < bytes(&site.join("blobs")), "no layer's blob is copied");
     assert_eq!(state(&site), before);
 }
+
+/// A container knows where the layers lie that it runs from, and finds them again without being told.
+#[test]
+fn a_container_says_which_store_it_came_from_when_that_is_gone() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let (root, shown) = (site.to_str().unwrap(), site.display().to_string());
+    let create = ["create", "--network", "none", "--name", "web", &image, "echo", "it runs"];
+    env.run(["--imagestore", root].iter().chain(&create)).success();
+    env.run(["inspect", "-f", "{{json .ImageStores}}", "web"])
+        .success()
+        .prints(&format!("[\"{shown}\"]"))
+        .stderr_lacks("is not there");
+    env.run(["start", "-a", "web"]).success().prints("it runs");
+    env.check_store().sound();
+
+    let moved = env.work().join("moved");
+    fs::rename(&site, &moved).unwrap();
+    env.run(["inspect", "web"])
+        .success()
+        .stderr_has(&format!("container `web` needs layers of the additional image store `{shown}`"));
+    env.run(["start", "-a", "web"])
+        .code(125)
+        .stderr_has(&format!("took it from the additional store `{shown}`"))
+        .stderr_has(&format!("--imagestore {shown}"));
+    fs::rename(&moved, &site).unwrap();
+    env.run(["start", "-a", "web"]).success().prints("it runs");
+    // One that was made from what is here names none.
+    env.run(["pull", "-q", &image]).success();
+    env.run(["create", "--network", "none", "--name", "own", &image, "true"]).success();
+    env.run(["inspect", "-f", "{{json .ImageStores}}", "own"]).success().prints("null");
+}

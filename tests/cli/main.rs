@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
+mod stopped;
 mod support;
 
 mod additional_stores;
@@ -37,6 +38,7 @@ mod cmd_usage;
 mod cmd_version;
 mod cmd_volume;
 mod damage;
+mod id_maps;
 mod import_store;
 mod independent;
 mod interop;

@@ -7,6 +7,7 @@ mod blobs;
 mod compare;
 mod fault;
 mod files;
+mod mend;
 mod others;
 mod references;
 mod repair;
@@ -220,7 +221,9 @@ impl Check<'_> {
         let keys: Vec<_> = first
             .iter()
             .filter_map(|fault| match fault {
-                Fault::Snapshot { key, .. } if needs.snapshots.contains_key(key) => Some(key.clone()),
+                Fault::Snapshot { key, map, .. } if needs.snapshots.contains_key(key) => {
+                    Some((key.clone(), map.clone()))
+                }
                 _ => None,
             })
             .collect();
