@@ -343,3 +343,30 @@ fn a_container_says_which_store_it_came_from_when_that_is_gone() {
     env.run(["create", "--network", "none", "--name", "own", &image, "true"]).success();
     env.run(["inspect", "-f", "{{json .ImageStores}}", "own"]).success().prints("null");
 }
+
+/// In a shared store too only what others are to read is open: unpacked layers hold set-user-id programs.
+#[test]
+fn what_is_open_further_than_a_shared_store_is_closed_again() {
+    let env = Env::new();
+    env.run(["system", "share"]).success();
+    let mode = |name: &str| fs::metadata(env.store().join(name)).unwrap().permissions().mode() & 0o777;
+    let open = |name: &str, mode| {
+        fs::set_permissions(env.store().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    env.run(["system", "check"]).success();
+    for wide in [0o755, 0o777, 0o701] {
+        for name in ["snapshots", "containers", "volumes", "tmp", "locks"] {
+            open(name, wide);
+        }
+        env.run(["system", "check"]).code(1).stdout_has(&format!("is open to others (mode {wide:04o})"));
+        env.run(["system", "check", "--repair"]).success().stdout_has("was closed to others");
+        for name in ["snapshots", "containers", "volumes", "tmp", "locks"] {
+            assert_eq!(mode(name), 0o700, "{name} was {wide:o}");
+        }
+    }
+    open("blobs", 0o777);
+    open("cache", 0o755);
+    env.run(["system", "check", "--repair"]).success();
+    assert_eq!((mode("."), mode("blobs"), mode("cache")), (0o755, 0o755, 0o711));
+    env.run(["system", "check"]).success();
+}
