@@ -144,8 +144,8 @@ fn a_repair_leaves_what_a_container_runs_from() {
     let before = snapshots(&env);
     env.run(["system", "check", "--repair"])
         .code(1)
-        .stderr_has("container `web` runs from its files")
-        .stderr_has("strate stop web");
+        .stdout_has("stays as it is while container `web` runs from it")
+        .stdout_has("strate stop web");
     rebuild_nothing(&env, &before);
     env.run(["exec", "web", "cat", "/www/5"]).success().prints("5");
 

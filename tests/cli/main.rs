@@ -39,6 +39,7 @@ mod cmd_usage;
 mod cmd_version;
 mod cmd_volume;
 mod damage;
+mod damage_kept;
 mod descriptors;
 mod id_maps;
 mod import_store;

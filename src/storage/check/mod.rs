@@ -7,6 +7,7 @@ mod blobs;
 mod compare;
 mod fault;
 mod files;
+mod kept;
 mod mend;
 mod others;
 mod references;
@@ -16,6 +17,7 @@ mod snapshots;
 
 pub use fault::Fault;
 pub(in crate::storage) use files::OCI_LAYOUT;
+pub use kept::Kept;
 pub use repair::LostBlob;
 
 use std::path::Path;
@@ -180,6 +182,7 @@ impl Store {
         check.format();
         check.directories();
         check.strays();
+        check.kept();
         let index = check.index();
         let needs = Needs::of(self, index.as_ref());
         check.report.counts.images = needs.images;

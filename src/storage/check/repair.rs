@@ -164,7 +164,7 @@ impl Store {
         path.symlink_metadata().is_ok() && super::blobs::verify(&path, digest, None, false, &|_| ()).is_err()
     }
 
-    /// Take a wrong blob away, so that the next pull fetches it.
+    /// Remove a wrong blob for good.
     ///
     /// # Errors
     /// When it cannot be moved.
