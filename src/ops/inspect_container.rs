@@ -51,11 +51,9 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "Config": config(&dir, &spec),
         "NetworkSettings": network_settings(&spec),
         "ImageManifestDescriptor": Value::Null,
+        "ImageStores": dir.record.stores,
     });
-    if !dir.record.stores.is_empty() {
-        all["ImageStores"] = json!(dir.record.stores);
-        tell_lost_stores(store, &dir);
-    }
+    tell_lost_stores(store, &dir);
     if size {
         all["SizeRw"] = dir.size().into();
     }

@@ -341,7 +341,7 @@ fn a_container_says_which_store_it_came_from_when_that_is_gone() {
     // One that was made from what is here names none.
     env.run(["pull", "-q", &image]).success();
     env.run(["create", "--network", "none", "--name", "own", &image, "true"]).success();
-    env.run(["inspect", "-f", "{{json .ImageStores}}", "own"]).success().prints("null");
+    env.run(["inspect", "-f", "{{json .ImageStores}}", "own"]).success().prints("[]");
 }
 
 /// In a shared store too only what others are to read is open: unpacked layers hold set-user-id programs.

@@ -22,7 +22,7 @@ fn images() -> (Env, Vec<String>) {
         ["0001-01-01T00:00:00Z", "1901-12-13T20:45:51Z", "1970-01-01T00:00:00Z", "2106-02-07T06:28:16Z"];
     let times = times.iter().chain(&["9999-12-31T23:59:59.999999999Z", "not a time"]);
     for (n, time) in times.enumerate() {
-        registry.image_with(&n.to_string(), &layer, |config, _| config["created"] = (*time).into());
+        registry.image_with(&n.to_string(), &layer, |_, config| config["created"] = (*time).into());
     }
     let proxy = registry.serve();
     let env = Env::new();
@@ -94,7 +94,7 @@ fn what_a_wrong_clock_made_is_kept_and_what_is_new_is_not_removed_for_it() {
     env.run(["image", "prune", "-f"]).success();
     assert_eq!(build("present"), 1, "the new is kept");
     // Room for one of them: that which was used last by a clock that is right.
-    env.run(["builder", "prune", "-f", "--keep-storage", "12MB"]).success();
+    env.run(["builder", "prune", "-f", "--keep-storage", "6MB"]).success();
     assert_eq!(build("present"), 1, "the new goes last");
     assert_eq!(build("future"), 0);
 

@@ -59,7 +59,7 @@ fn containers_and_steps_inherit_nothing_but_their_streams() {
         let store = env.store().display().to_string();
         assert!(numbers.len() == 3 && !listed.contains(&format!("{store}/locks")), "{what}: {listed}");
     };
-    let run = ["run", "--rm", "--network", "none", "-v", "v:/v", &image, "sh", "-c", LIST];
+    let run = ["run", "--rm", "--network", "none", "-v", "vol:/v", &image, "sh", "-c", LIST];
     only_streams("run", env.run(run).success().text());
     env.run(["run", "-d", "--network", "none", "--name", "c", &image, "sleep", "100"]).success();
     only_streams("exec", env.run(["exec", "c", "sh", "-c", LIST]).success().text());

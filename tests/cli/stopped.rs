@@ -22,9 +22,9 @@ fn a_stopped_first_start_holds_its_volume_and_no_other() {
     }
     env.write("context/Dockerfile", format!("FROM {base}\nCOPY data /data\n"));
     env.run(["build", "-q", "-t", "img", "context"]).success();
-    env.run(["volume", "create", "v"]).success();
-    let fill = env.store().join("volumes/v/fill.new");
-    let run = ["run", "--rm", "--network", "none", "-v", "v:/data", "img", "cat", "/data/17"];
+    env.run(["volume", "create", "vol"]).success();
+    let fill = env.store().join("volumes/vol/fill.new");
+    let run = ["run", "--rm", "--network", "none", "-v", "vol:/data", "img", "cat", "/data/17"];
     let first = env.spawn(run);
     let start = Instant::now();
     while !fill.exists() {
@@ -36,13 +36,13 @@ fn a_stopped_first_start_holds_its_volume_and_no_other() {
     let begun = Instant::now();
     env.run(limited(&run))
         .code(125)
-        .stderr_has("waiting for volume v, held by process")
+        .stderr_has("waiting for volume vol, held by process")
         .stderr_has("which is stopped")
-        .stderr_has("volume v is busy: gave up after 2 s in which nothing happened")
+        .stderr_has("volume vol is busy: gave up after 2 s in which nothing happened")
         .stderr_has("--lock-timeout");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     // Everything else goes on.
-    env.run(limited(&["run", "--rm", "--network", "none", "-v", "w:/data", "img", "cat", "/data/18"]))
+    env.run(limited(&["run", "--rm", "--network", "none", "-v", "other:/data", "img", "cat", "/data/18"]))
         .success()
         .prints("content");
     env.run(limited(&["image", "prune", "-f"])).success();
