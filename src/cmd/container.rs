@@ -2,6 +2,7 @@
 
 mod commit;
 mod flags;
+mod health_flags;
 mod lifecycle;
 mod list;
 mod other_flags;
@@ -9,10 +10,13 @@ mod run;
 
 pub(super) use commit::{CommitArgs, commit};
 pub(super) use lifecycle::{
-    KillArgs, PruneArgs, RenameArgs, RmArgs, StopArgs, WaitArgs, kill, prune, rename, rm, stop, wait,
+    KillArgs, PauseArgs, PruneArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, kill, pause, prune,
+    rename, restart, rm, stop, unpause, wait,
 };
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
-pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run, start};
+pub(super) use run::{
+    AttachArgs, CreateArgs, ExecArgs, RunArgs, StartArgs, attach, create, exec, run, start,
+};
 
 use std::io::Write;
 use std::ops::ControlFlow;

@@ -97,6 +97,9 @@ verbs! {
         /// Log out of a registry
         Logout(registry::LogoutArgs) => registry::logout, Nothing;
 
+        /// Show a running container's streams, and give it input
+        Attach(container::AttachArgs) => container::attach, Nothing;
+
         /// Make a new image from a container's changes
         Commit(container::CommitArgs) => container::commit, Nothing;
 
@@ -146,8 +149,14 @@ verbs! {
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;
 
+        /// Hold the processes of containers still
+        Pause(container::PauseArgs) => container::pause, Nothing;
+
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
+
+        /// Stop containers and start them again
+        Restart(container::RestartArgs) => container::restart, UserNamespace;
 
         /// Remove containers
         Rm(container::RmArgs) => container::rm, UserNamespace;
@@ -169,6 +178,9 @@ verbs! {
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;
+
+        /// Let paused containers go on
+        Unpause(container::PauseArgs) => container::unpause, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;
@@ -221,6 +233,9 @@ verbs! {
 verbs! {
     /// Verbs of `container`.
     ContainerVerb {
+        /// Show a running container's streams, and give it input
+        Attach(container::AttachArgs) => container::attach, Nothing;
+
         /// Make a new image from a container's changes
         Commit(container::CommitArgs) => container::commit, Nothing;
 
@@ -249,8 +264,14 @@ verbs! {
         /// Remove containers that do not run
         Prune(container::PruneArgs) => container::prune, UserNamespace;
 
+        /// Hold the processes of containers still
+        Pause(container::PauseArgs) => container::pause, Nothing;
+
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
+
+        /// Stop containers and start them again
+        Restart(container::RestartArgs) => container::restart, UserNamespace;
 
         /// Remove containers
         #[command(visible_alias = "remove")]
@@ -264,6 +285,9 @@ verbs! {
 
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
+
+        /// Let paused containers go on
+        Unpause(container::PauseArgs) => container::unpause, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;

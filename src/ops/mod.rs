@@ -30,6 +30,7 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod manifest;
+pub mod pause;
 pub mod prune;
 pub mod ps;
 pub mod pull;
@@ -40,6 +41,7 @@ pub mod remote;
 pub mod remote_inspect;
 pub mod remove_image;
 pub mod reset;
+pub mod restart;
 pub mod rm;
 pub mod save;
 pub mod search;
@@ -58,3 +60,18 @@ pub mod when;
 
 /// Names of signals and capabilities, as flags give them.
 pub use crate::runtime::{capability, signal};
+
+/// An error with all its causes on one line.
+#[must_use]
+pub fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -11,10 +11,12 @@
 mod damaged;
 mod ended;
 mod every;
+mod marks;
 mod run_lock;
 mod state;
 mod uses;
 
+pub use marks::StopMark;
 pub use run_lock::RunLock;
 pub use state::{ContainerState, Status};
 pub use uses::VolumeUse;

@@ -33,6 +33,57 @@ pub(in crate::cmd) fn stop(cx: &mut Context, ui: &mut Ui, args: StopArgs) -> Cmd
     }))
 }
 
+/// Arguments of `restart`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct RestartArgs {
+    /// Seconds to wait before killing; -1 waits without end
+    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
+    timeout: Option<i64>,
+    /// The signal to send
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate restart`
+pub(in crate::cmd) fn restart(cx: &mut Context, ui: &mut Ui, args: RestartArgs) -> CmdResult {
+    Ok(each(ui, &args.containers, |ui, name| {
+        ops::restart::restart(cx, writable(cx)?, name, args.timeout, args.signal.as_deref())?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
+/// Arguments of `pause` and `unpause`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct PauseArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate pause`
+pub(in crate::cmd) fn pause(cx: &mut Context, ui: &mut Ui, args: PauseArgs) -> CmdResult {
+    let store = readable(cx)?;
+    Ok(each(ui, &args.containers, |ui, name| {
+        ops::pause::pause(&store, name)?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
+/// `strate unpause`
+pub(in crate::cmd) fn unpause(cx: &mut Context, ui: &mut Ui, args: PauseArgs) -> CmdResult {
+    let store = readable(cx)?;
+    Ok(each(ui, &args.containers, |ui, name| {
+        ops::pause::unpause(&store, name)?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct KillArgs {

@@ -36,7 +36,7 @@ pub(in crate::cmd) struct PsArgs {
     /// Show sizes
     #[arg(short, long)]
     size: bool,
-    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose
+    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Print with a template, as `table TEMPLATE` or as `json`
@@ -44,7 +44,7 @@ pub(in crate::cmd) struct PsArgs {
     format: Option<String>,
 }
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     Column::new("ID", "CONTAINER ID"),
     Column::new("Image", "IMAGE"),
     Column::new("Command", "COMMAND"),
@@ -60,6 +60,7 @@ const COLUMNS: [Column; 15] = [
     Column::new("Networks", "NETWORKS"),
     Column::new("LocalVolumes", "LOCAL VOLUMES"),
     Column::new("Platform", "PLATFORM"),
+    Column::new("HealthStatus", "HEALTH STATUS"),
 ];
 
 const SHOWN: [&str; 8] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"];
@@ -127,7 +128,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
         "Command": format!("\"{}\"", short(&command_words(&row.spec.args()), 20)),
         "CreatedAt": if created_at { words::local_time(&record.created) } else { String::new() },
         "RunningFor": words::ago(&record.created, now),
-        "Status": status(&row.state, now),
+        "Status": status(&row.state, row.health.as_deref(), now),
         "State": state_word(&row.state),
         "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
         "Names": record.name,
@@ -136,7 +137,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
         "Networks": network_name(&row.spec),
         "LocalVolumes": volumes.to_string(),
         "Platform": "linux",
-        "HealthStatus": "",
+        "HealthStatus": row.health.as_deref().unwrap_or_default(),
         "Size": if size { words::size(row.dir.size()) } else { "0B".into() },
     })
 }
@@ -150,15 +151,23 @@ fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
 }
 
 /// `Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`.
-pub(in crate::cmd) fn status(state: &ContainerState, now: Timestamp) -> String {
+pub(in crate::cmd) fn status(state: &ContainerState, health: Option<&str>, now: Timestamp) -> String {
     let up = || {
         let seconds = state.started_at.as_deref().and_then(|time| words::seconds_since(time, now));
         words::duration(seconds.unwrap_or(0))
     };
     match state.status {
         Status::Created => "Created".into(),
-        Status::Running => format!("Up {}", up()),
+        Status::Running => match health {
+            Some("starting") => format!("Up {} (health: starting)", up()),
+            Some(health) => format!("Up {} ({health})", up()),
+            None => format!("Up {}", up()),
+        },
         Status::Paused => format!("Up {} (Paused)", up()),
+        Status::Restarting => {
+            let ended = state.finished_at.as_deref().unwrap_or_default();
+            format!("Restarting ({}) {}", state.exit_code.unwrap_or(0), words::ago(ended, now))
+        }
         Status::Exited | Status::Dead => {
             let code = state.exit_code.unwrap_or(0);
             let ended = state.finished_at.as_deref().or(state.started_at.as_deref());

@@ -104,6 +104,23 @@ pub enum Error {
     /// The container does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// The container is paused already, or something needs it to move.
+    #[error("container {0} is paused")]
+    Paused(String),
+    /// The container is not paused.
+    #[error("container {0} is not paused")]
+    NotPaused(String),
+    /// The container's processes cannot be frozen or let go.
+    #[error(
+        "cannot pause or unpause container {id}: that needs a freezer of the kernel that this user may use"
+    )]
+    Freeze {
+        /// The container.
+        id: String,
+        /// Why.
+        #[source]
+        source: SysError,
+    },
     /// It did not end though it was killed.
     #[error("container {0} did not end within {1} seconds after it was killed")]
     Unkillable(String, u64),
@@ -133,6 +150,27 @@ pub enum Error {
     /// The monitor ended without a word.
     #[error("the monitor of container {0} ended before it could start the program")]
     MonitorGone(String),
+    /// The monitor ended, and so did the program.
+    #[error("the monitor of container {0} ended, and its program with it")]
+    MonitorLost(String),
+    /// The monitor ended the connection.
+    #[error("the connection to container {name} was ended: {why}")]
+    Dismissed {
+        /// The container.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// The container stands where it cannot be attached to.
+    #[error("cannot attach to container {name}: it is {state}; {instead}")]
+    NotAttachable {
+        /// The container.
+        name: String,
+        /// Where it stands.
+        state: &'static str,
+        /// What to do first.
+        instead: &'static str,
+    },
     /// The monitor could not start the program; it sent its words.
     #[error("{message}")]
     Monitor {

@@ -1,8 +1,11 @@
 //! What the verbs of containers share: what a container is, how it becomes a plan, who watches over it.
 
+pub mod attend;
 pub mod changes;
 mod error;
 pub mod freeze;
+pub mod freezer;
+pub mod health;
 pub mod log;
 pub mod monitor;
 pub mod mounts;
@@ -16,4 +19,4 @@ pub mod values;
 pub mod volumes;
 
 pub use error::Error;
-pub use spec::{ContainerSpec, HostOptions, ImageVolumes, NetworkMode, Overrides};
+pub use spec::{ContainerSpec, HostOptions, ImageVolumes, NetworkMode, Overrides, RestartPolicy};
