@@ -7,6 +7,7 @@ mod lifecycle;
 mod list;
 mod other_flags;
 mod run;
+mod watch;
 
 pub(super) use commit::{CommitArgs, commit};
 pub(super) use lifecycle::{
@@ -17,6 +18,8 @@ pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, log
 pub(super) use run::{
     AttachArgs, CreateArgs, ExecArgs, RunArgs, StartArgs, attach, create, exec, run, start,
 };
+
+pub(super) use watch::{EventsArgs, HealthcheckArgs, TopArgs, events, healthcheck, top};
 
 use std::io::Write;
 use std::ops::ControlFlow;

@@ -115,8 +115,14 @@ verbs! {
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
+        /// Show what happens to containers, images and volumes
+        Events(container::EventsArgs) => container::events, Nothing;
+
         /// Write a container's file system to a tar
         Export(archive::ExportArgs) => archive::export, UserNamespace;
+
+        /// Run the health check of a container
+        Healthcheck(container::HealthcheckArgs) => container::healthcheck, Nothing, 125;
 
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
@@ -178,6 +184,9 @@ verbs! {
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;
+
+        /// Show the processes of a container
+        Top(container::TopArgs) => container::top, Nothing;
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
@@ -286,6 +295,9 @@ verbs! {
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
 
+        /// Show the processes of a container
+        Top(container::TopArgs) => container::top, Nothing;
+
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
 
@@ -389,6 +401,9 @@ verbs! {
 
         /// Check this host and say how to fix what is missing
         Doctor(system::DoctorArgs) => system::doctor, Quietly;
+
+        /// Show what happens to containers, images and volumes
+        Events(container::EventsArgs) => container::events, Nothing;
 
         /// Show facts about this host and the store
         Info(system::InfoArgs) => system::info, Quietly;

@@ -55,6 +55,7 @@ pub fn attach(
         attend::connect(&path)?
     };
     let Some(socket) = socket else { return follow(&dir, store, text, &spec, output).map(Outcome::Ended) };
+    dir.tell("attach", &[]);
     let session = Session {
         socket,
         tty: spec.tty,

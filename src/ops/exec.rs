@@ -61,6 +61,7 @@ pub fn exec(cx: &Context, store: &Store, request: &Request) -> Result<Outcome, E
         output_seen: false,
         shown: [true; 2],
     };
+    dir.tell(&format!("exec_start: {}", request.command.join(" ")), &[]);
     if request.detach {
         monitor::leave_behind(&dir.record.name, &[], |report| {
             let started = streams::detached(&wanted)

@@ -21,7 +21,9 @@ pub fn pause(store: &Store, text: &str) -> Result<(), Error> {
         freezer.thaw();
         dir.forget_paused();
         failed(source)
-    })
+    })?;
+    dir.tell("pause", &[]);
+    Ok(())
 }
 
 /// Let a paused container go on.
@@ -45,5 +47,6 @@ pub fn release(dir: &ContainerDir) -> Result<(), Error> {
     let failed = |source| Error::Freeze { id: dir.short_id().into(), source };
     freezer::Freezer::at(&path).map_err(failed)?.release().map_err(failed)?;
     dir.forget_paused();
+    dir.tell("unpause", &[]);
     Ok(())
 }

@@ -19,5 +19,7 @@ pub fn restart(
 ) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
     stop::end(&dir, timeout, by, StopMark::Restart)?;
-    start::again(cx, store, &dir.record.id, None)
+    let outcome = start::again(cx, store, &dir.record.id, None)?;
+    dir.tell("restart", &[]);
+    Ok(outcome)
 }

@@ -149,5 +149,8 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
 pub fn rename(store: &Store, text: &str, name: &str) -> Result<(), Error> {
     let name = names::check(name)?;
     let mut dir = store.find_container(text)?;
-    Ok(store.rename_container(&mut dir, name)?)
+    let old = format!("/{}", dir.record.name);
+    store.rename_container(&mut dir, name)?;
+    dir.tell("rename", &[("oldName", old)]);
+    Ok(())
 }

@@ -248,6 +248,7 @@ fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Erro
         }
     }
     ready.lock.write_state(&state)?;
+    ready.dir.tell("start", &[]);
     Ok((process, state))
 }
 
@@ -255,6 +256,7 @@ fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Erro
 fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
     let Ready { dir, spec, lock, .. } = ready;
     lock.forget_socket();
+    dir.tell("die", &[("exitCode", status.code().to_string())]);
     let stays = dir.stop_mark() == Some(StopMark::Restart);
     if spec.host.auto_remove && !stays {
         lock.tell_waiters(status.code());

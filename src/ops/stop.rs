@@ -43,10 +43,14 @@ pub(super) fn end(
     pause::release(dir)?;
     // A negative patience is endless.
     let patience = u64::try_from(patience).ok().map(Duration::from_secs);
+    dir.tell("kill", &[("signal", number.to_string())]);
     if target.wait(patience)? {
-        return settled(dir);
+        settled(dir)?;
+    } else {
+        kill_and_wait(dir, &target)?;
     }
-    kill_and_wait(dir, &target)
+    dir.tell("stop", &[]);
+    Ok(())
 }
 
 /// Mark that a container shall end; its program, if it runs. One between two runs has ended when this returns.
@@ -114,6 +118,7 @@ pub fn kill(store: &Store, text: &str, by: &str) -> Result<(), Error> {
         Error::Runtime(crate::runtime::Error::NotRunning) => Error::NotRunning(dir.record.name.clone()),
         other => other,
     })?;
+    dir.tell("kill", &[("signal", number.to_string())]);
     if number == libc::SIGKILL {
         pause::release(&dir)?;
         return settled(&dir);

@@ -67,7 +67,7 @@ pub struct ContainerDir {
     pub record: ContainerRecord,
     /// The directory.
     pub path: PathBuf,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 const RECORD: &str = "config.json";
@@ -451,6 +451,7 @@ impl ContainerDir {
             sync_dir(&self.layout.containers())?;
         }
         ended::forget(&self.layout, &self.record.id);
+        self.tell("destroy", &[]);
         let _ = tree::remove_path(&trash);
         // The link last: a container must never be there without its name. One that leads nowhere is harmless.
         let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &Patience::usual());

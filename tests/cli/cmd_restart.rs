@@ -114,7 +114,9 @@ fn a_paused_container_stands_still() {
     need!("docker-registry", "skopeo", "busybox");
     let (env, image) = with_busybox();
     let script = "while :; do echo x; sleep 0.05; done";
-    env.run(["run", "-d", "--name", "web", "--network", "none", &image, "sh", "-c", script]).success();
+    let id =
+        env.run(["run", "-d", "--name", "web", "--network", "none", &image, "sh", "-c", script]).success();
+    let id = id.text().to_owned();
     let paused = env.run(["pause", "web"]);
     if !is_root() && paused.code != 0 {
         // Without a freezer that this user may use.
@@ -146,8 +148,7 @@ fn a_paused_container_stands_still() {
         env.run(end.iter().chain(&["web"])).success();
     }
     env.run(["ps", "-aq"]).success().prints("");
-    let left =
-        std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", "strate-*"]).output().unwrap();
-    let left = String::from_utf8_lossy(&left.stdout).lines().filter(|path| path.contains("freezer")).count();
-    assert_eq!(left, 0);
+    let mut find = std::process::Command::new("find");
+    find.args(["/sys/fs/cgroup", "-name"]).arg(format!("strate-{id}"));
+    assert_eq!(String::from_utf8_lossy(&crate::support::must(&mut find)), "");
 }

@@ -1,12 +1,16 @@
 //! `stop`, `kill`, `wait`, `rm`, `prune`, `rename`.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::{each, readable, writable};
 use crate::cmd::CmdResult;
 use crate::context::Context;
 use crate::ops;
+use crate::ops::container::{Error, values};
 use crate::ops::rm::PruneFilter;
+use crate::ops::wait::Condition;
 use crate::ui::{Ui, words};
 
 /// Arguments of `stop`.
@@ -108,6 +112,15 @@ pub(in crate::cmd) fn kill(cx: &mut Context, ui: &mut Ui, args: KillArgs) -> Cmd
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct WaitArgs {
+    /// What to wait for: stopped, running, paused, created, removed, healthy, unhealthy
+    #[arg(long, value_name = "STATE")]
+    condition: Vec<String>,
+    /// How long to pause between two looks (50ms)
+    #[arg(short, long, value_name = "DURATION")]
+    interval: Option<String>,
+    /// A container that is not there is no error
+    #[arg(long)]
+    ignore: bool,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -115,10 +128,25 @@ pub(in crate::cmd) struct WaitArgs {
 
 /// `strate wait`
 pub(in crate::cmd) fn wait(cx: &mut Context, ui: &mut Ui, args: WaitArgs) -> CmdResult {
+    let mut conditions: Vec<Condition> =
+        args.condition.iter().map(|text| Condition::parse(text)).collect::<Result<_, _>>()?;
+    if conditions.is_empty() {
+        conditions.push(Condition::Stopped);
+    }
+    let pause = args.interval.as_deref().map(|text| {
+        // Podman takes milliseconds without a unit.
+        let unit = if text.bytes().all(|byte| byte.is_ascii_digit()) { "ms" } else { "" };
+        let found = ops::when::go_duration(&format!("{text}{unit}"));
+        let found = found.and_then(|pause| Duration::try_from(pause).ok());
+        found.ok_or_else(|| values::bad("--interval", text, "it is a number with a unit: ms, s, m, h"))
+    });
+    let pause = pause.transpose()?;
     let store = readable(cx)?;
     Ok(each(ui, &args.containers, |ui, name| {
-        let code = ops::wait::wait(&store, name)?;
-        ui.line(code);
+        match ops::wait::wait_for(&store, name, &conditions, pause) {
+            Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) if args.ignore => ui.line(-1),
+            code => ui.line(code?),
+        }
         Ok(())
     }))
 }

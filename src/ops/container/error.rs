@@ -104,6 +104,9 @@ pub enum Error {
     /// The container does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// Nothing says how to check the container's health.
+    #[error("container {0} has no health check")]
+    NoHealthcheck(String),
     /// The container is paused already, or something needs it to move.
     #[error("container {0} is paused")]
     Paused(String),

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::processes;
 use crate::sys::{SysError, SysResult};
 
 /// Where cgroups are mounted.
@@ -96,7 +97,7 @@ impl Freezer {
         self.set(true)?;
         let mut held = BTreeSet::new();
         loop {
-            let all = processes(first)?;
+            let all: BTreeSet<i32> = processes::ids(first)?.into_iter().collect();
             let fresh: Vec<i32> = all.difference(&held).copied().collect();
             for pid in &fresh {
                 match fs::write(self.path.join("cgroup.procs"), pid.to_string()) {
@@ -170,14 +171,4 @@ fn parents() -> Vec<PathBuf> {
     }
     all.retain(|path| path.join("cgroup.procs").exists());
     all
-}
-
-/// Every process of the pid namespace of `first`.
-fn processes(first: i32) -> SysResult<BTreeSet<i32>> {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
-    let ours = namespace(first)
-        .map_err(|error| SysError::new("look at", format!("the namespaces of process {first}"), error))?;
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    Ok(pids.filter(|pid| namespace(*pid).is_ok_and(|link| link == ours)).collect())
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::ContainerSpec;
@@ -104,6 +105,26 @@ struct Running {
     text: Vec<u8>,
     start: String,
     deadline: Instant,
+    timeout: Duration,
+}
+
+/// Run the check once, and wait for its end or for its time to be over.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn once(dir: &ContainerDir, spec: &ContainerSpec, pid: i32) -> Result<Check, super::Error> {
+    let settings = spec.config.healthcheck.clone().unwrap_or_default();
+    let timeout = time(settings.timeout, INTERVAL);
+    let mut running = Running::start(dir, &command(spec).unwrap_or_default(), pid, timeout)?;
+    loop {
+        if let Some(check) = running.look() {
+            return Ok(check);
+        }
+        let mut fds = vec![PollFd::new(&running.process.pidfd, PollFlags::IN)];
+        fds.extend(running.output.as_ref().map(|output| PollFd::new(output, PollFlags::IN)));
+        let left = running.deadline.saturating_duration_since(Instant::now());
+        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+    }
 }
 
 impl<'a> Checks<'a> {
@@ -139,50 +160,13 @@ impl<'a> Checks<'a> {
 
     fn begin(&mut self) {
         let start = when::now();
-        match self.spawn() {
-            Ok((process, output)) => {
-                let deadline = Instant::now() + self.timeout();
-                self.running = Some(Running { process, output, text: Vec::new(), start, deadline });
-            }
+        match Running::start(self.dir, &self.command, self.pid, self.timeout()) {
+            Ok(running) => self.running = Some(running),
             Err(error) => {
                 let output = crate::ops::chain_text(&error);
                 self.record(Check { start, end: when::now(), exit_code: -1, output });
             }
         }
-    }
-
-    fn spawn(&self) -> Result<(Process, Option<OwnedFd>), super::Error> {
-        let request = exec::Request { command: self.command.clone(), ..exec::Request::default() };
-        let plan = exec::plan_of(self.dir, self.pid, &request)?;
-        let (stdio, output) = streams::one_output()?;
-        let process = runtime::exec(&runtime::ExecRequest { plan, pid: self.pid }, stdio)?;
-        Ok((process, Some(output)))
-    }
-
-    /// Take what a running check wrote; its end, if it ended or has to.
-    fn look(&mut self) -> Option<Check> {
-        let running = self.running.as_mut()?;
-        running.drain();
-        let ended = is_ready(running.process.pidfd.as_fd());
-        let late = Instant::now() >= running.deadline;
-        if !ended && !late {
-            return None;
-        }
-        if !ended {
-            let _ = running.process.kill(libc::SIGKILL);
-        }
-        let status = running.process.wait();
-        running.drain();
-        let mut output = String::from_utf8_lossy(&running.text).into_owned();
-        let mut exit_code = status.map_or(-1, |status| status.code());
-        if !ended {
-            exit_code = -1;
-            let limit = self.timeout();
-            output = format!("Health check exceeded timeout ({}s): {output}", limit.as_secs_f64());
-            output = output.trim_end_matches(": ").to_owned();
-        }
-        let start = self.running.take().map(|running| running.start).unwrap_or_default();
-        Some(Check { start, end: when::now(), exit_code, output })
     }
 
     fn record(&mut self, check: Check) {
@@ -224,7 +208,8 @@ impl Chore for Checks<'_> {
 
     fn act(&mut self) {
         if self.running.is_some() {
-            if let Some(check) = self.look() {
+            if let Some(check) = self.running.as_mut().and_then(Running::look) {
+                self.running = None;
                 self.record(check);
             }
         } else if Instant::now() >= self.next {
@@ -250,6 +235,43 @@ impl Drop for Checks<'_> {
 }
 
 impl Running {
+    fn start(
+        dir: &ContainerDir,
+        command: &[String],
+        pid: i32,
+        timeout: Duration,
+    ) -> Result<Self, super::Error> {
+        let request = exec::Request { command: command.to_vec(), ..exec::Request::default() };
+        let plan = exec::plan_of(dir, pid, &request)?;
+        let (stdio, output) = streams::one_output()?;
+        let start = when::now();
+        let process = runtime::exec(&runtime::ExecRequest { plan, pid }, stdio)?;
+        let deadline = Instant::now() + timeout;
+        Ok(Self { process, output: Some(output), text: Vec::new(), start, deadline, timeout })
+    }
+
+    /// Take what it wrote; how it went, if it ended or has to.
+    fn look(&mut self) -> Option<Check> {
+        self.drain();
+        let ended = is_ready(self.process.pidfd.as_fd());
+        if !ended && Instant::now() < self.deadline {
+            return None;
+        }
+        if !ended {
+            let _ = self.process.kill(libc::SIGKILL);
+        }
+        let status = self.process.wait();
+        self.drain();
+        let output = String::from_utf8_lossy(&self.text).into_owned();
+        let (exit_code, output) = if ended {
+            (status.map_or(-1, |status| status.code()), output)
+        } else {
+            let late = format!("Health check exceeded timeout ({}s)", self.timeout.as_secs_f64());
+            (-1, if output.is_empty() { late } else { format!("{late}: {output}") })
+        };
+        Some(Check { start: self.start.clone(), end: when::now(), exit_code, output })
+    }
+
     fn drain(&mut self) {
         let mut buffer = [0; OUTPUT];
         while let Some(output) = &self.output
@@ -268,7 +290,6 @@ impl Running {
 }
 
 fn is_ready(fd: BorrowedFd<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut fds, Some(&now)), Ok(1..))

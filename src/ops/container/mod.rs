@@ -12,6 +12,7 @@ pub mod mounts;
 pub mod names;
 pub mod pattern;
 pub mod plan;
+pub mod processes;
 pub mod spec;
 pub mod streams;
 pub mod target;

@@ -67,6 +67,7 @@ pub(super) fn watch(
         if !policy.wants(&ready, status) {
             break end(ready, state, status, hub);
         }
+        ready.dir.tell("die", &[("exitCode", status.code().to_string())]);
         state = state.restarting(status.code(), when::now());
         let _ = ready.lock.write_state(&state);
         if !policy.wait(&ready, &mut hub) {
