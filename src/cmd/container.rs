@@ -1,6 +1,7 @@
 //! Verbs of the container group.
 
 mod commit;
+mod files;
 mod flags;
 mod health_flags;
 mod lifecycle;
@@ -10,6 +11,7 @@ mod run;
 mod watch;
 
 pub(super) use commit::{CommitArgs, commit};
+pub(super) use files::{CpArgs, DiffArgs, UnshareArgs, cp, diff, unshare};
 pub(super) use lifecycle::{
     KillArgs, PauseArgs, PruneArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, kill, pause, prune,
     rename, restart, rm, stop, unpause, wait,

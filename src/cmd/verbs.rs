@@ -112,8 +112,14 @@ verbs! {
         /// Print the digest of an image in a registry
         Digest(remote::DigestArgs) => remote::digest, Nothing;
 
+        /// Copy files into a container or out of it
+        Cp(container::CpArgs) => container::cp, Nothing;
+
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
+
+        /// Show what a container changed of its image's files
+        Diff(container::DiffArgs) => container::diff, UserNamespace;
 
         /// Show what happens to containers, images and volumes
         Events(container::EventsArgs) => container::events, Nothing;
@@ -248,8 +254,14 @@ verbs! {
         /// Make a new image from a container's changes
         Commit(container::CommitArgs) => container::commit, Nothing;
 
+        /// Copy files into a container or out of it
+        Cp(container::CpArgs) => container::cp, Nothing;
+
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
+
+        /// Show what a container changed of its image's files
+        Diff(container::DiffArgs) => container::diff, UserNamespace;
 
         /// Run another program in a running container
         Exec(container::ExecArgs) => container::exec, Nothing, 125;
@@ -384,6 +396,9 @@ verbs! {
         /// Write the manual pages
         #[command(hide = true)]
         InternalMan(man::ManArgs) => man::man, Nothing;
+
+        /// Run a program of the host in the user namespace of the containers
+        Unshare(container::UnshareArgs) => container::unshare, UserNamespace, 125;
 
         /// Show the version
         Version(system::VersionArgs) => system::version, Nothing;

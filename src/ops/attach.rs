@@ -21,6 +21,9 @@ use crate::storage::{ContainerDir, Status, Store};
 use crate::sys::SysError;
 use crate::sys::signals::SignalReader;
 
+/// The exit code of a program that nobody saw end, as docker shows it.
+const UNSEEN: i32 = 255;
+
 /// How to attach.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -72,7 +75,7 @@ pub fn attach(
         Left::Detached | Left::OutputGone => Ok(Outcome::Left),
         Left::Dismissed(Some(why)) => Err(Error::Dismissed { name: dir.record.name.clone(), why }),
         // It may have ended with its monitor.
-        Left::Dismissed(None) => Ok(Outcome::Ended(code(dir.wait_for_end()?.unwrap_or(0)))),
+        Left::Dismissed(None) => Ok(Outcome::Ended(code(dir.wait_for_end()?.unwrap_or(UNSEEN)))),
     }
 }
 

@@ -64,44 +64,86 @@ fn the_terminal_is_as_before_however_a_session_ends() {
     }
 }
 
-#[test]
-fn several_clients_see_the_output_and_one_that_sleeps_holds_nobody_up() {
-    need!("docker-registry", "skopeo", "busybox");
-    let (env, image) = with_busybox();
-    let script = "while [ ! -e /go ]; do sleep 0.05; done; i=0; while [ $i -lt 40 ]; do head -c 65536 /dev/zero; \
-                  i=$((i+1)); done; touch /written; echo; echo last >&2; while [ ! -e /end ]; do sleep 0.05; done; exit 5";
-    detached(&env, "web", &image, &["--log-driver", "none"], script);
-    let clients: Vec<_> = (0..2).map(|_| env.spawn(["attach", "web"])).collect();
-    // Nobody reads what this one is told.
-    let mut sleeper = env.command(["attach", "web"]);
-    let sleeper = sleeper.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let sleeper = sleeper.spawn().unwrap();
-    let readers: Vec<_> =
-        clients.into_iter().map(|client| std::thread::spawn(move || client.finish())).collect();
-    std::thread::sleep(Duration::from_millis(500));
+/// Writes so many pieces of 64 KiB once `/go` is there, then waits for `/end`.
+fn writer(pieces: u32) -> String {
+    format!(
+        "while [ ! -e /go ]; do sleep 0.05; done; i=0; while [ $i -lt {pieces} ]; do head -c 65536 /dev/zero; \
+         i=$((i+1)); done; echo last >&2; touch /written; while [ ! -e /end ]; do sleep 0.05; done; exit 5"
+    )
+}
+
+fn written(env: &Env) {
     env.run(["exec", "web", "touch", "/go"]).success();
-    eventually("the output", PATIENCE, || {
-        (env.run(["exec", "web", "test", "-e", "/written"]).code == 0).then_some(())
-    });
+    let is_written = || (env.run(["exec", "web", "test", "-e", "/written"]).code == 0).then_some(());
+    eventually("the output", PATIENCE, is_written);
     env.run(["exec", "web", "touch", "/end"]).success();
-    for reader in readers {
-        let output = reader.join().unwrap().code(5);
-        assert_eq!((output.stdout.len(), output.stderr.as_str()), (40 * 65536 + 1, "last\n"));
-    }
-    let output = sleeper.wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("more slowly"), "{output:?}");
-    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
-fn input_reaches_a_detached_program_and_signals_do() {
+fn several_clients_see_the_output() {
     need!("docker-registry", "skopeo", "busybox");
     let (env, image) = with_busybox();
-    let script = "trap 'echo got it; exit 6' USR1; while read line; do echo \"<$line>\"; done; echo never";
-    detached(&env, "web", &image, &["-i"], script);
-    let deaf = env.spawn(["attach", "--no-stdin", "web"]);
-    env.run_with_input(["attach", "--sig-proxy=false", "web"], "").code(6);
-    drop(deaf);
+    detached(&env, "web", &image, &["--log-driver", "none"], &writer(40));
+    let client = || {
+        let client = env.spawn(["attach", "--no-stdin", "web"]);
+        std::thread::spawn(move || client.finish())
+    };
+    let readers = [client(), client()];
+    std::thread::sleep(Duration::from_millis(500));
+    written(&env);
+    for reader in readers {
+        let output = reader.join().unwrap();
+        let (out, err) = (output.stdout.len(), output.stderr.as_str());
+        assert_eq!((output.code, out, err), (5, 40 * 65536, "last\n"));
+    }
+}
+
+#[test]
+fn a_client_that_sleeps_holds_nobody_up() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    detached(&env, "web", &image, &["--log-driver", "none"], &writer(100));
+    // Nobody reads what it is told.
+    let mut sleeper = env.command(["attach", "web"]);
+    let sleeper = sleeper.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let sleeper = sleeper.spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    written(&env);
+    env.run(["wait", "web"]).success().prints("5");
+    let output = sleeper.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("more slowly") && output.status.code() == Some(1), "{words}");
+}
+
+#[test]
+fn input_and_signals_reach_a_detached_program() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    detached(&env, "cat", &image, &["-i"], "cat");
+    let attached = |text: &[u8]| {
+        use std::io::{Read, Write};
+        let mut client = env.command(["attach", "cat"]);
+        let client = client.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut client = client.spawn().unwrap();
+        client.stdin.take().unwrap().write_all(text).unwrap();
+        let mut line = vec![0; text.len()];
+        client.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(line, text);
+        client
+    };
+    // The first client's end of input is not the program's: it was started in the background.
+    let mut first = attached(b"one\n");
+    let mut client = attached(b"two\n");
+    env.run(["kill", "cat"]).success();
+    assert_eq!(client.wait().unwrap().code(), Some(137));
+    assert_eq!(first.wait().unwrap().code(), Some(137));
+    let script = "trap 'echo got it; exit 6' USR1; echo up; while :; do sleep 0.05; done";
+    detached(&env, "web", &image, &[], script);
+    eventually("the trap", PATIENCE, || (env.run(["logs", "web"]).stdout == "up\n").then_some(()));
+    let client = env.spawn(["attach", "web"]);
+    std::thread::sleep(Duration::from_millis(500));
+    client.signal("USR1");
+    client.finish().code(6).prints("got it");
 }
 
 #[test]
@@ -127,10 +169,10 @@ fn an_exec_on_a_terminal_is_left_or_ends_with_its_client() {
     let (env, image) = with_busybox();
     detached(&env, "web", &image, &[], "while :; do sleep 1; done");
     let processes = || env.run(["exec", "web", "sh", "-c", "ps -o args | grep -c '[s]leep 77'"]).stdout;
-    let mut pty = env.pty(["exec", "-it", "web", "sh", "-c", "stty size; sleep 77"]);
+    let mut pty = env.pty(["exec", "-it", "web", "sh", "-c", "stty size; exec sleep 77"]);
     pty.expect("40 120").send("\x10\x11").expect("left the program running");
     assert_eq!(pty.wait(), 0);
-    assert_eq!(processes(), "2\n");
+    assert_eq!(processes(), "1\n");
     env.run(["exec", "web", "pkill", "-f", "sleep 77"]);
     let mut pty = env.pty(["exec", "-it", "web", "sh", "-c", "stty size; exec sleep 77"]);
     pty.expect("40 120");

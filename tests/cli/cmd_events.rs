@@ -77,7 +77,7 @@ fn events_go_on_until_the_time_is_over() {
 fn top_shows_the_processes_of_one_container() {
     need!("docker-registry", "skopeo", "busybox");
     let (env, image) = with_busybox();
-    let script = "sleep 101 & sleep 102";
+    let script = "sleep 101 & sleep 102; true";
     env.run(["run", "-d", "--name", "web", "--network", "none", &image, "sh", "-c", script]).success();
     env.run(["run", "-d", "--name", "other", "--network", "none", &image, "sleep", "103"]).success();
     eventually("three processes", PATIENCE, || {

@@ -19,6 +19,7 @@ mod build_ssh;
 mod cmd_attach;
 mod cmd_build;
 mod cmd_copy;
+mod cmd_cp;
 mod cmd_events;
 mod cmd_format;
 mod cmd_imagetools;

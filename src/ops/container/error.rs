@@ -185,6 +185,36 @@ pub enum Error {
         /// Docker's exit code: 125, 126 or 127.
         exit_code: u8,
     },
+    /// Not one side of a copy is in a container.
+    #[error("cannot copy: {0}")]
+    CopySides(String),
+    /// Files could not be copied.
+    #[error("cannot copy")]
+    Copy {
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// A path lies in a mount that is not there.
+    #[error("{target} is mounted in container {name} only while it runs: start it first")]
+    NotMounted {
+        /// The container.
+        name: String,
+        /// The mount.
+        target: String,
+    },
+    /// The root of a stopped container may not be changed.
+    #[error("the root of container {0} is read-only")]
+    ReadOnlyRoot(String),
+    /// A container's changes could not be read.
+    #[error("cannot tell what container {id} changed")]
+    Diff {
+        /// The container.
+        id: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
     /// A filter that is not known.
     #[error("invalid filter `{0}`: {1}")]
     Filter(String, String),

@@ -1,7 +1,9 @@
 //! What the verbs of containers share: what a container is, how it becomes a plan, who watches over it.
 
+pub mod agent;
 pub mod attend;
 pub mod changes;
+pub mod copying;
 mod error;
 pub mod freeze;
 pub mod freezer;

@@ -13,8 +13,8 @@ use crate::ops::container::log::Stream;
 /// How many clients there may be.
 const MOST_CLIENTS: usize = 32;
 
-/// How many bytes may wait for a guest before it is let go.
-const PATIENCE: usize = 256 * 1024;
+/// How many bytes may wait for a guest before it is let go: enough for a burst.
+const PATIENCE: usize = 4 << 20;
 
 /// How many bytes may wait for the owner before the program's output is not read on.
 const OWNER_PATIENCE: usize = 64 * 1024;
