@@ -9,12 +9,15 @@ mod list;
 mod other_flags;
 mod run;
 mod watch;
+mod which;
 
 pub(super) use commit::{CommitArgs, commit};
-pub(super) use files::{CpArgs, DiffArgs, UnshareArgs, cp, diff, unshare};
+pub(super) use files::{
+    CpArgs, DiffArgs, MountArgs, UmountArgs, UnshareArgs, cp, diff, mount, umount, unshare,
+};
 pub(super) use lifecycle::{
-    KillArgs, PauseArgs, PruneArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, kill, pause, prune,
-    rename, restart, rm, stop, unpause, wait,
+    ExistsArgs, KillArgs, PauseArgs, PruneArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, exists,
+    kill, pause, prune, rename, restart, rm, stop, unpause, wait,
 };
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
 pub(super) use run::{

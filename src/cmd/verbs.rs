@@ -161,6 +161,9 @@ verbs! {
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;
 
+        /// Make the files of stopped containers reachable under a path
+        Mount(container::MountArgs) => container::mount, Nothing;
+
         /// Hold the processes of containers still
         Pause(container::PauseArgs) => container::pause, Nothing;
 
@@ -193,6 +196,10 @@ verbs! {
 
         /// Show the processes of a container
         Top(container::TopArgs) => container::top, Nothing;
+
+        /// Undo what mount did
+        #[command(visible_alias = "unmount")]
+        Umount(container::UmountArgs) => container::umount, Nothing;
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
@@ -266,6 +273,9 @@ verbs! {
         /// Run another program in a running container
         Exec(container::ExecArgs) => container::exec, Nothing, 125;
 
+        /// Say by the exit code whether there is such a container
+        Exists(container::ExistsArgs) => container::exists, Nothing, 125;
+
         /// Write a container's file system to a tar
         Export(archive::ExportArgs) => archive::export, UserNamespace;
 
@@ -284,6 +294,9 @@ verbs! {
 
         /// Remove containers that do not run
         Prune(container::PruneArgs) => container::prune, UserNamespace;
+
+        /// Make the files of stopped containers reachable under a path
+        Mount(container::MountArgs) => container::mount, Nothing;
 
         /// Hold the processes of containers still
         Pause(container::PauseArgs) => container::pause, Nothing;
@@ -309,6 +322,10 @@ verbs! {
 
         /// Show the processes of a container
         Top(container::TopArgs) => container::top, Nothing;
+
+        /// Undo what mount did
+        #[command(visible_alias = "unmount")]
+        Umount(container::UmountArgs) => container::umount, Nothing;
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;

@@ -173,5 +173,7 @@ fn publish(
         annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = request.name.iter().cloned().collect();
-    Ok(store.publish_image(edit, &names)?.id)
+    let id = store.publish_image(edit, &names)?.id;
+    dir.tell("commit", &[("imageID", id.to_string())]);
+    Ok(id)
 }

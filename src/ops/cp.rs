@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use super::container::agent::{Access, Agent};
 use super::container::copying::{self, Owners, Source, Unpacked, Wanted};
@@ -120,7 +121,7 @@ fn out(
     let not_its: Vec<RawFd> = read.iter().map(AsRawFd::as_raw_fd).collect();
     let agent = Agent::start(cx, dir, Access::Read, &not_its, move |root| {
         let source = copying::find(RootDir::new(root), &from, follow)?;
-        pack(&source, if named { Some(&from) } else { None }, write)
+        pack(&source, true, if named { Some(&from) } else { None }, write)
     })?;
     let unpacked = match (read, to) {
         (Some(read), Side::Host(to)) => {
@@ -171,7 +172,7 @@ fn into(
     };
     let (read, write) = pipe()?;
     let (report_read, report_write) = pipe()?;
-    let owners = if request.archive || wanted.is_none() { Owners::Kept } else { Owners::Own };
+    let owners = if request.archive || wanted.is_none() { Owners::Kept } else { Owners::Root };
     let name = wanted.clone();
     let not_its = [write.as_raw_fd(), report_read.as_raw_fd()];
     let agent = Agent::start(cx, dir, Access::Write, &not_its, move |root| {
@@ -181,7 +182,7 @@ fn into(
         Ok(std::fs::File::from(report_write).write_all(words.as_bytes())?)
     })?;
     let packed = match &source {
-        Some(source) => pack(source, None, write),
+        Some(source) => pack(source, false, None, write),
         None => pour_in(write),
     };
     let mut words = String::new();
@@ -196,7 +197,7 @@ fn into(
 }
 
 /// Write a source as a tar; `name` gives it its own name there.
-fn pack(source: &Source, name: Option<&Wanted>, out: OwnedFd) -> Result<(), BoxError> {
+fn pack(source: &Source, in_container: bool, name: Option<&Wanted>, out: OwnedFd) -> Result<(), BoxError> {
     let prefix = name.filter(|name| !name.contents).map(|name| name.base.as_bytes().to_vec());
     let rename = |path: &mut Vec<u8>| {
         let Some(prefix) = &prefix else { return };
@@ -209,7 +210,8 @@ fn pack(source: &Source, name: Option<&Wanted>, out: OwnedFd) -> Result<(), BoxE
         }
     };
     let mut out = std::io::BufWriter::with_capacity(256 * 1024, std::fs::File::from(out));
-    layer::write_name(source.dir.as_fd(), &source.name, &mut out, &edit)?;
+    let skip = |path: &Path| in_container && source.is_of_kernel(path);
+    layer::write_name(source.dir.as_fd(), &source.name, &mut out, &skip, &edit)?;
     Ok(out.flush()?)
 }
 

@@ -34,6 +34,7 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod manifest;
+pub mod mount;
 pub mod pause;
 pub mod prune;
 pub mod ps;

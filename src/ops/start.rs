@@ -12,7 +12,7 @@ use super::container::log::LogWriter;
 use super::container::plan::{self, Account, Facts};
 use super::container::{ContainerSpec, Error, volumes};
 use super::create::{Created, spec_of};
-use super::when;
+use super::{mount, when};
 use crate::context::Context;
 use crate::image::Silent;
 use crate::runtime::{self, ExitStatus, Plan, Process, Stdio};
@@ -88,10 +88,15 @@ pub fn again(
     foreground: Option<Foreground>,
 ) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
-    let new = dir.state()?.status == Status::Created;
+    let status = dir.state()?.status;
+    if status == Status::Paused {
+        return Err(Error::Paused(dir.record.name.clone()));
+    }
+    let new = status == Status::Created;
     let Some(lock) = lock_unless_running(&dir)? else {
         return Ok(if foreground.is_some() { Outcome::RanBefore } else { Outcome::Detached });
     };
+    mount::refuse_mounted(&dir)?;
     lock.clear_marks()?;
     let spec = spec_of(&dir)?;
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));

@@ -173,7 +173,8 @@ fn an_exec_on_a_terminal_is_left_or_ends_with_its_client() {
     pty.expect("40 120").send("\x10\x11").expect("left the program running");
     assert_eq!(pty.wait(), 0);
     assert_eq!(processes(), "1\n");
-    env.run(["exec", "web", "pkill", "-f", "sleep 77"]);
+    env.run(["rm", "-f", "web"]).success();
+    detached(&env, "web", &image, &[], "while :; do sleep 1; done");
     let mut pty = env.pty(["exec", "-it", "web", "sh", "-c", "stty size; exec sleep 77"]);
     pty.expect("40 120");
     drop(pty); // killed
@@ -204,4 +205,18 @@ fn a_killed_monitor_takes_its_container_along_and_leaves_nothing() {
     env.run(["stop", "-t", "0", "web"]).success();
     assert!(!dir.join("attach").exists());
     env.run(["rm", "web"]).success();
+}
+
+#[test]
+fn a_hundred_execs_at_once() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    detached(&env, "web", &image, &[], "while :; do sleep 1; done");
+    let execs: Vec<_> = (0..100)
+        .map(|number| (number, env.spawn(["exec", "web", "sh", "-c", &format!("exit {number}")])))
+        .collect();
+    for (number, exec) in execs {
+        exec.finish().code(number);
+    }
+    env.run(["rm", "-f", "web"]).success();
 }

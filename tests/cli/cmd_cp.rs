@@ -220,6 +220,9 @@ fn owners_are_kept_with_a_where_that_can_be() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), &tar).unwrap();
     assert!(child.wait().unwrap().success());
     env.run(["exec", "runs", "stat", "-c", "%u:%g %a", "/tmp/f"]).success().prints("7:8 4755");
+    // Whoever copies does not lend their own name to a set-id bit.
+    env.run(["cp", "runs:/f", "plain"]).success();
+    assert_eq!(std::fs::metadata(env.work().join("plain")).unwrap().mode() & 0o7777, 0o755);
     let kept = env.run(["cp", "-a", "runs:/f", "kept"]).success();
     let meta = std::fs::metadata(env.work().join("kept")).unwrap();
     if is_root() {
@@ -257,4 +260,32 @@ fn unshare_runs_a_program_where_containers_files_have_their_owners() {
     env.run(["unshare", "sh", "-c", "exit 7"]).code(7);
     env.run(["unshare", "no-such-program"]).code(127).stderr_has("no-such-program");
     env.run(["unshare", "/etc/passwd"]).code(126);
+}
+
+#[test]
+fn a_stopped_container_is_mounted_inside_unshare() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    env.run(["run", "--name", "web", "--network", "none", &image, "sh", "-c", "echo x > /made"]).success();
+    let strate = crate::support::strate().display().to_string();
+    // A program that stays there shows what starting it meanwhile comes to.
+    let script = format!(
+        "set -e; path=$({strate} mount web); cat $path/made; echo y > $path/from-outside; {strate} mount; \
+         {strate} start web 2>&1 || true; {strate} umount web; {strate} umount web; test ! -e $path"
+    );
+    let output = env.run(["unshare", "sh", "-c", &script]).success();
+    let lines: Vec<&str> = output.text().lines().collect();
+    assert_eq!(lines[0], "x");
+    assert!(
+        lines[1].ends_with("/merged")
+            && lines[2].contains("unmount it first")
+            && lines.last() == Some(&"web")
+    );
+    assert!(output.stderr.contains("not mounted"), "{output}");
+    env.run(["cp", "web:/from-outside", "got"]).success();
+    assert_eq!(read(env.work().join("got")), "y\n");
+    if !is_root() {
+        env.run(["mount", "web"]).code(1).stderr_has("strate unshare");
+    }
+    env.run(["start", "web"]).success();
 }

@@ -139,6 +139,7 @@ fn a_paused_container_stands_still() {
     env.run(["pause", "web"]).code(1).stderr_has("paused");
     env.run(["exec", "web", "true"]).code(125).stderr_has("paused");
     env.run(["attach", "web"]).code(1).stderr_has("unpause");
+    env.run(["start", "web"]).code(1).stderr_has("paused");
     env.run(["unpause", "web"]).success().prints("web");
     eventually("more output", PATIENCE, || (lines() > before).then_some(()));
     // What stops it lets it go first.

@@ -1,8 +1,9 @@
-//! `cp`, `diff`, `unshare`.
+//! `cp`, `diff`, `mount`, `umount`, `unshare`.
 
 use std::ffi::OsString;
 
 use clap::{ArgAction, Args};
+use serde_json::{Value, json};
 
 use super::{readable, writable};
 use crate::cmd::{CmdError, CmdResult};
@@ -98,6 +99,84 @@ pub(in crate::cmd) fn diff(cx: &mut Context, ui: &mut Ui, args: DiffArgs) -> Cmd
         ui.line(serde_json::Value::from(all));
     }
     Ok(0)
+}
+
+/// Arguments of `mount`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct MountArgs {
+    /// All containers that do not run
+    #[arg(short, long, conflicts_with = "containers")]
+    all: bool,
+    /// Print as `json`
+    #[arg(long, value_name = "FORMAT", value_parser = ["json"])]
+    format: Option<String>,
+    /// Names or ids; without one, what is mounted is listed
+    #[arg(value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// `strate mount`
+pub(in crate::cmd) fn mount(cx: &mut Context, ui: &mut Ui, args: MountArgs) -> CmdResult {
+    if args.containers.is_empty() && !args.all {
+        let found = ops::mount::mounted(&readable(cx)?)?;
+        let rows = found.iter().map(|(dir, path)| (dir.short_id(), dir.record.name.as_str(), path));
+        if args.format.is_some() {
+            let value = |(id, name, path)| json!({ "id": id, "Names": [name], "mountpoint": path });
+            ui.line(Value::Array(rows.map(value).collect()));
+        } else {
+            rows.for_each(|(id, _, path)| ui.line(format_args!("{id} {}", path.display())));
+        }
+        return Ok(0);
+    }
+    ops::mount::stay(cx)?;
+    let store = writable(cx)?;
+    let names = match args.all {
+        true => stopped(&store)?,
+        false => args.containers.clone(),
+    };
+    Ok(super::each(ui, &names, |ui, name| {
+        let path = ops::mount::mount(&store, name)?;
+        ui.line(path.display());
+        Ok(())
+    }))
+}
+
+fn stopped(store: &ops::store::Store) -> Result<Vec<String>, CmdError> {
+    let rows = ops::ps::ps(store, &ops::ps::Request { all: true, ..Default::default() })?;
+    let rows = rows.into_iter().filter(|row| !row.state.is_running());
+    Ok(rows.map(|row| row.dir.record.name).collect())
+}
+
+/// Arguments of `umount`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct UmountArgs {
+    /// All that are mounted here
+    #[arg(short, long, conflicts_with = "containers")]
+    all: bool,
+    /// Also while somebody uses it
+    #[arg(short, long)]
+    force: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required_unless_present = "all")]
+    containers: Vec<String>,
+}
+
+/// `strate umount`
+pub(in crate::cmd) fn umount(cx: &mut Context, ui: &mut Ui, args: UmountArgs) -> CmdResult {
+    ops::mount::stay(cx)?;
+    let store = readable(cx)?;
+    let names = match args.all {
+        true => ops::mount::mounted(&store)?.into_iter().map(|(dir, _)| dir.record.name).collect(),
+        false => args.containers.clone(),
+    };
+    Ok(super::each(ui, &names, |ui, name| {
+        if ops::mount::umount(&store, name, args.force)? {
+            ui.line(name);
+        } else {
+            ui.note(format_args!("container {name} is not mounted here"));
+        }
+        Ok(())
+    }))
 }
 
 /// Arguments of `unshare`.

@@ -36,6 +36,12 @@ pub(in crate::cmd) struct PsArgs {
     /// Show sizes
     #[arg(short, long)]
     size: bool,
+    /// Order by: command, created, id, image, names, runningfor, size, status
+    #[arg(long, value_name = "COLUMN", value_parser = ["command", "created", "id", "image", "names", "runningfor", "size", "status"])]
+    sort: Option<String>,
+    /// Leave the titles out
+    #[arg(long)]
+    noheading: bool,
     /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -75,7 +81,10 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
         Some(last) => usize::try_from(last).ok(),
         None => args.latest.then_some(1),
     };
-    let rows = ops::ps::ps(&readable(cx)?, &request)?;
+    let mut rows = ops::ps::ps(&readable(cx)?, &request)?;
+    if let Some(column) = &args.sort {
+        sort(&mut rows, column);
+    }
     if args.quiet && args.format.is_none() {
         for row in &rows {
             ui.line(if args.no_trunc { &row.dir.record.id } else { row.dir.short_id() });
@@ -90,8 +99,28 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
     let created_at = listing.default_columns().is_none();
     let value = |row: &Row| row_value(row, now, args.no_trunc, wants_size, created_at);
     let values: Vec<Value> = rows.iter().map(value).collect();
-    ui.text(&listing.render(&values)?);
+    let text = listing.render(&values)?;
+    let titled = args.format.as_deref().is_none_or(|format| format.starts_with("table"));
+    ui.text(if args.noheading && titled {
+        text.split_once('\n').map_or("", |(_, rest)| rest)
+    } else {
+        &text
+    });
     Ok(0)
+}
+
+/// Put rows in podman's order of a column.
+fn sort(rows: &mut [Row], column: &str) {
+    match column {
+        "command" => rows.sort_by_key(|row| command_words(&row.spec.args())),
+        "id" => rows.sort_by(|a, b| a.dir.record.id.cmp(&b.dir.record.id)),
+        "image" => rows.sort_by(|a, b| a.dir.record.image_name.cmp(&b.dir.record.image_name)),
+        "names" => rows.sort_by(|a, b| a.dir.record.name.cmp(&b.dir.record.name)),
+        "size" => rows.sort_by_cached_key(|row| row.dir.size()),
+        "status" => rows.sort_by_key(|row| state_word(&row.state)),
+        "runningfor" => rows.sort_by(|a, b| b.state.started_at.cmp(&a.state.started_at)),
+        _ => rows.sort_by(|a, b| a.dir.record.created.cmp(&b.dir.record.created)),
+    }
 }
 
 /// A command line as docker lists it: arguments with blanks between single quotes.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::flags::{ContainerFlags, Starts};
+use super::which::{Chosen, is_up};
 use super::{each, failed, readable, show, writable};
 use crate::cmd::{CmdError, CmdResult, registry};
 use crate::context::Context;
@@ -175,22 +176,27 @@ pub(in crate::cmd) struct StartArgs {
     /// The keys that leave the program running: ctrl-p,ctrl-q
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    /// All containers that do not run
+    #[arg(long, conflicts_with_all = ["attach", "interactive", "containers"])]
+    all: bool,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 /// `strate start`
 pub(in crate::cmd) fn start(cx: &mut Context, ui: &mut Ui, args: StartArgs) -> CmdResult {
     let attach = args.attach || args.interactive;
+    let names = readable(cx)
+        .and_then(|store| args.chosen.names(cx, &store, args.all, |state| !is_up(state)))
+        .map_err(|error| if attach { failed(error) } else { error.into() })?;
     if !attach {
-        return Ok(each(ui, &args.containers, |ui, name| {
+        return Ok(each(ui, &names, |ui, name| {
             ops::start::again(cx, writable(cx)?, name, None)?;
             ui.line(name);
             Ok(())
         }));
     }
-    let [name] = args.containers.as_slice() else { return Err(failed(Error::AttachSeveral)) };
+    let [name] = names.as_slice() else { return Err(failed(Error::AttachSeveral)) };
     let keys = detach_keys(cx, args.detach_keys.as_deref()).map_err(failed)?;
     let store = writable(cx).map_err(failed)?;
     if args.interactive {

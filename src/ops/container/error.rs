@@ -215,6 +215,15 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// The namespaces that we are in give no power to mount.
+    #[error("containers are mounted by root, or inside of `strate unshare`")]
+    NotUnshared,
+    /// Somebody has mounted the container's files.
+    #[error("container {0} is mounted by `strate mount`: unmount it first")]
+    Mounted(String),
+    /// Somebody has just started the container.
+    #[error("container {0} was just started")]
+    Started(String),
     /// A filter that is not known.
     #[error("invalid filter `{0}`: {1}")]
     Filter(String, String),

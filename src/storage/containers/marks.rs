@@ -74,6 +74,12 @@ impl ContainerDir {
         let _ = fs::remove_file(self.path.join(PAUSED));
     }
 
+    /// Where `mount` makes its files reachable.
+    #[must_use]
+    pub fn mount_point(&self) -> PathBuf {
+        self.path.join("merged")
+    }
+
     /// Where the health of the running program is written.
     #[must_use]
     pub fn health_file(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
 
@@ -16,6 +16,19 @@ pub struct Source {
     pub dir: OwnedFd,
     /// Its name there; empty for the directory itself.
     pub name: OsString,
+    /// Where it is below the root, without links.
+    pub path: PathBuf,
+}
+
+impl Source {
+    /// Whether something in it (a relative path) belongs to the kernel's own file systems of a container, and the source
+    /// is a directory above them: they hold no files to be kept.
+    #[must_use]
+    pub fn is_of_kernel(&self, inner: &Path) -> bool {
+        let at = |path: &Path| ["proc", "sys", "dev"].map(Path::new).contains(&path);
+        let parent = self.path.join(inner);
+        parent.parent().is_some_and(at) && !self.path.ancestors().any(at)
+    }
 }
 
 /// What a path asks for beyond what it names.
@@ -74,7 +87,7 @@ pub fn find(root: RootDir<'_>, wanted: &Wanted, follow: bool) -> Result<Source, 
     if wanted.directory && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Err(Error::NotADirectory(wanted.path.clone()));
     }
-    Ok(Source { dir: located.parent, name: located.name })
+    Ok(Source { dir: located.parent, name: located.name, path: located.path })
 }
 
 /// Where copied files go: a directory, and the name there of what is copied; without one it becomes one with the

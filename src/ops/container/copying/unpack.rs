@@ -18,8 +18,10 @@ use crate::sys::{RootDir, SysError};
 /// Whose files the copies are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// Those of whoever copies.
+    /// Those of the user who copies, whom no set-id bit of somebody else's file shall stand for.
     Own,
+    /// Those of the container's root.
+    Root,
     /// As the archive says, where that can be.
     Kept,
 }
@@ -196,7 +198,7 @@ impl Unpacker {
             (Ok(()), None) => {
                 self.done.bytes += entry.size;
                 self.disown(rustix::fs::fchown(&file, self.uid(entry), self.gid(entry)));
-                let mode = rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode));
+                let mode = rustix::fs::fchmod(&file, self.mode(entry));
                 let times = rustix::fs::futimens(&file, &times(entry));
                 mode.and(times).map_err(failed).and_then(|()| settle(dir, &temporary, name).map_err(failed))
             }
@@ -230,7 +232,7 @@ impl Unpacker {
         };
         if let Some(kind) = kind {
             let device = rustix::fs::makedev(entry.device.0, entry.device.1);
-            let mode = Mode::from_raw_mode(entry.mode);
+            let mode = self.mode(entry);
             match rustix::fs::mknodat(dir, &temporary, kind, mode, device) {
                 Ok(()) => {}
                 Err(Errno::PERM) if kind != FileType::Fifo => {
@@ -243,13 +245,18 @@ impl Unpacker {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         self.disown(rustix::fs::chownat(dir, &temporary, self.uid(entry), self.gid(entry), flags));
         if entry.kind != Kind::Symlink {
-            let _ = rustix::fs::chmodat(dir, &temporary, Mode::from_raw_mode(entry.mode), AtFlags::empty());
+            let _ = rustix::fs::chmodat(dir, &temporary, self.mode(entry), AtFlags::empty());
         }
         let _ = rustix::fs::utimensat(dir, &temporary, &times(entry), flags);
         rustix::fs::renameat(dir, &temporary, dir, name).map_err(|error| {
             let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
             failed(error)
         })
+    }
+
+    fn mode(&self, entry: &Entry) -> Mode {
+        let taken = if self.owners == Owners::Own { 0o6000 } else { 0 };
+        Mode::from_raw_mode(entry.mode & !taken)
     }
 
     fn uid(&self, entry: &Entry) -> Option<Uid> {
@@ -277,7 +284,7 @@ impl Unpacker {
                 Err(error) => return Err(failed(error)),
             };
             self.disown(rustix::fs::fchown(&dir, self.uid(&entry), self.gid(&entry)));
-            rustix::fs::fchmod(&dir, Mode::from_raw_mode(entry.mode)).map_err(failed)?;
+            rustix::fs::fchmod(&dir, self.mode(&entry)).map_err(failed)?;
             rustix::fs::futimens(&dir, &times(&entry)).map_err(failed)?;
         }
         Ok(self.done)
