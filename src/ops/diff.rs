@@ -42,7 +42,7 @@ impl Change {
 ///
 /// # Errors
 /// When it is unknown or its files cannot be read.
-pub fn diff(store: &Store, text: &str) -> Result<BTreeMap<PathBuf, Change>, Error> {
+pub fn diff(store: &mut Store, text: &str) -> Result<BTreeMap<PathBuf, Change>, Error> {
     let dir = store.find_container(text)?;
     let failed = |source: BoxError| Error::Diff { id: dir.short_id().into(), source };
     let (upper, copied) = (dir.path.join("upper"), dir.path.join("rootfs"));
@@ -51,6 +51,7 @@ pub fn diff(store: &Store, text: &str) -> Result<BTreeMap<PathBuf, Change>, Erro
     if !changes.is_dir() {
         return Ok(BTreeMap::new());
     }
+    store.read_stores_of(&dir.record);
     let stack = store.stack_of(&dir.record.layers, &Silent)?;
     let image = store.mount_read_only(&stack)?;
     let stubs = stubs_of(&dir)?;

@@ -29,7 +29,7 @@ pub fn stay(cx: &mut Context) -> Result<(), Error> {
 ///
 /// # Errors
 /// When it is unknown or cannot be mounted.
-pub fn mount(store: &Store, text: &str) -> Result<PathBuf, Error> {
+pub fn mount(store: &mut Store, text: &str) -> Result<PathBuf, Error> {
     let dir = store.find_container(text)?;
     if let Ok(target) = Target::of(&dir) {
         return Ok(PathBuf::from(format!("/proc/{}/root", target.pid())));
@@ -41,6 +41,7 @@ pub fn mount(store: &Store, text: &str) -> Result<PathBuf, Error> {
     let Some(_lock) = start::lock_unless_running(&dir)? else {
         return Err(Error::Started(dir.record.name.clone()));
     };
+    store.read_stores_of(&dir.record);
     let stack = store.stack_of(&dir.record.layers, &Silent)?;
     let mounted = store.mount_writable(&stack, &dir.path, false)?;
     match fs::create_dir(&point) {

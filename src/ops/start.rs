@@ -83,7 +83,7 @@ pub fn first(cx: &Context, store: Store, created: Created, foreground: Foregroun
 /// See [`Error`].
 pub fn again(
     cx: &Context,
-    store: Store,
+    mut store: Store,
     text: &str,
     foreground: Option<Foreground>,
 ) -> Result<Outcome, Error> {
@@ -99,6 +99,7 @@ pub fn again(
     mount::refuse_mounted(&dir)?;
     lock.clear_marks()?;
     let spec = spec_of(&dir)?;
+    store.read_stores_of(&dir.record);
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
     let opened = Opened { dir: &dir, spec: &spec, lock: &lock, new };
     let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {

@@ -78,7 +78,7 @@ pub(in crate::cmd) fn diff(cx: &mut Context, ui: &mut Ui, args: DiffArgs) -> Cmd
         Some("json") => true,
         Some(other) => return Err(CmdError::usage(format!("unknown format `{other}`: there is json"))),
     };
-    let changes = ops::diff::diff(&writable(cx)?, &args.container)?;
+    let changes = ops::diff::diff(&mut writable(cx)?, &args.container)?;
     let mut lists =
         [("added", 'A'), ("changed", 'C'), ("deleted", 'D')].map(|(name, letter)| (name, letter, Vec::new()));
     for (path, change) in &changes {
@@ -129,13 +129,13 @@ pub(in crate::cmd) fn mount(cx: &mut Context, ui: &mut Ui, args: MountArgs) -> C
         return Ok(0);
     }
     ops::mount::stay(cx)?;
-    let store = writable(cx)?;
+    let mut store = writable(cx)?;
     let names = match args.all {
         true => stopped(&store)?,
         false => args.containers.clone(),
     };
     Ok(super::each(ui, &names, |ui, name| {
-        let path = ops::mount::mount(&store, name)?;
+        let path = ops::mount::mount(&mut store, name)?;
         ui.line(path.display());
         Ok(())
     }))

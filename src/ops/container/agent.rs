@@ -113,7 +113,8 @@ fn on_stopped(
 ) -> Result<(), BoxError> {
     let mut cx = cx.clone();
     enter::enter(&mut cx)?;
-    let store = store::write_plainly(&cx)?;
+    let mut store = store::write_plainly(&cx)?;
+    store.read_stores_of(&dir.record);
     let stack = store.stack_of(&dir.record.layers, &Silent)?;
     // Nobody starts or removes it meanwhile.
     let Some(_lock) = start::lock_unless_running(dir)? else {

@@ -115,7 +115,8 @@ fn serve(
 
 /// The container's tree is gone with the last program: mount it for the next one.
 fn remount(cx: &Context, ready: &mut Ready) -> Result<(), Error> {
-    let store: Store = crate::ops::store::write_plainly(cx)?;
+    let mut store: Store = crate::ops::store::write_plainly(cx)?;
+    store.read_stores_of(&ready.dir.record);
     let stack = store.stack_of(&ready.dir.record.layers, &Silent)?;
     let opened = Opened { dir: &ready.dir, spec: &ready.spec, lock: &ready.lock, new: false };
     (ready.mounted, ready.plan) = prepare(cx, &store, &opened, &stack)?;
