@@ -15,6 +15,8 @@ pub struct Row {
     pub spec: ContainerSpec,
     /// Where it stands.
     pub state: ContainerState,
+    /// How it is, when it runs and is checked.
+    pub health: Option<String>,
 }
 
 /// What to list.
@@ -43,10 +45,14 @@ pub struct Filters {
     networks: Vec<String>,
     exposed: Vec<String>,
     published: Vec<String>,
+    healths: Vec<String>,
 }
 
 /// Docker's words for states.
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+/// Docker's words for how containers are.
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 impl Filters {
     /// Take one `--filter`.
@@ -77,8 +83,8 @@ impl Filters {
             "network" => self.networks.push(value.into()),
             "publish" => self.published.push(value.into()),
             "expose" => self.exposed.push(value.into()),
-            "health" if value == "none" => {}
-            "health" => return refuse("health checks are not run yet, so the health is always none"),
+            "health" if HEALTHS.contains(&value) => self.healths.push(value.into()),
+            "health" => return refuse(&format!("there are {}", HEALTHS.join(", "))),
             _ => {
                 return refuse(
                     "there are id, name, label, exited, status, ancestor, before, since, volume, network, publish, \
@@ -97,6 +103,7 @@ pub fn state_word(state: &ContainerState) -> &'static str {
         Status::Created => "created",
         Status::Running => "running",
         Status::Paused => "paused",
+        Status::Restarting => "restarting",
         Status::Exited | Status::Dead => "exited",
     }
 }
@@ -129,7 +136,9 @@ pub fn ps(store: &Store, request: &Request) -> Result<Vec<Row>, Error> {
                 continue;
             }
         };
-        let row = Row { dir, spec, state };
+        let checked = state.is_running() && super::container::health::command(&spec).is_some();
+        let health = checked.then(|| super::container::health::read(&dir)).flatten();
+        let row = Row { dir, spec, state, health: health.map(|health| health.status) };
         if filters.take(&row) {
             rows.push(row);
         }
@@ -182,6 +191,7 @@ impl<'a> Resolved<'a> {
             networks,
             exposed,
             published,
+            healths,
             ..
         } = self.filters;
         let record = &row.dir.record;
@@ -198,6 +208,7 @@ impl<'a> Resolved<'a> {
             && self.before.as_ref().is_none_or(|time| record.created < *time)
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
+            && any(healths, |health| health == row.health.as_deref().unwrap_or("none"))
             && any(networks, |network| row.spec.host.network.is_called(network))
             && any(exposed, |port| config.exposed_ports.keys().any(|have| is_port(have, port)))
             && any(published, |port| network::ports(&row.spec).iter().any(|have| is_port(&have.key(), port)))
@@ -246,11 +257,11 @@ mod tests {
     fn filters_that_mean_nothing_are_refused() {
         let mut filters = Filters::default();
         for good in
-            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=none"]
+            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=healthy"]
         {
             filters.add(good).unwrap();
         }
-        for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=healthy"] {
+        for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=odd"] {
             assert!(filters.add(bad).is_err(), "{bad}");
         }
         assert!(filters.names[0].matches("web") && !filters.names[0].matches("web2"));
