@@ -220,7 +220,8 @@ fn record(image_name: &str, image: &Image, spec: &ContainerSpec) -> Result<Conta
         manifest: image.raw.digest.clone(),
         layers: layers.collect(),
         volumes: Some(volumes::uses(spec)),
-        spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
+        spec: serde_json::value::to_raw_value(spec)
+            .map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,
     })
 }
@@ -236,6 +237,6 @@ fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Spec`]
 pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
-    serde::Deserialize::deserialize(&dir.record.spec)
+    serde_json::from_str(dir.record.spec.get())
         .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
 }

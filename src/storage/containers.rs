@@ -26,6 +26,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::layout::Layout;
 use super::lock::{self, LockMode, LockName, Patience};
@@ -54,8 +55,8 @@ pub struct ContainerRecord {
     /// The volumes that it mounts. Absent in records of older binaries: ask [`ContainerRecord::volume_uses`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<VolumeUse>>,
-    /// How to run it: `ops`' own document, opaque to the store.
-    pub spec: serde_json::Value,
+    /// How to run it: `ops`' own document, opaque to the store, as text until somebody wants it.
+    pub spec: Box<RawValue>,
 }
 
 /// A container's directory.

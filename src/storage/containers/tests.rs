@@ -16,7 +16,7 @@ fn record(name: &str) -> ContainerRecord {
         manifest: Digest::sha256("manifest"),
         layers: Vec::new(),
         volumes: None,
-        spec: serde_json::json!({"k": 1}),
+        spec: serde_json::value::to_raw_value(&serde_json::json!({"k": 1})).unwrap(),
     }
 }
 
