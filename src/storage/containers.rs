@@ -33,7 +33,7 @@ use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
 use crate::sys::atomic::{Durability, create_dirs, replace_file, sync_dir};
-use crate::sys::{SysError, tree};
+use crate::sys::{SysError, regular, tree};
 
 /// What never changes of a container, but its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ fn read_record(dir: &Path) -> Result<Found, Error> {
     let is_absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     for _ in 0..2 {
-        match fs::read(&file) {
+        match regular::read_small(&file) {
             Ok(bytes) => return Ok(Found::Record(bytes)),
             Err(error) if !is_absent(&error) => return Err(SysError::path("read", file, error).into()),
             Err(_) if is_half_made(dir) => return Ok(Found::Nothing),

@@ -1,7 +1,7 @@
 //! Names: `index.json` holds one descriptor per name, with what listing needs as annotations.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use super::index::{CONFIG, CREATED, Entry, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE, STORES};
@@ -148,10 +148,15 @@ impl Store {
         let name =
             |line: &Line<'_>| Some((line.name_parts()?.familiar(), media_type::is_index(line.media_type())));
         let mut names = gather(&self.layout, name)?.found;
-        for record in self.images_elsewhere(&[]) {
+        let elsewhere = self.images_elsewhere(&[]);
+        let known: HashSet<String> = match elsewhere.is_empty() {
+            true => HashSet::new(),
+            false => names.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        for record in elsewhere {
             let is_index = record.is_index();
             if let Some(name) = record.name.map(|name| name.familiar())
-                && !names.iter().any(|(known, _)| *known == name)
+                && !known.contains(&name)
             {
                 names.push((name, is_index));
             }
