@@ -46,7 +46,9 @@ MANIFESTS = {
 CONFIGS = {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 # Directories of a store beside the layout's own.
 PARTS = {"snapshots", "containers", "volumes", "cache", "partial", "locks", "tmp"}
-TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "strate.json.bak", "probe.json", "blobs"}
+TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "strate.json.bak", "probe.json", "blobs", "damaged"}
+# Lists of names as repairs found them.
+DAMAGED_LIST = re.compile(r"index\.json\.damaged(\.[0-9]+)?")
 
 
 class Unusable(Exception):
@@ -457,9 +459,9 @@ class Checker:
                 if not all(isinstance(name, str) for name in form.get(key, [])):
                     self.defect("format", "strate.json", f"`{key}` is not a list of names")
         for name in self.names_in():
-            if name not in TOP:
+            if name not in TOP and not DAMAGED_LIST.fullmatch(name):
                 self.is_garbage("unknown", name)
-            elif name in PARTS | {"blobs"} and not stat.S_ISDIR(os.lstat(self.at(name)).st_mode):
+            elif name in PARTS | {"blobs", "damaged"} and not stat.S_ISDIR(os.lstat(self.at(name)).st_mode):
                 self.defect("layout", name, "it is not a directory")
         for name in ("snapshots", "cache"):
             tag = self.at(name, "CACHEDIR.TAG")

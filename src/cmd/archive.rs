@@ -40,6 +40,9 @@ pub(super) struct SaveArgs {
     /// Accepted for podman's sake: layers are written as they are, compressed or not
     #[arg(long, hide = true)]
     uncompressed: bool,
+    /// Known, to be refused by name
+    #[arg(long, hide = true)]
+    compress: bool,
 }
 
 /// `save --format`
@@ -69,6 +72,12 @@ impl From<SaveFormat> for save_op::Format {
 /// `strate save`
 pub(super) fn save(cx: &mut Context, ui: &mut Ui, args: SaveArgs) -> CmdResult {
     let _ = (args.multi_image_archive, args.uncompressed);
+    if args.compress {
+        return Err(CmdError::usage(
+            "--compress is not supported: layers are written as they lie in the store",
+        )
+        .with_hint("`strate save IMAGE | gzip > FILE` compresses the whole archive"));
+    }
     let output = output(cx, ui, args.output)?;
     let display = args.progress.display(cx, ui, args.quiet)?;
     let request = save_op::Request {

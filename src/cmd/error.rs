@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::context::ContextError;
-use crate::image::{BoxError, ConvertError};
+use crate::image::{BoxError, ConvertError, LocationError};
 use crate::ui::{ErrorReport, StdoutError};
 use crate::{archive, ops, registry, storage, userns};
 
@@ -156,6 +156,7 @@ fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
                 .or_else(|| error.downcast_ref().and_then(archive_hint))
                 .or_else(|| error.downcast_ref().and_then(manifest_hint))
                 .or_else(|| error.downcast_ref().and_then(transport_hint))
+                .or_else(|| error.downcast_ref().and_then(LocationError::hint).map(str::to_owned))
                 .or_else(|| error.downcast_ref().map(userns_hint))
                 .or_else(|| error.downcast_ref().map(context_hint))
                 .or_else(|| error.downcast_ref().and_then(io_hint))
@@ -203,7 +204,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         tag: Store;
         volume: Store, Archive;
         tags: Transport;
-        transport: Archive, Store, Registry;
+        transport: Archive, Store, Registry, Location;
     }
     error
 }

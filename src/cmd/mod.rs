@@ -115,6 +115,15 @@ struct GlobalArgs {
     /// Which images are let in, instead of policy.json
     #[arg(long, value_name = "FILE", global = true, help_heading = "Global options", hide_short_help = true)]
     signature_policy: Option<PathBuf>,
+    /// Let every image in, whatever policy.json says
+    #[arg(
+        long,
+        global = true,
+        conflicts_with = "signature_policy",
+        help_heading = "Global options",
+        hide_short_help = true
+    )]
+    insecure_policy: bool,
     /// Directory of docker's config.json, for credentials
     #[arg(long, value_name = "DIR", help_heading = "Global options", hide_short_help = true)]
     config: Option<PathBuf>,
@@ -278,6 +287,7 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     set(&mut cx, "STRATE_IMAGESTORE", Some(stores.join(":").as_str()).filter(|list| !list.is_empty()));
     set(&mut cx, "CONTAINERS_REGISTRIES_CONF", registries_conf.as_deref());
     set(&mut cx, "STRATE_SIGNATURE_POLICY", policy.as_deref());
+    set(&mut cx, "STRATE_INSECURE_POLICY", cli.global.insecure_policy.then_some("1"));
     set(&mut cx, "STRATE_USERNS_MODE", userns_mode.map(UsernsMode::name));
     set(&mut cx, "STRATE_LAYERING", layering.map(Layering::name));
     set(&mut cx, "STRATE_SYNC", sync.map(Sync::name));

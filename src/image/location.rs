@@ -48,6 +48,9 @@ pub enum LocationError {
         "`{0}` is not a transport: there are docker://, oci:, oci-archive:, docker-archive:, dir: and store:"
     )]
     Unknown(String),
+    /// A transport of others whose store has another owner.
+    #[error("`{0}:` is not a transport of strate")]
+    Foreign(&'static str),
     /// A transport without what must follow it.
     #[error("`{0}` lacks a path")]
     NoPath(String),
@@ -76,6 +79,7 @@ impl Location {
             "docker-archive" => file().map(|(path, name)| Self::DockerArchive { path, name })?,
             "dir" if !rest.is_empty() => Self::Dir(rest.into()),
             "dir" | "store" | "containers-storage" => return Err(LocationError::NoPath(text.to_owned())),
+            foreign if FOREIGN.contains(&foreign) => return Err(LocationError::foreign(foreign)),
             // `NAME:TAG`, or `HOST:PORT/NAME`.
             _ if Reference::parse(text).is_ok() => return Err(LocationError::NoTransport(text.to_owned())),
             _ => return Err(LocationError::Unknown(transport.to_owned())),
@@ -90,8 +94,28 @@ impl Location {
         text.split_once(':').is_some_and(|(transport, rest)| match transport {
             "docker" => rest.starts_with("//"),
             "containers-storage" | "store" | "oci" | "oci-archive" | "docker-archive" | "dir" => true,
-            _ => false,
+            other => FOREIGN.contains(&other),
         })
+    }
+}
+
+/// Transports of podman and skopeo that reach what only other programs can read.
+const FOREIGN: [&str; 4] = ["docker-daemon", "ostree", "sif", "tarball"];
+
+impl LocationError {
+    fn foreign(transport: &str) -> Self {
+        Self::Foreign(FOREIGN.iter().find(|known| **known == transport).copied().unwrap_or_default())
+    }
+
+    /// The command that helps.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Foreign("docker-daemon") => Some("`docker save IMAGE | strate load` brings an image over"),
+            Self::Foreign("tarball") => Some("`strate import FILE NAME` makes an image of a tar of files"),
+            Self::Foreign(_) => Some("save the image there as an OCI archive, and use oci-archive:FILE"),
+            _ => None,
+        }
     }
 }
 
@@ -152,6 +176,9 @@ mod tests {
         assert!(matches!(Location::parse("oci:"), Err(LocationError::NoPath(_))));
         assert!(matches!(Location::parse("docker:x"), Err(LocationError::NoPath(_))));
         assert!(matches!(Location::parse("zip://a"), Err(LocationError::Unknown(_))));
+        let foreign = Location::parse("docker-daemon:alpine:3").unwrap_err();
+        assert!(foreign.hint().unwrap().contains("docker save"));
+        assert!(Location::is_meant("docker-daemon:alpine"));
         assert!(matches!(Location::parse("docker://UPPER"), Err(LocationError::Reference(_))));
         for text in ["dir:d", "oci:latest", "store:bb", "oci-archive:f", "oci:", "docker-archive:x"] {
             assert!(Location::is_meant(text), "{text}");

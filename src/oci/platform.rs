@@ -92,15 +92,66 @@ impl FromStr for Platform {
         }
         match parts[..] {
             ["local"] => Ok(Self::host()),
-            [os @ ("linux" | "windows" | "darwin" | "freebsd" | "macos")] => {
-                Ok(Self::new(os, &Self::host().architecture, None))
-            }
-            [architecture] => Ok(Self::new("linux", architecture, None)),
+            [os] if is_os(os) => Ok(Self::new(os, &Self::host().architecture, None)),
+            // A single word that is neither is a slip of the keyboard; with both parts it may be a new machine.
+            [architecture] if is_architecture(architecture) => Ok(Self::new("linux", architecture, None)),
             [os, architecture] => Ok(Self::new(os, architecture, None)),
             [os, architecture, variant] => Ok(Self::new(os, architecture, Some(variant))),
             _ => Err(PlatformError(text.into())),
         }
     }
+}
+
+/// The operating systems that Go knows (`GOOS`), which may stand alone.
+fn is_os(word: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "aix",
+        "android",
+        "darwin",
+        "dragonfly",
+        "freebsd",
+        "illumos",
+        "ios",
+        "js",
+        "linux",
+        "macos",
+        "netbsd",
+        "openbsd",
+        "plan9",
+        "solaris",
+        "wasip1",
+        "windows",
+    ];
+    KNOWN.contains(&word.to_ascii_lowercase().as_str())
+}
+
+/// The architectures that Go knows (`GOARCH`) with their other names, which may stand alone.
+fn is_architecture(word: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "386",
+        "aarch64",
+        "amd64",
+        "arm",
+        "arm64",
+        "armel",
+        "armhf",
+        "i386",
+        "i686",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "powerpc64le",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+        "x86-64",
+        "x86_64",
+    ];
+    KNOWN.contains(&word.to_ascii_lowercase().as_str())
 }
 
 impl fmt::Display for Platform {
@@ -138,6 +189,9 @@ mod tests {
         }
         assert!("linux//x".parse::<Platform>().is_err());
         assert!("a/b/c/d".parse::<Platform>().is_err());
+        assert!("bogus".parse::<Platform>().is_err());
+        assert_eq!("windows".parse::<Platform>().unwrap().os, "windows");
+        assert_eq!("linux/brandnew".parse::<Platform>().unwrap().architecture, "brandnew");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{container, rm, store, volume, when};
 use crate::context::Context;
 use crate::storage::{self, ImageRecord, Store, Unlink};
 
-pub use crate::storage::{Budget, CacheItem, Collected, Limits, PrunePlan, Swept, parse_size};
+pub use crate::storage::{Budget, CacheItem, Collected, Kept, Limits, PrunePlan, Swept, parse_size};
 
 /// Why nothing was pruned.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +214,8 @@ pub struct System {
     pub all: bool,
     /// Also anonymous volumes that no container uses.
     pub volumes: bool,
+    /// Also what repairs have kept.
+    pub damaged: bool,
     /// `until=`, `label=`, `label!=`
     pub filters: Vec<String>,
 }
@@ -233,6 +235,8 @@ pub struct SystemPruned {
     pub cache: Vec<CacheItem>,
     /// What could not be removed of the cache's.
     pub cache_swept: Swept,
+    /// What repairs had kept.
+    pub damaged: Kept,
 }
 
 impl SystemPruned {
@@ -240,7 +244,7 @@ impl SystemPruned {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let volumes: u64 = self.volumes.iter().map(|(_, bytes)| bytes).sum();
-        self.containers.bytes + volumes + self.images.bytes + self.cache_swept.bytes
+        self.containers.bytes + volumes + self.images.bytes + self.cache_swept.bytes + self.damaged.bytes
     }
 
     /// Bytes on disk that would be freed.
@@ -291,6 +295,9 @@ pub fn plan_system(
     if let Some(cache) = what.cache()? {
         plan.cache = plan_cache(cx, &cache)?;
     }
+    if what.damaged {
+        plan.damaged = store::read(cx)?.kept()?;
+    }
     Ok(plan)
 }
 
@@ -307,7 +314,12 @@ pub fn prune_system(
     let mut pruned = prune_used(cx, what, notice.clone(), false)?;
     pruned.images = prune_images(cx, &what.images(), notice.clone())?;
     if let Some(cache) = cache {
-        (pruned.cache, pruned.cache_swept) = prune_cache(cx, &cache, notice)?;
+        (pruned.cache, pruned.cache_swept) = prune_cache(cx, &cache, notice.clone())?;
+    }
+    if what.damaged {
+        let store = store::write(cx, notice)?;
+        pruned.damaged = store.kept()?;
+        pruned.damaged.bytes = store.drop_kept()?;
     }
     Ok(pruned)
 }

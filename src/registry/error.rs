@@ -435,8 +435,12 @@ impl Error {
                 vec![format!("check the name; for a private repository: {}", login(registry))]
             }
             Self::UnknownManifest { reference, .. } => {
-                let name = reference.rsplit_once('@').map_or(reference.as_str(), |(name, _)| name);
-                vec![format!("check the tag of `{name}`; it may have been moved or removed")]
+                vec![match reference.rsplit_once('@') {
+                    Some((name, _)) => {
+                        format!("check the digest: nothing that it names is in `{name}`, or not any more")
+                    }
+                    None => format!("check the tag of `{reference}`; it may have been moved or removed"),
+                }]
             }
             Self::Denied { .. } => vec!["ask for the right, or log in as someone who has it".into()],
             Self::RateLimited { registry, .. } => vec![

@@ -19,6 +19,8 @@ use crate::oci::Reference;
 
 /// The variable that names the file, which `--signature-policy` sets for one command.
 const VARIABLE: &str = "STRATE_SIGNATURE_POLICY";
+/// The variable that turns the policy off, which `--insecure-policy` sets for one command.
+const INSECURE: &str = "STRATE_INSECURE_POLICY";
 
 /// A policy, and the file that says it.
 #[derive(Debug)]
@@ -141,12 +143,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
 }
 
 impl Policy {
-    /// Read the policy: `--signature-policy`, else `~/.config/containers/policy.json`, else
+    /// Read the policy: none with `--insecure-policy`, else `--signature-policy`, else `~/.config/containers/policy.json`, else
     /// `/etc/containers/policy.json`. `None` when there is none.
     ///
     /// # Errors
     /// [`Error::Config`] when a file cannot be read or is not strictly right.
     pub fn load(settings: &Settings) -> Result<Option<Self>, Error> {
+        if settings.var(INSECURE).is_some_and(|value| value == "1") {
+            return Ok(None);
+        }
         if let Some(path) = settings.var(VARIABLE) {
             let path = Path::new(path);
             let Some(text) = read_file(path)? else {

@@ -155,7 +155,9 @@ impl Store {
             )?;
             renamed = fs::rename(path, &target);
         }
-        renamed.map_err(|error| SysError::path("rename to", &target, error).into())
+        renamed.map_err(|error| SysError::path("rename to", &target, error))?;
+        self.forget_kept(digest);
+        Ok(())
     }
 }
 

@@ -117,7 +117,7 @@ impl ContainerDir {
     #[must_use]
     pub fn size(&self) -> u64 {
         let changes = self.path.join("upper");
-        tree::size(&if changes.exists() { changes } else { self.path.join("rootfs") })
+        tree::apparent(&if changes.exists() { changes } else { self.path.join("rootfs") })
     }
 
     /// Where a volume of the store has its data.

@@ -1,5 +1,6 @@
 //! Every path of the store.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use crate::sys::SysError;
 
 /// What `mkfs` makes at the top of a disk: none of ours, and no reason to refuse one.
 pub(super) const LOST_AND_FOUND: &str = "lost+found";
+
+const DAMAGED_INDEX: &str = "index.json.damaged";
 
 /// Knows every path of the store; nothing else joins path strings.
 #[derive(Debug, Clone)]
@@ -71,6 +74,31 @@ impl Layout {
     #[must_use]
     pub fn previous_index(&self) -> PathBuf {
         self.root.join("index.json.bak")
+    }
+
+    /// `index.json.damaged`, `index.json.damaged.1`, …: lists of names as repairs found them.
+    #[must_use]
+    pub fn damaged_index(&self, number: u32) -> PathBuf {
+        match number {
+            0 => self.root.join(DAMAGED_INDEX),
+            _ => self.root.join(format!("{DAMAGED_INDEX}.{number}")),
+        }
+    }
+
+    /// Those of them that are there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn damaged_indexes(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut found = self.entries(&self.root)?;
+        found.retain(|path| path.file_name().is_some_and(is_damaged_index));
+        Ok(found)
+    }
+
+    /// `damaged/`: what was found wrong and cannot be had anew.
+    #[must_use]
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
     }
 
     /// `blobs/`
@@ -240,8 +268,11 @@ impl Layout {
 
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
-    pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let names = [self.index(), self.previous_index()];
+    pub fn is_ours(&self, name: &OsStr) -> bool {
+        if is_damaged_index(name) {
+            return true;
+        }
+        let names = [self.index(), self.previous_index(), self.damaged()];
         let files = [self.oci_layout(), self.format(), self.format_copy(), self.probe()];
         files
             .iter()
@@ -279,6 +310,14 @@ impl Layout {
     }
 }
 
+fn is_damaged_index(name: &OsStr) -> bool {
+    let rest = name.to_str().and_then(|name| name.strip_prefix(DAMAGED_INDEX));
+    rest.is_some_and(|rest| match rest.strip_prefix('.') {
+        Some(number) => !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()),
+        None => rest.is_empty(),
+    })
+}
+
 /// A digest as one file name.
 #[must_use]
 pub fn file_name(digest: &Digest) -> String {
@@ -295,6 +334,18 @@ pub fn parse_file_name(name: &str) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_a_store_are_ours() {
+        let layout = Layout::new(Path::new("/s"));
+        for name in ["index.json", "index.json.damaged", "index.json.damaged.17", "damaged", "tmp", "blobs"] {
+            assert!(layout.is_ours(OsStr::new(name)), "{name}");
+        }
+        for name in ["index.json.damaged.", "index.json.damaged.x", "index.json.damaged2", "damaged.txt", "x"]
+        {
+            assert!(!layout.is_ours(OsStr::new(name)), "{name}");
+        }
+    }
 
     #[test]
     fn file_names_of_digests_go_both_ways() {

@@ -38,7 +38,7 @@ mod volumes;
 pub use additional::is_containers_storage;
 pub use blobs::BlobWriter;
 pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
-pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, LostBlob, Progress};
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Kept, LostBlob, Progress};
 pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
 pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, VolumeUse};

@@ -4,6 +4,7 @@
 //! The files are hints. One that is lost or wrong costs an upload, nothing else.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
 
 use super::{Store, format, layout};
@@ -73,8 +74,8 @@ impl Store {
             let temp = dir.join(format!(".{}-{}", std::process::id(), layout::file_name(digest)));
             let write = || atomic::replace_file(&path, &temp, text.as_bytes(), atomic::Durability::Fast);
             if write().is_err() {
-                // Stores of an earlier version have no such directory.
-                let _ = atomic::create_dirs(&dir, 0o700);
+                // A new store has no such directory. It is not synced: nobody misses hints that a power cut took along.
+                let _ = fs::DirBuilder::new().mode(0o700).create(&dir);
                 let _ = write();
             }
         }

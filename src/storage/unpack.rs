@@ -62,8 +62,8 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Unpack a layer from the store's own blob. A blob that turns out to be corrupt is taken away, so that the next
-    /// pull fetches it again.
+    /// Unpack a layer from the store's own blob. A blob that turns out to be corrupt is moved away, so that the next
+    /// pull fetches it again; it is kept until then.
     pub(super) fn unpack_blob(&self, layer: &Descriptor, diff_id: &DiffId) -> Result<Unpacked, Error> {
         let unpacked = self.unpack_to_compare(layer, diff_id);
         match &unpacked {
@@ -71,8 +71,9 @@ impl Store {
                 let digest = digest_of(layer).map_err(crate::oci::ManifestError::from)?;
                 self.remember_layer(&digest, &unpacked.fact());
             }
-            Err(Error::CorruptBlob { digest, .. }) => {
-                let _ = fs::remove_file(self.layout.blob(digest));
+            Err(Error::CorruptBlob { digest, source }) => {
+                // One that stays is found again.
+                let _ = self.keep_wrong_blob(digest, &source.to_string());
             }
             Err(_) => {}
         }

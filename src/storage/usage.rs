@@ -5,7 +5,6 @@
 //! volumes, cache mounts) is walked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use super::cache::CacheItem;
 use super::collect::{Graph, Marked, roots, snapshot_keys};
@@ -133,7 +132,7 @@ impl Store {
         self.usage_of_containers(&survey, &mut usage);
         for volume in self.layout.entries(&self.layout.volumes())? {
             let name = volume.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            usage.volumes.push((name, tree::disk_usage(&volume)));
+            usage.volumes.push((name, tree::on_disk(&volume)));
         }
         usage.volumes.sort();
         self.usage_of_rest(&survey, &mut usage)?;
@@ -181,7 +180,7 @@ impl Store {
             let Ok(state) = dir.state() else { continue };
             let alone = needs(&dir).filter(|d| !survey.by_images.contains(d) && counted.insert(d.clone()));
             let alone: Vec<Digest> = alone.collect();
-            let size = tree::disk_usage(&dir.path) + survey.size_of(&alone);
+            let size = tree::on_disk(&dir.path) + survey.size_of(&alone);
             usage.containers.push(ContainerUsage { dir, state, size });
         }
     }
@@ -189,12 +188,10 @@ impl Store {
     fn usage_of_rest(&self, survey: &Survey, usage: &mut Usage) -> Result<(), Error> {
         let layout = &self.layout;
         let mut kept: BTreeSet<Digest> = pins(layout, None)?;
-        let pinned = kept.len();
         kept.extend(super::cache::Records::read(layout)?.iter().flat_map(|record| record.keeps().clone()));
         let loose: Vec<&Digest> =
             survey.sizes.keys().filter(|digest| !survey.held.contains(digest)).collect();
         let garbage: Vec<&Digest> = loose.iter().copied().filter(|digest| !kept.contains(digest)).collect();
-        let _ = pinned;
         let size = survey.size_of(garbage.iter().copied());
         usage.other.push(OtherUsage {
             what: "Unreferenced content",
@@ -204,7 +201,7 @@ impl Store {
             evictable: size,
         });
         let partials = layout.entries(&layout.partials())?;
-        let size = partials.iter().map(|path| disk(path)).sum();
+        let size = partials.iter().map(|path| tree::on_disk(path)).sum();
         usage.other.push(OtherUsage {
             what: "Partial downloads",
             count: partials.len(),
@@ -215,7 +212,7 @@ impl Store {
         let mut scratch =
             OtherUsage { what: "Work in progress and leftovers", count: 0, active: 0, size: 0, evictable: 0 };
         for path in layout.entries(&layout.tmp())? {
-            let size = disk(&path);
+            let size = tree::on_disk(&path);
             scratch.count += 1;
             scratch.size += size;
             if is_alive(&path) {
@@ -225,9 +222,20 @@ impl Store {
             }
         }
         usage.other.push(scratch);
+        let kept = self.kept()?;
+        usage.other.push(OtherUsage {
+            what: "Damaged, kept by repairs",
+            count: kept.paths.len(),
+            active: 0,
+            size: kept.bytes,
+            // A prune takes them when it is told to.
+            evictable: 0,
+        });
         let known = [layout.layer_facts(), layout.places(), layout.locks()];
-        let files = [layout.index(), layout.format(), layout.oci_layout(), layout.budget()];
-        let size = known.iter().chain(&files).map(|path| disk(path)).sum();
+        let lists = [layout.index(), layout.previous_index(), layout.budget()];
+        let files = [layout.format(), layout.format_copy(), layout.oci_layout(), layout.probe()];
+        let files: Vec<_> = files.into_iter().chain(lists).collect();
+        let size = known.iter().chain(&files).map(|path| tree::on_disk(path)).sum();
         let count = known.len() + files.len();
         usage.other.push(OtherUsage {
             what: "The store's own notes",
@@ -237,16 +245,6 @@ impl Store {
             evictable: 0,
         });
         Ok(())
-    }
-}
-
-/// Bytes on disk of a file or of a tree.
-fn disk(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => tree::disk_usage(path),
-        Ok(meta) => meta.blocks() * 512,
-        Err(_) => 0,
     }
 }
 

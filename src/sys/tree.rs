@@ -2,9 +2,8 @@
 
 mod size;
 
-pub use size::size;
+pub use size::{apparent, blocks, on_disk};
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -257,41 +256,6 @@ fn lift(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr, lifted: &mut u64
     }
 }
 
-/// Bytes on disk of all that lies below a directory, and of itself: blocks, files with several names once. Links are
-/// not followed, mounts not entered, and what may not be read is left out.
-#[must_use]
-pub fn disk_usage(path: &Path) -> u64 {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(top) = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()) else { return 0 };
-    let mut seen = HashSet::new();
-    let mut bytes = rustix::fs::fstat(&top).map_or(0, |stat| blocks_of(stat.st_blocks));
-    let mut dirs = vec![top];
-    while let Some(dir) = dirs.pop() {
-        for entry in read_names(dir.as_fd()).unwrap_or_default() {
-            let wanted = StatxFlags::NLINK | StatxFlags::BLOCKS | StatxFlags::INO | StatxFlags::TYPE;
-            let name = entry.name.as_os_str();
-            let Ok(status) = rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) else {
-                continue;
-            };
-            if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-                continue;
-            }
-            let is_dir = FileType::from_raw_mode(status.stx_mode.into()) == FileType::Directory;
-            if is_dir || status.stx_nlink <= 1 || seen.insert(status.stx_ino) {
-                bytes += status.stx_blocks * 512;
-            }
-            if is_dir && let Ok(child) = rustix::fs::openat(&dir, name, flags, Mode::empty()) {
-                dirs.push(child);
-            }
-        }
-    }
-    bytes
-}
-
-fn blocks_of(blocks: i64) -> u64 {
-    u64::try_from(blocks).unwrap_or(0) * 512
-}
-
 /// Open a directory to empty it; with the bytes that it takes on disk by itself.
 fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(OwnedFd, u64), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -415,7 +379,7 @@ mod tests {
         }
         std::fs::hard_link(tree.join("a/1"), tree.join("again")).unwrap();
         std::fs::hard_link(tree.join("a/2"), dir.path().join("kept")).unwrap();
-        let du = disk_usage(&tree);
+        let du = on_disk(&tree);
         assert!(du >= 200 * 5000, "{du}");
         let kept =
             std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.path().join("kept")).unwrap());

@@ -24,6 +24,17 @@ fn unknown_images_tags_and_registries() {
 }
 
 #[test]
+fn slips_of_the_keyboard_are_told_before_anything_is_asked() {
+    let env = Env::new();
+    env.run(["pull", "--platform", "bogus", "127.0.0.1:1/x"]).code(1).stderr_has("`bogus` is not a platform");
+    env.run(["pull", "docker-daemon:x:1"]).code(1).stderr_has("docker save IMAGE | strate load");
+    env.run(["copy", "docker-daemon:x:1", "oci:out"]).code(1).stderr_has("docker save IMAGE | strate load");
+    env.run(["copy", "tarball:x", "oci:out"]).code(1).stderr_has("strate import");
+    env.run(["save", "--compress", "x"]).code(1).stderr_has("gzip");
+    env.run(["pull", "--creds", "name", "127.0.0.1:1/x"]).code(1).stderr_has("NAME:PASSWORD");
+}
+
+#[test]
 fn a_registry_that_lies_is_not_believed() {
     need!("docker-registry", "skopeo", "busybox");
     let registry = Registry::start();

@@ -37,6 +37,7 @@ mod cmd_usage;
 mod cmd_version;
 mod cmd_volume;
 mod damage;
+mod damage_kept;
 mod import_store;
 mod independent;
 mod interop;

@@ -57,6 +57,8 @@ fn what_is_rejected_comes_in_by_no_verb() {
     // What is said on the command line wins over the file, and a file that is wrong stops everything.
     let accept =
         env.write("accept.json", json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string());
+    env.run(["copy", "--insecure-policy", &remote, "oci:out"]).success();
+    env.run(["--insecure-policy", "--signature-policy", "x", "pull", &image]).code(2);
     env.run(["pull", "--signature-policy", accept.to_str().unwrap(), &image]).success();
     let wrong =
         env.write("wrong.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\", \"extra\": 1}]}");

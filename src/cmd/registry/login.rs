@@ -1,6 +1,6 @@
 //! `login` and `logout`
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -146,6 +146,11 @@ fn ask_name(cx: &Context, registry: &str, remote: &RemoteOptions) -> Result<Stri
 }
 
 pub(super) fn ask_password() -> Result<String, CmdError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CmdError::usage("cannot ask for a password without a terminal").with_hint(
+            "give it with the name, as NAME:PASSWORD, or log in before with `strate login --password-stdin`",
+        ));
+    }
     match prompt::secret("Password: ") {
         Ok(Some(password)) if !password.is_empty() => Ok(password),
         Ok(Some(_)) => Err(CmdError::usage("a password is needed")),

@@ -1,7 +1,6 @@
 //! How large the build cache may grow, and removing what is over that: the least recently used first.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +9,7 @@ use super::{CacheItem, mounts};
 use crate::storage::collect::{Swept, Trash, Unlink};
 use crate::storage::lock::{LockMode, LockName};
 use crate::storage::{Error, Store};
-use crate::sys::{SysError, atomic};
+use crate::sys::{SysError, atomic, tree};
 
 /// The cache is looked at after a build when this has passed since the last time, or the disk has filled by a tenth of
 /// the budget.
@@ -184,7 +183,7 @@ impl Store {
                     let _ = fs::remove_file(self.layout.cache_mount_facts(name));
                 }
                 Place::Record(path) => {
-                    let size = fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512);
+                    let size = tree::on_disk(path);
                     match fs::remove_file(path) {
                         Ok(()) => bytes += size,
                         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

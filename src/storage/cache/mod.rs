@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::Layout;
 use super::{Error, Store};
 use crate::oci::Digest;
-use crate::sys::{SysError, atomic};
+use crate::sys::{SysError, atomic, tree};
 
 /// A record that nobody used for so long goes, whatever room there is.
 const FRESH: Duration = Duration::from_secs(60 * 86_400);
@@ -124,7 +124,7 @@ impl Record {
         let mut line = Vec::new();
         BufReader::new(file).read_until(b'\n', &mut line).ok()?;
         let head = parse(&line)?;
-        Some(Self { path, head, inode, used: meta.modified().ok()?, bytes: meta.blocks() * 512 })
+        Some(Self { path, head, inode, used: meta.modified().ok()?, bytes: tree::blocks(&meta) })
     }
 
     /// Digests of blobs and keys of snapshots that it keeps.

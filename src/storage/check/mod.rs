@@ -7,6 +7,7 @@ mod blobs;
 mod compare;
 mod fault;
 mod files;
+mod kept;
 mod others;
 mod references;
 mod repair;
@@ -15,6 +16,7 @@ mod snapshots;
 
 pub use fault::Fault;
 pub(in crate::storage) use files::OCI_LAYOUT;
+pub use kept::Kept;
 pub use repair::LostBlob;
 
 use std::path::Path;
@@ -179,6 +181,7 @@ impl Store {
         check.format();
         check.directories();
         check.strays();
+        check.kept();
         let index = check.index();
         let needs = Needs::of(self, index.as_ref());
         check.report.counts.images = needs.images;

@@ -1,13 +1,12 @@
 //! What lies in the store under digests: blobs and snapshots.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::oci::Digest;
 use crate::storage::layout::{self, Layout};
 use crate::storage::snapshots::Marker;
 use crate::storage::{Error, Store};
+use crate::sys::tree;
 
 /// A blob or a snapshot.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ impl Content {
         if self.is_snapshot {
             return Marker::read(&self.path).ok().flatten().map_or(0, |marker| marker.on_disk());
         }
-        fs::symlink_metadata(&self.path).map_or(0, |meta| meta.blocks() * 512)
+        tree::on_disk(&self.path)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use super::{Graph, Marked, PARTIAL_DAYS, roots};
 use crate::oci::Digest;
@@ -60,12 +59,12 @@ impl Store {
     /// Bytes on disk of what a collection sweeps beside contents.
     fn leftovers(&self) -> Result<u64, Error> {
         let dead = self.layout.entries(&self.layout.tmp())?.into_iter().filter(|path| !is_alive(path));
-        let mut bytes: u64 = dead.map(|path| tree::disk_usage(&path)).sum();
+        let mut bytes: u64 = dead.map(|path| tree::on_disk(&path)).sum();
         for path in self.layout.entries(&self.layout.partials())? {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let age = meta.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
             if age.as_secs() >= PARTIAL_DAYS * 86_400 {
-                bytes += meta.blocks() * 512;
+                bytes += tree::blocks(&meta);
             }
         }
         Ok(bytes)

@@ -17,14 +17,13 @@ pub(super) use trash::Trash;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use super::cache::Records;
 use super::index::IndexFile;
 use super::lock::{LockMode, LockName, Locked};
 use super::{ContainerDir, Error, Store, layout};
 use crate::oci::{DiffId, Digest, digest_of};
-use crate::sys::{SysError, atomic};
+use crate::sys::{SysError, atomic, tree};
 
 /// Partial downloads that nobody touched for so long are given up.
 const PARTIAL_DAYS: u64 = 7;
@@ -157,7 +156,7 @@ impl Store {
                 && let Ok(Some(_lock)) = self.try_lock(&LockName::Blob(&digest), LockMode::Exclusive)
                 && fs::remove_file(&path).is_ok()
             {
-                bytes += meta.blocks() * 512;
+                bytes += tree::blocks(&meta);
             }
         }
         Ok(bytes)

@@ -130,7 +130,7 @@ fn is_new(layout: &Layout) -> bool {
 /// Whether the directories of a store hold no files, but for those in `aside`.
 fn has_no_files(layout: &Layout, aside: &[PathBuf]) -> bool {
     let dirs = [layout.blobs(), layout.partials(), layout.snapshots(), layout.containers()];
-    let rest = [layout.volumes(), layout.cache(), layout.locks(), layout.tmp()];
+    let rest = [layout.volumes(), layout.cache(), layout.locks(), layout.tmp(), layout.damaged()];
     let mut dirs = dirs.into_iter().chain(rest).filter(|dir| !aside.contains(dir));
     dirs.all(|dir| !crate::storage::check::files_below(&dir))
 }

@@ -35,5 +35,5 @@ impl Store {
 
 /// Bytes of what is in the data directory of a volume's directory.
 pub(super) fn data_size(dir: &Path) -> u64 {
-    tree::size(&dir.join(DATA))
+    tree::apparent(&dir.join(DATA))
 }
