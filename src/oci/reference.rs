@@ -232,6 +232,14 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// Bytes of [`Parts::familiar`].
+    #[must_use]
+    pub fn familiar_length(&self) -> usize {
+        let name: usize = self.familiar_name().iter().map(|part| part.len()).sum();
+        let tag = self.tag.map_or(0, |tag| 1 + tag.len());
+        name + tag + self.digest.as_ref().map_or(0, |digest| 1 + digest.as_str().len())
+    }
+
     /// As [`Reference::familiar`].
     #[must_use]
     pub fn familiar(&self) -> String {
@@ -349,6 +357,7 @@ mod tests {
             assert_eq!(reference.familiar(), familiar);
             let parts = Parts::parse(text).unwrap();
             assert_eq!(parts.familiar(), familiar);
+            assert_eq!(parts.familiar_length(), familiar.len());
             assert_eq!(parts.familiar_name().concat(), reference.familiar_name());
         }
     }
@@ -363,6 +372,7 @@ mod tests {
         assert_eq!((both.tag(), both.selector()), (Some("3"), digest.as_str()));
         let text = both.to_string();
         assert_eq!(Parts::parse(&text).unwrap().familiar(), both.familiar());
+        assert_eq!(Parts::parse(&text).unwrap().familiar_length(), both.familiar().len());
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Table {
         write(&mut self.text);
         let cell = &self.text[start..];
         // A cell is one line: a line end in it would break the columns.
-        if cell.contains(['\n', '\r', '\t']) {
+        if cell.bytes().fold(false, |found, byte| found | matches!(byte, b'\n' | b'\r' | b'\t')) {
             let line = cell.replace(['\n', '\r', '\t'], " ");
             self.text.replace_range(start.., &line);
         }

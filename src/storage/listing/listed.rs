@@ -71,7 +71,9 @@ impl ListedImage {
     }
 
     fn new(words: &Words<'_>) -> Self {
-        let mut text = String::with_capacity(256);
+        let name = words.name.map_or(0, |name| name.familiar_length());
+        let rest = [words.id, words.digest, words.created.unwrap_or_default()];
+        let mut text = String::with_capacity(name + rest.iter().map(|word| word.len()).sum::<usize>());
         let (mut repository_end, mut tag) = (0, None);
         if let Some(name) = words.name {
             name.familiar_name().into_iter().for_each(|part| text.push_str(part));
@@ -124,8 +126,8 @@ impl ListedImage {
     /// The first twelve digits of the id.
     #[must_use]
     pub fn short_id(&self) -> &str {
-        let hex = self.id().split_once(':').map_or("", |(_, hex)| hex);
-        hex.get(..12).unwrap_or(hex)
+        // Both algorithms that there are have six letters.
+        self.id().get(7..19).unwrap_or_default()
     }
 
     /// The digest it was pulled or pushed by.
