@@ -3,7 +3,8 @@
 # user; when that is root, also as an ordinary user, who is made for it. They start registries of their own on free
 # loopback ports and stop them.
 #
-# STRATE_TEST_DIR: where big temporary things go (/var/tmp).
+# STRATE_TEST_DIR: where big temporary things go (/var/tmp). STRATE_FAULTS_SEED: which of the calls of each command are
+# killed or fail; the number of the run by default, so that run after run comes by all of them.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -97,6 +98,8 @@ run() {
 }
 
 set_up_packages
+STRATE_FAULTS_SEED=${STRATE_FAULTS_SEED:-${CI_PIPELINE_IID:-${GITHUB_RUN_NUMBER:-$(date +%s)}}}
+export STRATE_FAULTS_SEED
 
 run 'unit tests' cargo test --locked --lib
 run 'rules of the code' cargo test --locked --test layering
@@ -155,7 +158,7 @@ if [ "$(id -u)" = 0 ]; then
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/soak' --nocapture"
     run "kills and faults, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
-        XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/faults'"
+        STRATE_FAULTS_SEED="$STRATE_FAULTS_SEED" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/faults'"
 else
     run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
     run 'power cuts, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$power"

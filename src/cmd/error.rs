@@ -206,7 +206,16 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         tags: Transport;
         transport: Archive, Store, Registry, Location;
     }
-    error
+    match error.downcast_ref() {
+        Some(ops::build::OutputError::Archive(below)) => return inner(below),
+        Some(ops::build::OutputError::Store(below)) => return inner(below),
+        _ => {}
+    }
+    // What was written through has an error of its own in its place.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(below) if below.is::<archive::Error>() => below,
+        _ => error,
+    }
 }
 
 fn storage_hint(error: &storage::Error) -> Option<String> {
@@ -229,6 +238,9 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::VolumeInUse { containers, .. } => {
             format!("remove what uses it first: `strate rm {}`", containers.join(" "))
         }
+        E::VolumeMaybeInUse { name, container } => format!(
+            "`strate rm -f {container}` removes that container, `strate volume rm -f {name}` the volume all the same"
+        ),
         E::DamagedVolume { name, .. } => {
             format!("`strate system check` says more, `strate volume rm {name}` removes it with its files")
         }
@@ -356,12 +368,12 @@ fn context_hint(error: &ContextError) -> String {
 
 /// Whether what follows in the chain is about a place that no room in the store helps: standard output, a device.
 fn is_elsewhere(error: &(dyn Error + 'static)) -> bool {
-    match error.downcast_ref() {
-        Some(archive::Error::Write { path, .. }) => {
-            path.as_os_str() == "standard output" || path.starts_with("/dev") || path.starts_with("/proc")
-        }
-        _ => error.is::<StdoutError>(),
-    }
+    let path = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(archive::Error::Write { path, .. }), _) => path,
+        (_, Some(ops::build::OutputError::Write { path, .. })) => path,
+        _ => return error.is::<StdoutError>(),
+    };
+    path.as_os_str() == "standard output" || path.starts_with("/dev") || path.starts_with("/proc")
 }
 
 fn io_hint(error: &std::io::Error) -> Option<String> {

@@ -1,5 +1,7 @@
 //! `image prune`, `builder prune`, `system prune`: what nothing uses goes. Each can be asked first what it would do.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::images::{self, Filters};
@@ -61,9 +63,14 @@ impl Images {
 /// # Errors
 /// When a filter makes no sense or the store cannot be read.
 pub fn plan_images(cx: &Context, what: &Images) -> Result<PrunePlan, Error> {
+    plan_images_without(cx, what, &BTreeSet::new())
+}
+
+/// The same, as if the containers with these ids were gone.
+fn plan_images_without(cx: &Context, what: &Images, without: &BTreeSet<String>) -> Result<PrunePlan, Error> {
     let store = store::read(cx)?;
     let (all, filters) = what.filters(&store)?;
-    Ok(store.plan_prune(all, &|record: &ImageRecord, store: &Store| filters.pick(record, store))?)
+    Ok(store.plan_prune(all, &|record: &ImageRecord, store: &Store| filters.pick(record, store), without)?)
 }
 
 /// Remove the images that are picked and collect the garbage.
@@ -189,7 +196,7 @@ pub fn cache(cx: &Context, what: &Cache) -> Result<Vec<CacheItem>, Error> {
 /// # Errors
 /// When the store cannot be read.
 pub fn plan_cache(cx: &Context, what: &Cache) -> Result<Vec<CacheItem>, Error> {
-    Ok(store::read(cx)?.doomed_cache(&what.limits, &|item| what.takes(item))?)
+    Ok(store::read(cx)?.doomed_cache(&what.limits, &|item| what.takes(item), None)?)
 }
 
 /// Remove parts of the build cache.
@@ -291,9 +298,11 @@ pub fn plan_system(
     notice: impl Fn(&str) + Send + Sync + Clone + 'static,
 ) -> Result<SystemPruned, Error> {
     let mut plan = prune_used(cx, what, notice, true)?;
-    plan.plan = plan_images(cx, &what.images())?;
+    let gone: BTreeSet<String> = plan.containers.removed.iter().cloned().collect();
+    plan.plan = plan_images_without(cx, &what.images(), &gone)?;
     if let Some(cache) = what.cache()? {
-        plan.cache = plan_cache(cx, &cache)?;
+        let takes = |item: &CacheItem| cache.takes(item);
+        plan.cache = store::read(cx)?.doomed_cache(&cache.limits, &takes, Some(&plan.plan))?;
     }
     if what.damaged {
         plan.damaged = store::read(cx)?.kept()?;
@@ -344,7 +353,8 @@ fn prune_used(
         for text in &what.filters {
             filter.add(text)?;
         }
-        let gone = volume::prune(&store, &filter, dry_run)?;
+        let without = pruned.containers.removed.iter().cloned().collect();
+        let gone = volume::prune(&store, &filter, dry_run, &without)?;
         pruned.volumes = gone.into_iter().map(|volume| (volume.name, volume.bytes)).collect();
     }
     Ok(pruned)

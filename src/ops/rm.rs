@@ -105,7 +105,7 @@ impl PruneFilter {
 pub struct Pruned {
     /// Ids.
     pub removed: Vec<String>,
-    /// Bytes of the containers' own files.
+    /// Bytes on disk of all that was the containers' own.
     pub bytes: u64,
 }
 
@@ -121,12 +121,11 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
         }
         // Whoever holds the lock works with the container: it is in use.
         let Ok(Some(lock)) = dir.try_lock() else { continue };
-        let bytes = dir.size();
-        if !dry_run {
-            store.remove_container(&dir, lock, dir.removes_itself())?;
-        }
+        pruned.bytes += match dry_run {
+            true => dir.size(),
+            false => store.remove_container_now(&dir, lock, dir.removes_itself())?,
+        };
         pruned.removed.push(dir.record.id.clone());
-        pruned.bytes += bytes;
     }
     if !dry_run {
         store.sweep_ended();

@@ -18,7 +18,7 @@ mod uses;
 pub use run_lock::RunLock;
 pub use state::{ContainerState, Status};
 pub use uses::VolumeUse;
-pub(super) use uses::{Users, volume_users};
+pub(super) use uses::{Users, volume_users, volume_users_but};
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::collect::Trash;
 use super::layout::Layout;
 use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
@@ -113,11 +114,10 @@ impl ContainerDir {
         self.record.id.get(..12).unwrap_or(&self.record.id)
     }
 
-    /// Bytes of the files that the container changed, as far as they can be seen.
+    /// Bytes on disk of all that is the container's own, as far as it can be seen: what its removal frees.
     #[must_use]
     pub fn size(&self) -> u64 {
-        let changes = self.path.join("upper");
-        tree::apparent(&if changes.exists() { changes } else { self.path.join("rootfs") })
+        tree::on_disk(&self.path)
     }
 
     /// Where a volume of the store has its data.
@@ -426,12 +426,15 @@ impl Store {
 
 impl ContainerDir {
     /// Remove the container, whose lock proves that its program does not run: it is gone at once, and its files
-    /// shortly after.
+    /// shortly after, by a process that stays behind where that takes long.
     ///
     /// # Errors
     /// When the directory cannot be moved. What cannot be deleted after that is left to the collector.
     pub fn remove(&self, run: RunLock) -> Result<(), Error> {
-        self.take_away(run, false)
+        let mut trash = Trash::default();
+        self.take_away(run, false, &mut trash)?;
+        trash.discard();
+        Ok(())
     }
 
     /// The same, and it stays away after a power cut: for a container that was made to outlive one.
@@ -439,18 +442,20 @@ impl ContainerDir {
     /// # Errors
     /// As [`ContainerDir::remove`], or when the disk fails.
     pub fn remove_durably(&self, run: RunLock) -> Result<(), Error> {
-        self.take_away(run, true)
+        let mut trash = Trash::default();
+        self.take_away(run, true, &mut trash)?;
+        trash.discard();
+        Ok(())
     }
 
-    fn take_away(&self, run: RunLock, durable: bool) -> Result<(), Error> {
-        let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
-        fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
+    /// Move the container to the trash, and free its name.
+    pub(super) fn take_away(&self, run: RunLock, durable: bool, trash: &mut Trash) -> Result<(), Error> {
+        trash.take_anyhow(&self.layout, &self.path)?;
         if durable {
             // Before its files go: a container that comes back without them would be worse than either.
             sync_dir(&self.layout.containers())?;
         }
         ended::forget(&self.layout, &self.record.id);
-        let _ = tree::remove_path(&trash);
         // The link last: a container must never be there without its name. One that leads nowhere is harmless.
         let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &Patience::usual());
         let link = self.layout.containers().join("by-name").join(&self.record.name);

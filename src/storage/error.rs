@@ -79,6 +79,14 @@ pub enum Error {
         /// The names of the containers, running or not.
         containers: Vec<String>,
     },
+    /// A container's record is damaged, so that nobody knows whether it uses the volume.
+    #[error("volume {name} may be in use by container {container}, whose record is damaged")]
+    VolumeMaybeInUse {
+        /// The volume.
+        name: String,
+        /// The container's short id.
+        container: String,
+    },
     /// The record of a volume cannot be read.
     #[error("the record of volume {name} is damaged")]
     DamagedVolume {

@@ -90,6 +90,9 @@ impl Layout {
     /// # Errors
     /// When the store cannot be read.
     pub fn damaged_indexes(&self) -> Result<Vec<PathBuf>, Error> {
+        if !self.root.exists() {
+            return Ok(Vec::new());
+        }
         let mut found = self.entries(&self.root)?;
         found.retain(|path| path.file_name().is_some_and(is_damaged_index));
         Ok(found)

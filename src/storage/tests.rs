@@ -359,11 +359,11 @@ fn pruning_follows_its_filters() {
     image(&store, Some("moved"), &[&base], "3");
     assert_eq!(store.prune_images(false, &|_, _| false).unwrap().removed, []);
     let kept = |record: &ImageRecord, _: &Store| record.label() != "kept:latest";
-    assert_eq!(store.plan_prune(true, &kept).unwrap().images.len(), 2);
+    assert_eq!(store.plan_prune(true, &kept, &std::collections::BTreeSet::new()).unwrap().images.len(), 2);
     let dangling = store.prune_images(false, &|_, _| true).unwrap();
     assert_eq!(dangling.removed.len(), 1);
     assert_eq!(store.images().unwrap().len(), 2);
-    let plan = store.plan_prune(true, &|_, _| true).unwrap();
+    let plan = store.plan_prune(true, &|_, _| true, &std::collections::BTreeSet::new()).unwrap();
     let before = crate::sys::tree::on_disk(&store.root());
     let all = store.prune_images(true, &|_, _| true).unwrap();
     assert!(all.bytes > base.blob.len() as u64);
@@ -465,7 +465,7 @@ fn the_build_cache_keeps_to_its_limits_least_used_first() {
     let (root, limits) = (store.root(), Limits { max_used: 2 * one + one / 2, ..Limits::default() });
     drop(store);
     let store = Store::open_writable(&root, abilities()).unwrap();
-    let planned = store.doomed_cache(&limits, &|_| true).unwrap();
+    let planned = store.doomed_cache(&limits, &|_| true, None).unwrap();
     let (gone, swept) = store.prune_cache(&limits, &|_| true, Unlink::Now).unwrap();
     assert_eq!((planned.len(), gone.len(), swept.gone.len()), (2, 2, 4));
     assert!(swept.bytes >= 2 * 9000);

@@ -17,7 +17,7 @@ mod usage;
 pub use backing::{Backing, BadOption};
 pub use fill::ImageContent;
 pub use import::Import;
-pub(super) use remove::remove_unused;
+pub(super) use remove::take_unused;
 pub use usage::VolumeUsage;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ mod build_output;
 mod build_races;
 mod build_sources;
 mod build_ssh;
+mod build_store_races;
 mod cmd_build;
 mod cmd_copy;
 mod cmd_format;
@@ -38,15 +39,18 @@ mod cmd_version;
 mod cmd_volume;
 mod damage;
 mod damage_kept;
+mod figures;
 mod import_store;
 mod independent;
 mod interop;
 mod limits;
+mod lost_output;
 mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;
 mod registry_faults;
+mod removal;
 mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.

@@ -135,7 +135,8 @@ impl Store {
             item.own = own.get(&item.id).copied().unwrap_or(item.own);
         }
         for mount in mounts::all(&self.layout)? {
-            let size = tree::on_disk(&mount.path);
+            let size =
+                tree::on_disk(&mount.path) + tree::on_disk(&self.layout().cache_mount_facts(&mount.name));
             items.push(CacheItem {
                 id: Digest::sha256(&mount.name).hex().to_owned(),
                 kind: CacheKind::Mount,

@@ -18,12 +18,13 @@ pub(in crate::storage) struct Content {
 }
 
 impl Content {
-    /// Bytes on disk: of a blob as the file system says, of a snapshot as its marker does.
-    pub(in crate::storage) fn on_disk(&self) -> u64 {
+    /// Bytes on disk that go with it: of a blob as the file system says, with what is known of it, of a snapshot as its
+    /// marker does.
+    pub(in crate::storage) fn on_disk(&self, layout: &Layout) -> u64 {
         if self.is_snapshot {
             return Marker::read(&self.path).ok().flatten().map_or(0, |marker| marker.on_disk());
         }
-        tree::on_disk(&self.path)
+        tree::on_disk(&self.path) + tree::on_disk(&layout.layer_fact(&self.digest))
     }
 }
 

@@ -63,8 +63,8 @@ fn a_volume_is_made_once_and_whole() {
     assert!(!made && again.record == full);
     assert_eq!(left_in(store.layout().volume("data")), ["_data", "volume.json"].map(str::to_owned).into());
     assert_eq!(store.find_volume("data").unwrap().record, full);
-    store.remove_volume("data").unwrap();
-    assert!(matches!(store.remove_volume("data"), Err(Error::NoSuchVolume(_))));
+    store.remove_volume("data", false).unwrap();
+    assert!(matches!(store.remove_volume("data", false), Err(Error::NoSuchVolume(_))));
     assert!(store.volumes().unwrap().is_empty());
     assert!(left_in(store.layout().tmp()).iter().all(|name| !name.starts_with("removed")));
 }
@@ -87,15 +87,16 @@ fn names_lead_nowhere_else() {
     for name in ["", ".", "..", "../../canary", "a/b", "/etc", "-x", "x\n"] {
         assert!(store.create_volume(record(name), true).is_err(), "{name}");
         assert!(matches!(store.find_volume(name), Err(Error::NoSuchVolume(_))), "{name}");
-        assert!(store.remove_volume(name).is_err(), "{name}");
-        remove_unused(store.layout(), &[name.to_owned()]).unwrap();
+        assert!(store.remove_volume(name, false).is_err(), "{name}");
+        take_unused(store.layout(), &[name.to_owned()], &mut crate::storage::collect::Trash::default())
+            .unwrap();
     }
     make_volume(&store, "data");
     let file = store.layout().volume("data").join(RECORD);
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("data", "../../canary")).unwrap();
     assert!(store.volumes().unwrap().is_empty());
     assert!(matches!(store.find_volume("data"), Err(Error::DamagedVolume { .. })));
-    store.remove_volume("data").unwrap();
+    store.remove_volume("data", false).unwrap();
     assert!(dir.path().join("canary").exists());
 }
 
@@ -108,25 +109,28 @@ fn who_uses_a_volume_keeps_it() {
     }
     user(&store, "a", &["one"]);
     let b = user(&store, "b", &["one", "two"]);
-    let refused = store.remove_volume("one").unwrap_err();
+    let refused = store.remove_volume("one", false).unwrap_err();
     let Error::VolumeInUse { mut containers, .. } = refused else { panic!("{refused}") };
     containers.sort();
     assert_eq!(containers, ["a", "b"]);
     let usage = store.volumes_usage().unwrap();
     let shown: Vec<_> = usage.iter().map(|u| (u.name.as_str(), u.links, u.bytes)).collect();
     assert_eq!(shown, [("one", 2, 100), ("three", 0, 100), ("two", 1, 100)]);
-    let would = store.prune_volumes(&|_| true, true).unwrap();
+    let would = store.prune_volumes(&|_| true, true, &BTreeSet::new()).unwrap();
     assert_eq!((would.len(), would[0].name.as_str(), would[0].bytes), (1, "three", 100));
 
     // What a damaged container uses is not known.
     let intact = fs::read(b.join("config.json")).unwrap();
     fs::write(b.join("config.json"), &intact[..intact.len() - 2]).unwrap();
-    assert!(matches!(store.remove_volume("two"), Err(Error::VolumeInUse { .. })));
-    assert!(store.prune_volumes(&|_| true, false).unwrap().is_empty());
+    assert!(matches!(store.remove_volume("two", false), Err(Error::VolumeInUse { .. })));
+    assert!(store.prune_volumes(&|_| true, false, &BTreeSet::new()).unwrap().is_empty());
     fs::write(b.join("config.json"), intact).unwrap();
 
-    assert_eq!(store.prune_volumes(&|volume| volume.record.name != "three", false).unwrap(), []);
-    let pruned = store.prune_volumes(&|_| true, false).unwrap();
+    assert_eq!(
+        store.prune_volumes(&|volume| volume.record.name != "three", false, &BTreeSet::new()).unwrap(),
+        []
+    );
+    let pruned = store.prune_volumes(&|_| true, false, &BTreeSet::new()).unwrap();
     assert_eq!((pruned.len(), pruned[0].bytes), (1, 100));
     assert_eq!(store.volume_names().unwrap(), ["one", "two"]);
 }
@@ -137,7 +141,7 @@ fn a_holder_and_a_remover_exclude_each_other() {
     make_volume(&store, "v");
     let held = store.hold_volumes().unwrap();
     std::thread::scope(|scope| {
-        let remover = scope.spawn(|| store.remove_volume("v"));
+        let remover = scope.spawn(|| store.remove_volume("v", false));
         std::thread::sleep(std::time::Duration::from_millis(30));
         user(&store, "a", &["v"]);
         drop(held);
@@ -309,7 +313,7 @@ fn trees_of_any_depth_are_copied() {
     let volume = make_volume(&store, "v");
     fill(&store, &volume, &root, "/data");
     assert_eq!(crate::sys::tree::apparent(&volume.data()), 100);
-    store.remove_volume("v").unwrap();
+    store.remove_volume("v", false).unwrap();
     crate::sys::tree::remove_path(&dir.path().join("image")).unwrap();
 }
 
