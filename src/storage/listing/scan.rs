@@ -208,14 +208,16 @@ impl<'a> Cursor<'a> {
 
     fn text(&mut self) -> Result<Text<'a>, Stop> {
         let (inside, has_escapes) = self.quoted()?;
-        let text = std::str::from_utf8(inside).map_err(|_| Stop::Odd)?;
-        match has_escapes {
-            false => Ok(Text(Cow::Borrowed(text))),
-            true => {
-                let literal = format!("\"{text}\"");
-                let text = serde_json::from_str(&literal).map_err(|_| Stop::Odd)?;
-                Ok(Text(Cow::Owned(text)))
-            }
+        Ok(Text(match has_escapes {
+            false => Cow::Borrowed(std::str::from_utf8(inside).map_err(|_| Stop::Odd)?),
+            true => Cow::Owned(unescaped(inside)?),
+        }))
+    }
+
+    fn skip_text(&mut self) -> Result<(), Stop> {
+        match self.quoted()? {
+            (_, false) => Ok(()),
+            (inside, true) => unescaped(inside).map(drop),
         }
     }
 
@@ -240,10 +242,7 @@ impl<'a> Cursor<'a> {
     fn skip(&mut self, depth: u32) -> Result<(), Stop> {
         match self.peek()? {
             _ if depth > DEEPEST => Err(Stop::Odd),
-            b'"' => match self.quoted()? {
-                (_, false) => Ok(()),
-                (_, true) => Err(Stop::Odd),
-            },
+            b'"' => self.skip_text(),
             b'{' => self.members(|at, _| at.skip(depth + 1)),
             b'[' => {
                 self.expect(b'[')?;
@@ -300,19 +299,20 @@ impl<'a> Cursor<'a> {
 
     fn notes(&mut self) -> Result<Notes<'a>, Stop> {
         let mut notes = Notes::default();
-        self.members(|at, key| {
-            match KEYS.iter().position(|known| known.as_bytes() == key) {
-                Some(index) => {
-                    notes.0[index] = Some(at.text()?);
-                    Ok(())
-                }
-                // Annotations are texts.
-                None if at.peek()? == b'"' => at.skip(2),
-                None => Err(Stop::Odd),
+        self.members(|at, key| match KEYS.iter().position(|known| known.as_bytes() == key) {
+            Some(index) => {
+                notes.0[index] = Some(at.text()?);
+                Ok(())
             }
+            None => at.skip_text(),
         })?;
         Ok(notes)
     }
+}
+
+/// What a text with escapes says.
+fn unescaped(inside: &[u8]) -> Result<String, Stop> {
+    serde_json::from_slice(&[&b"\""[..], inside, b"\""].concat()).map_err(|_| Stop::Odd)
 }
 
 fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Stop> {
@@ -363,19 +363,19 @@ mod tests {
 
     const GOOD: &str = r#" {"schemaVersion":2,"mediaType":"x\n","manifests":[
         {"mediaType":"m","digest":"sha256:0","size":30,"platform":{"os":"l","v":[1,-2.5e3,true,null,{}]},
-         "annotations":{"org.opencontainers.image.ref.name":"a\u002fb:\"c\\","io.strate.size":"7","other":"é日本語 and more"}},
+         "annotations":{"org.opencontainers.image.ref.name":"a\u002fb:\"c\\","io.strate.size":"7","other":"é日本語 and \"more\""}},
         {"size":0,"digest":"d","mediaType":"n"} , {"size":1,"digest":"d","mediaType":"n","annotations":{}}
         ],"annotations":{"k":["v"]}} "#;
 
     #[test]
     fn it_sees_what_serde_sees_however_the_file_is_cut() {
-        let good = GOOD.replace("\"x\\n\"", "\"x\"");
         for at_a_time in 1..200 {
-            assert_eq!(seen(good.as_bytes(), at_a_time), by_serde(good.as_bytes()), "{at_a_time}");
+            assert_eq!(seen(GOOD.as_bytes(), at_a_time), by_serde(GOOD.as_bytes()), "{at_a_time}");
         }
+        assert_eq!(seen(GOOD.as_bytes(), 99).unwrap().len(), 3);
         assert_eq!(seen(br#"{"manifests":null}"#, 99), Some(vec![]));
         assert_eq!(seen(br#"{"manifests":[]}"#, 99), Some(vec![]));
-        assert_eq!(seen(GOOD.as_bytes(), 99), None, "escapes in what is skipped are left to serde");
+        assert_eq!(seen(br#"{"x":"\uD800","manifests":[]}"#, 99), None, "this is left to serde");
     }
 
     #[test]
@@ -388,11 +388,9 @@ mod tests {
 
     #[test]
     fn whatever_it_takes_serde_takes_too() {
-        let good = GOOD.replace("\"x\\n\"", "\"x\"").trim_end().as_bytes().to_vec();
+        let good = GOOD.trim_end().as_bytes().to_vec();
         for at in 0..good.len() {
-            for bad in
-                [b'"', b'\\', b'{', b'}', b'[', b']', b',', b':', b'0', b'-', b'n', b' ', 0, 0x1f, 0x80, 0xff]
-            {
+            for bad in *b"\"\\{}],:0-n \x1f\x80" {
                 let mut text = good.clone();
                 text[at] = bad;
                 if let Some(seen) = seen(&text, 1 << 20) {
