@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, Uid, flock};
+use rustix::io::retry_on_intr;
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
@@ -296,7 +297,8 @@ impl<'a> Build<'a> {
             match mount.sharing {
                 Sharing::Shared => {}
                 Sharing::Locked => {
-                    flock(&fd, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
+                    retry_on_intr(|| flock(&fd, FlockOperation::LockExclusive))
+                        .map_err(|errno| failed(errno.into()))?;
                 }
                 Sharing::Private => {
                     if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
