@@ -38,7 +38,13 @@ pub(in crate::cmd) struct PsArgs {
     /// Show sizes
     #[arg(short, long)]
     size: bool,
-    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose
+    /// Order by: command, created, id, image, names, runningfor, size, status
+    #[arg(long, value_name = "COLUMN", value_parser = ["command", "created", "id", "image", "names", "runningfor", "size", "status"])]
+    sort: Option<String>,
+    /// Leave the titles out
+    #[arg(long)]
+    noheading: bool,
+    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Print with a template, as `table TEMPLATE` or as `json`
@@ -46,7 +52,7 @@ pub(in crate::cmd) struct PsArgs {
     format: Option<String>,
 }
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     Column::new("ID", "CONTAINER ID"),
     Column::new("Image", "IMAGE"),
     Column::new("Command", "COMMAND"),
@@ -62,6 +68,7 @@ const COLUMNS: [Column; 15] = [
     Column::new("Networks", "NETWORKS"),
     Column::new("LocalVolumes", "LOCAL VOLUMES"),
     Column::new("Platform", "PLATFORM"),
+    Column::new("HealthStatus", "HEALTH STATUS"),
 ];
 
 const SHOWN: [&str; 8] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"];
@@ -76,7 +83,10 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
         Some(last) => usize::try_from(last).ok(),
         None => args.latest.then_some(1),
     };
-    let rows = ops::ps::ps(&readable(cx)?, &request)?;
+    let mut rows = ops::ps::ps(&readable(cx)?, &request)?;
+    if let Some(column) = &args.sort {
+        sort(&mut rows, column);
+    }
     if args.quiet && args.format.is_none() {
         for row in &rows {
             ui.line(if args.no_trunc { &row.dir.record.id } else { row.dir.short_id() });
@@ -92,8 +102,27 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
         Some(_) => listing.table(&rows, |row, field, text| text.push_str(&cell(row, field, &wanted))),
         None => listing.render(&rows.iter().map(|row| row_value(row, &wanted)).collect::<Vec<_>>())?,
     };
-    ui.text(&text);
+    let titled = args.format.as_deref().is_none_or(|format| format.starts_with("table"));
+    ui.text(if args.noheading && titled {
+        text.split_once('\n').map_or("", |(_, rest)| rest)
+    } else {
+        &text
+    });
     Ok(0)
+}
+
+/// Put rows in podman's order of a column.
+fn sort(rows: &mut [Row], column: &str) {
+    match column {
+        "command" => rows.sort_by_key(|row| command_words(&row.spec.args())),
+        "id" => rows.sort_by(|a, b| a.dir.record.id.cmp(&b.dir.record.id)),
+        "image" => rows.sort_by(|a, b| a.dir.record.image_name.cmp(&b.dir.record.image_name)),
+        "names" => rows.sort_by(|a, b| a.dir.record.name.cmp(&b.dir.record.name)),
+        "size" => rows.sort_by_cached_key(|row| row.dir.size()),
+        "status" => rows.sort_by_key(|row| state_word(&row.state)),
+        "runningfor" => rows.sort_by(|a, b| b.state.started_at.cmp(&a.state.started_at)),
+        _ => rows.sort_by(|a, b| a.dir.record.created.cmp(&b.dir.record.created)),
+    }
 }
 
 /// A command line as docker lists it: arguments with blanks between single quotes.
@@ -152,7 +181,7 @@ fn cell<'a>(row: &'a Row, field: &str, wanted: &Wanted) -> Cow<'a, str> {
         "Command" => format!("\"{}\"", shortened(command_words(&row.spec.args()), 20, wanted)).into(),
         "CreatedAt" => words::local_time(&record.created).into(),
         "RunningFor" => words::ago(&record.created, wanted.now).into(),
-        "Status" => status(&row.state, wanted.now).into(),
+        "Status" => status(&row.state, row.health.as_deref(), wanted.now).into(),
         "State" => state_word(&row.state).into(),
         "Ports" if row.state.is_running() => {
             config.exposed_ports.keys().map(String::as_str).collect::<Vec<_>>().join(", ").into()
@@ -172,6 +201,7 @@ fn cell<'a>(row: &'a Row, field: &str, wanted: &Wanted) -> Cow<'a, str> {
             row.spec.mounts.iter().filter(is_volume).count().to_string().into()
         }
         "Platform" => "linux".into(),
+        "HealthStatus" => row.health.as_deref().unwrap_or_default().into(),
         "Size" if wanted.size => words::size(row.dir.size()).into(),
         "Size" => "0B".into(),
         _ => "".into(),
@@ -194,15 +224,23 @@ fn mount_name(mount: &Mount) -> Option<String> {
 }
 
 /// `Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`.
-pub(in crate::cmd) fn status(state: &ContainerState, now: Timestamp) -> String {
+pub(in crate::cmd) fn status(state: &ContainerState, health: Option<&str>, now: Timestamp) -> String {
     let up = || {
         let seconds = state.started_at.as_deref().and_then(|time| words::seconds_since(time, now));
         words::duration(seconds.unwrap_or(0))
     };
     match state.status {
         Status::Created => "Created".into(),
-        Status::Running => format!("Up {}", up()),
+        Status::Running => match health {
+            Some("starting") => format!("Up {} (health: starting)", up()),
+            Some(health) => format!("Up {} ({health})", up()),
+            None => format!("Up {}", up()),
+        },
         Status::Paused => format!("Up {} (Paused)", up()),
+        Status::Restarting => {
+            let ended = state.finished_at.as_deref().unwrap_or_default();
+            format!("Restarting ({}) {}", state.exit_code.unwrap_or(0), words::ago(ended, now))
+        }
         Status::Exited | Status::Dead => {
             let code = state.exit_code.unwrap_or(0);
             let ended = state.finished_at.as_deref().or(state.started_at.as_deref());
