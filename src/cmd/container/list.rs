@@ -183,9 +183,7 @@ fn cell<'a>(row: &'a Row, field: &str, wanted: &Wanted) -> Cow<'a, str> {
         "RunningFor" => words::ago(&record.created, wanted.now).into(),
         "Status" => status(&row.state, row.health.as_deref(), wanted.now).into(),
         "State" => state_word(&row.state).into(),
-        "Ports" if row.state.is_running() => {
-            config.exposed_ports.keys().map(String::as_str).collect::<Vec<_>>().join(", ").into()
-        }
+        "Ports" => super::port::shown(row).into(),
         "Names" => record.name.as_str().into(),
         "Labels" => {
             let labels = config.labels.iter().map(|(key, value)| format!("{key}={value}"));
