@@ -10,8 +10,8 @@ Exit status 0: sound. 1: defects, one line each. 2: it could not be checked. Gar
 dead processes, snapshots of an earlier boot that are to be made again) is counted and is no defect. --quick leaves out
 the comparison of snapshots with their layers.
 
-Layers may lie in the additional stores that an entry's `io.strate.stores` names; --imagestore names more, which any image
-or container may use. They are read there and verified like the store's own.
+Layers may lie in the additional stores that an entry's `io.strate.stores` or a container's `stores` name; --imagestore
+names more, which any image or container may use. They are read there and verified like the store's own.
 
 Owners are compared only by uid 0, of a user namespace or the host. Layers compressed with zstd need the zstd program;
 without it they are skipped and counted.
@@ -67,6 +67,12 @@ def file_digest(name):
     """The digest that `<algorithm>-<hex>` stands for, or None."""
     text = name.replace("-", ":", 1)
     return text if parse_digest(text) else None
+
+
+def snapshot_key(name):
+    """The key in the name of a snapshot: `<algorithm>-<hex>`, and `.` and a tag of the id map where it is not the first."""
+    match = re.fullmatch(r"([^.]*)(\.[0-9a-f]{8})?", name)
+    return file_digest(match[1]) if match else None
 
 
 def is_boot_name(name, boot):
@@ -715,6 +721,11 @@ class Checker:
         state = self.at("containers", id, "state.json")
         if os.path.exists(state):
             self.read_json("container", "containers", id, "state.json")
+        for store in record.get("stores", []):
+            if not isinstance(store, str) or not store.startswith("/"):
+                self.defect("container", id, f"it names the additional store {store!r}")
+            elif store not in self.stores:
+                self.stores.append(store)
         manifest = record.get("manifest")
         if parse_digest(manifest):
             self.reached.add(manifest)
@@ -774,7 +785,7 @@ class Checker:
         for name in self.names_in("snapshots"):
             if name == "CACHEDIR.TAG":
                 continue
-            key, path = file_digest(name), self.at("snapshots", name)
+            key, path = snapshot_key(name), self.at("snapshots", name)
             if key is None:
                 self.is_garbage("unknown", f"snapshots/{name}")
                 continue

@@ -222,6 +222,9 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
     use storage::Error as E;
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
+        E::SnapshotInUse { containers, .. } => {
+            format!("`strate stop {}`, and try again: it is unpacked anew then", containers.join(" "))
+        }
         E::BlobElsewhere { stores, .. } => format!(
             "name that store with `--imagestore {}`, or pull the image again",
             stores.first().map_or("PATH", String::as_str)

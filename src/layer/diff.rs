@@ -49,6 +49,8 @@ pub struct DiffStats {
     pub bytes: u64,
     /// Bytes that files and directories take on disk, in whole blocks.
     pub disk: u64,
+    /// The highest id of an owner, users and groups.
+    pub highest_id: u32,
 }
 
 /// Write the upper directory of an overlay as a layer tar: sorted, deterministic, overlay whiteouts as `.wh.` files,

@@ -65,7 +65,8 @@ pub fn commit(
         _ => None,
     };
     super::enter::enter(cx).map_err(|error| committing(&dir, error))?;
-    let store = open(cx)?;
+    let mut store = open(cx)?;
+    store.read_stores_of(&dir.record);
     let image = store.image(&dir.record.manifest)?;
     let stack = store.stack_of(&dir.record.layers, report)?;
     if let Some(guard) = &mut guard {

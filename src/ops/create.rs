@@ -172,7 +172,7 @@ fn keep(
 ) -> Result<(ContainerDir, RunLock), Error> {
     let held = (!volumes::uses(spec).is_empty()).then(|| store.hold_volumes()).transpose()?;
     let own = volumes::make(store, spec)?;
-    let made = record(image_name, image, spec)
+    let made = record(store, image_name, image, spec)
         .and_then(|record| Ok(store.create_container(record, name, !spec.host.auto_remove)?));
     drop(held);
     if made.is_err() {
@@ -209,7 +209,12 @@ fn replace(store: &Store, name: &str) -> Result<(), Error> {
     }
 }
 
-fn record(image_name: &str, image: &Image, spec: &ContainerSpec) -> Result<ContainerRecord, Error> {
+fn record(
+    store: &Store,
+    image_name: &str,
+    image: &Image,
+    spec: &ContainerSpec,
+) -> Result<ContainerRecord, Error> {
     let id = random_id()?;
     let layers = image.manifest.layers().iter().cloned().zip(image.config.rootfs.diff_ids.iter().cloned());
     Ok(ContainerRecord {
@@ -220,6 +225,7 @@ fn record(image_name: &str, image: &Image, spec: &ContainerSpec) -> Result<Conta
         manifest: image.raw.digest.clone(),
         layers: layers.collect(),
         volumes: Some(volumes::uses(spec)),
+        stores: store.stores_of(image),
         spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,
     })

@@ -51,11 +51,24 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "Config": config(&dir, &spec),
         "NetworkSettings": network_settings(&spec),
         "ImageManifestDescriptor": Value::Null,
+        "ImageStores": dir.record.stores,
     });
+    tell_lost_stores(store, &dir);
     if size {
         all["SizeRw"] = dir.size().into();
     }
     Ok(all)
+}
+
+/// What the container cannot be started without is said before it is.
+fn tell_lost_stores(store: &Store, dir: &ContainerDir) {
+    for path in dir.record.stores.iter().filter(|path| !Store::is_readable(path)) {
+        store.remark(&format!(
+            "container `{}` needs layers of the additional image store `{}`, which is not there",
+            dir.record.name,
+            path.display()
+        ));
+    }
 }
 
 fn state_value(state: &ContainerState) -> Value {

@@ -57,13 +57,20 @@ pub fn first(cx: &Context, store: Store, created: Created, sig_proxy: bool) -> R
 ///
 /// # Errors
 /// See [`Error`].
-pub fn again(cx: &Context, store: Store, text: &str, attach: bool, stdin: bool) -> Result<Outcome, Error> {
+pub fn again(
+    cx: &Context,
+    mut store: Store,
+    text: &str,
+    attach: bool,
+    stdin: bool,
+) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
     let new = dir.state()?.status == Status::Created;
     let Some(lock) = lock_unless_running(&dir)? else {
         return Ok(if attach { Outcome::RanBefore } else { Outcome::Detached });
     };
     let spec = spec_of(&dir)?;
+    store.read_stores_of(&dir.record);
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
     let opened = Opened { dir: &dir, spec: &spec, lock: &lock, new };
     let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {

@@ -63,7 +63,7 @@ impl Scratch {
         let file = rustix::fs::openat(&self.tmpfs, &name, flags, Mode::from_raw_mode(0o600))?;
         let mut rest = content;
         while !rest.is_empty() {
-            let written = rustix::io::write(&file, rest)?;
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
             rest = rest.get(written..).unwrap_or_default();
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;

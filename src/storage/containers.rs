@@ -55,6 +55,9 @@ pub struct ContainerRecord {
     /// The volumes that it mounts. Absent in records of older binaries: ask [`ContainerRecord::volume_uses`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<VolumeUse>>,
+    /// Additional stores that hold parts of the image which were not here when it was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<PathBuf>,
     /// How to run it: `ops`' own document, opaque to the store.
     pub spec: serde_json::Value,
 }

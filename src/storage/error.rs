@@ -149,6 +149,14 @@ pub enum Error {
     /// A blob that should be here is not.
     #[error("blob {0} is missing from the store")]
     MissingBlob(Digest),
+    /// An unpacked layer cannot be made again while somebody reads its files.
+    #[error("the files of layer {key} are damaged, and container `{}` runs from them", containers.join("`, `"))]
+    SnapshotInUse {
+        /// The snapshot's key.
+        key: Digest,
+        /// The names of the containers.
+        containers: Vec<String>,
+    },
     /// A layer that lay in an additional store is not there any more.
     #[error(
         "layer {digest} is not here: the image took it from the additional store `{}`",

@@ -146,6 +146,15 @@ impl Layout {
         self.snapshots().join(file_name(key))
     }
 
+    /// `snapshots/<key>.<map>/`: for those whose ids are not those of the first, or the same as [`Layout::snapshot`].
+    #[must_use]
+    pub fn snapshot_under(&self, key: &Digest, map: Option<&str>) -> PathBuf {
+        match map {
+            Some(map) => self.snapshots().join(format!("{}.{map}", file_name(key))),
+            None => self.snapshot(key),
+        }
+    }
+
     /// `containers/`
     #[must_use]
     pub fn containers(&self) -> PathBuf {
@@ -334,6 +343,13 @@ pub fn parse_file_name(name: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
+/// The key that a snapshot's name stands for, and its id map where that is in the name.
+#[must_use]
+pub fn parse_snapshot_name(name: &str) -> Option<(Digest, Option<&str>)> {
+    let Some((key, map)) = name.split_once('.') else { return Some((parse_file_name(name)?, None)) };
+    super::snapshots::is_tag(map).then_some((parse_file_name(key)?, Some(map)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,6 +372,23 @@ mod tests {
         assert_eq!(parse_file_name(&file_name(&digest)), Some(digest));
         for bad in ["", "CACHEDIR.TAG", "sha256-../x", "sha256"] {
             assert_eq!(parse_file_name(bad), None);
+            assert_eq!(parse_snapshot_name(bad), None);
+        }
+    }
+
+    #[test]
+    fn names_of_snapshots_go_both_ways() {
+        let (layout, key) = (Layout::new(Path::new("/s")), Digest::sha256("x"));
+        for map in [None, Some("0123abcd")] {
+            let path = layout.snapshot_under(&key, map);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+            assert_eq!(parse_snapshot_name(name), Some((key.clone(), map)));
+        }
+        let name = file_name(&key);
+        for bad in
+            [format!("{name}."), format!("{name}.x"), format!("{name}.0123ABCD"), format!("{name}.0123abcd.")]
+        {
+            assert_eq!(parse_snapshot_name(&bad), None, "{bad}");
         }
     }
 }

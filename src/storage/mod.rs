@@ -60,7 +60,7 @@ pub use volumes::{
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::sys::SysError;
@@ -117,6 +117,8 @@ pub struct Store {
     /// Whether other users may read what is published.
     shared: bool,
     staging: Mutex<Option<Arc<staging::Staging>>>,
+    /// Asked for once, when the first snapshot is looked for.
+    ids: OnceLock<snapshots::IdMap>,
     _lock: Option<Locked>,
 }
 
@@ -202,6 +204,7 @@ impl Store {
             forced_method: how.layering,
             shared,
             staging: Mutex::default(),
+            ids: OnceLock::new(),
             _lock: None,
         }
     }
@@ -254,8 +257,12 @@ impl Store {
     /// # Errors
     /// As [`Store::lock`].
     fn lock_saying(&self, name: &LockName<'_>, mode: LockMode, say: &dyn Fn(&str)) -> Result<Locked, Error> {
-        let limit = self.abilities.map_or(Some(Abilities::LOCK_TIMEOUT), |abilities| abilities.lock_timeout);
-        lock::lock(&self.layout, name, mode, &Patience { limit, say })
+        lock::lock(&self.layout, name, mode, &Patience { limit: self.lock_limit(), say })
+    }
+
+    /// How long the holder of a lock may do nothing.
+    fn lock_limit(&self) -> Option<Duration> {
+        self.abilities.map_or(Some(Abilities::LOCK_TIMEOUT), |abilities| abilities.lock_timeout)
     }
 
     /// Take a lock if nobody is in the way.

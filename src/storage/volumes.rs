@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::containers::is_name;
 use super::layout::Layout;
-use super::lock::{LockMode, LockName, Locked};
+use super::lock::{LockMode, LockName, Locked, Patience, lock_dir};
 use super::{Error, Store};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file, sync_dir};
@@ -128,10 +128,10 @@ impl Volume {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&self.dir, flags, Mode::empty())
             .map_err(|error| SysError::path("open", &self.dir, error))?;
-        super::lock::lock_dir(&dir, &|| format!("volume {}", self.record.name), &|text| {
-            store.notice.say(text)
-        })?;
-        Ok(dir)
+        let patience = Patience { limit: store.lock_limit(), say: &|text| store.notice.say(text) };
+        let what = format!("volume {}", self.record.name);
+        let locked = lock_dir(dir, self.dir.clone(), &what, &patience)?;
+        locked.ok_or_else(|| Error::NoSuchVolume(self.record.name.clone()))
     }
 }
 

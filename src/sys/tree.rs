@@ -6,7 +6,7 @@ pub use size::{apparent, blocks, on_disk};
 
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
@@ -256,12 +256,21 @@ fn lift(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr, lifted: &mut u64
     }
 }
 
+/// Let the owner into a directory. By its descriptor: a link that comes into its place meanwhile is not followed.
+fn make_accessible(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    // `fchmod` takes no such descriptor.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::chmod(path, Mode::RWXU)
+}
+
 /// Open a directory to empty it; with the bytes that it takes on disk by itself.
 fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(OwnedFd, u64), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?;
+            make_accessible(dir, name)?;
             rustix::fs::openat(dir, name, flags, Mode::empty())?
         }
         other => other?,
@@ -299,6 +308,21 @@ mod tests {
         remove_all(&top, OsStr::new("t")).unwrap();
         let left = sorted_names(&top).unwrap();
         assert_eq!(left.iter().map(|n| n.name.to_str().unwrap()).collect::<Vec<_>>(), ["canary"]);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_is_not_made_accessible() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::create_dir(&secret).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o500)).unwrap();
+        symlink("secret", dir.path().join("t")).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        assert_eq!(make_accessible(top.as_fd(), OsStr::new("t")), Err(Errno::NOTDIR));
+        let mode = || std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o500);
+        make_accessible(top.as_fd(), OsStr::new("secret")).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::subid::{self, Kind};
@@ -221,7 +222,7 @@ impl MapJob {
                 let _guard = NeverReturn;
                 drop(go);
                 // Without the word (the parent failed to unshare) there is nothing to do.
-                if rustix::io::read(&wait, &mut [0u8; 1]) != Ok(1) {
+                if retry_on_intr(|| rustix::io::read(&wait, &mut [0u8; 1])) != Ok(1) {
                     exit_now(0);
                 }
                 match program {
@@ -235,7 +236,7 @@ impl MapJob {
 
     fn go(&self) {
         // Failure means that the child is gone, which `finish` will see.
-        let _ = rustix::io::write(&self.go, b"g");
+        let _ = retry_on_intr(|| rustix::io::write(&self.go, b"g"));
     }
 
     fn finish(self) -> Result<Kind, String> {
@@ -277,7 +278,8 @@ fn write_map(tell: &OwnedFd, kind: Kind, own: i32, map: &[IdRange]) -> ! {
     match std::fs::write(&path, lines.collect::<String>()) {
         Ok(()) => exit_now(0),
         Err(error) => {
-            let _ = rustix::io::write(tell, format!("writing {path}: {error}").as_bytes());
+            let text = format!("writing {path}: {error}");
+            let _ = retry_on_intr(|| rustix::io::write(tell, text.as_bytes()));
             exit_now(1)
         }
     }

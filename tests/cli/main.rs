@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
+mod stopped;
 mod support;
 
 mod additional_stores;
@@ -17,6 +18,7 @@ mod build_races;
 mod build_sources;
 mod build_ssh;
 mod build_store_races;
+mod clock;
 mod cmd_build;
 mod cmd_copy;
 mod cmd_format;
@@ -39,8 +41,10 @@ mod cmd_version;
 mod cmd_volume;
 mod damage;
 mod damage_kept;
+mod descriptors;
 mod figures;
 mod hostile_store;
+mod id_maps;
 mod import_store;
 mod independent;
 mod interop;

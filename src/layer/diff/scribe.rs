@@ -145,6 +145,7 @@ impl<'a, 'w> Scribe<'a, 'w> {
         }
         self.stats.entries += 1;
         self.stats.disk += on_disk(entry.kind, entry.size);
+        self.stats.highest_id = self.stats.highest_id.max(entry.uid).max(entry.gid);
         match self.edit {
             Some(edit) => {
                 let mut entry = entry.clone();

@@ -45,8 +45,9 @@ impl Store {
     }
 
     /// Move an unpacked layer to `damaged/`.
-    pub(super) fn keep_snapshot(&self, key: &Digest, why: &str) -> Result<Option<PathBuf>, Error> {
-        self.keep(&self.layout.snapshot(key), &format!("snapshot-{}", layout::file_name(key)), why)
+    pub(super) fn keep_snapshot(&self, path: &Path, why: &str) -> Result<Option<PathBuf>, Error> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.keep(path, &format!("snapshot-{name}"), why)
     }
 
     fn keep(&self, from: &Path, name: &str, why: &str) -> Result<Option<PathBuf>, Error> {

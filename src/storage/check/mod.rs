@@ -8,6 +8,7 @@ mod compare;
 mod fault;
 mod files;
 mod kept;
+mod mend;
 mod others;
 mod references;
 mod repair;
@@ -223,7 +224,9 @@ impl Check<'_> {
         let keys: Vec<_> = first
             .iter()
             .filter_map(|fault| match fault {
-                Fault::Snapshot { key, .. } if needs.snapshots.contains_key(key) => Some(key.clone()),
+                Fault::Snapshot { key, map, .. } if needs.snapshots.contains_key(key) => {
+                    Some((key.clone(), map.clone()))
+                }
                 _ => None,
             })
             .collect();

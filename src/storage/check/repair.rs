@@ -4,19 +4,16 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-use super::references::{LayerOf, Needs};
+use super::files::widest;
+use super::references::Needs;
 use super::{Check, CheckOptions, CheckReport, Fault};
-use crate::image::Silent;
 use crate::layer::{self, DiffOptions, HashingWriter, gzip_writer};
 use crate::oci::{Descriptor, DiffId, Digest, Reference, chain_ids, digest_of};
-use crate::storage::collect::snapshot_keys;
 use crate::storage::format::Found;
 use crate::storage::index::{IndexFile, REF_NAME};
 use crate::storage::lock::Patience;
 use crate::storage::unpack::open_dir;
-use crate::storage::{
-    Abilities, ContainerDir, Error, Opening, Place, Stack, Store, check_known, format, layout::Layout,
-};
+use crate::storage::{Abilities, Error, Opening, Place, Stack, Store, check_known, format, layout::Layout};
 use crate::sys::atomic::{Durability, replace_file};
 use crate::sys::{SysError, tree};
 
@@ -177,65 +174,6 @@ impl Store {
         Ok(())
     }
 
-    /// Take damaged snapshots and caches away. They are made again: snapshots here and now, where their blobs are. One
-    /// whose blob is not here is kept aside unless `insist`, and one that a program runs from stays where it is. What was
-    /// done is returned.
-    ///
-    /// # Errors
-    /// When they cannot be moved.
-    pub fn mend_caches(&self, faults: &[Fault], insist: bool) -> Result<Vec<String>, Error> {
-        let mut done = Vec::new();
-        let index = IndexFile::read(&self.layout).ok();
-        let needs = Needs::of(self, index.as_ref());
-        for fault in faults {
-            match fault {
-                Fault::Cache { path, .. } => {
-                    self.move_away(path)?;
-                    done.push(format!("`{}` was removed: it is computed again", path.display()));
-                }
-                Fault::Snapshot { key, what } => {
-                    if let Some(layer) = needs.snapshots.get(key) {
-                        done.push(self.mend_snapshot(key, what, layer, insist)?);
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(done)
-    }
-
-    fn mend_snapshot(&self, key: &Digest, why: &str, layer: &LayerOf, insist: bool) -> Result<String, Error> {
-        let short = key.short();
-        if let Some(user) = self.runs_from(key)? {
-            return Ok(format!("layer {short} stays as it is while container `{user}` runs from it"));
-        }
-        let has_blob = digest_of(&layer.stack[layer.at].0)
-            .is_ok_and(|digest| self.holds(&digest) && !self.is_wrong(&digest));
-        if !has_blob
-            && !insist
-            && let Some(path) = self.keep_snapshot(key, why)?
-        {
-            let path = path.display();
-            return Ok(format!(
-                "layer {short} was moved to `{path}`: its blob is not here to unpack it again"
-            ));
-        }
-        self.move_away(&self.layout.snapshot(key))?;
-        Ok(match self.stack_of(&layer.stack[..=layer.at], &Silent) {
-            Ok(_) => format!("layer {short} was unpacked again"),
-            Err(_) => format!("layer {short} was removed: it is unpacked when it is used"),
-        })
-    }
-
-    /// The name of a container that runs, or is being worked on, with an unpacked layer below its files.
-    fn runs_from(&self, key: &Digest) -> Result<Option<String>, Error> {
-        let uses = |dir: &ContainerDir| {
-            let diff_ids: Vec<DiffId> = dir.record.layers.iter().map(|(_, id)| id.clone()).collect();
-            snapshot_keys(&diff_ids).any(|used| used == *key) && dir.is_in_use()
-        };
-        Ok(self.all_containers()?.iter().find(|dir| uses(dir)).map(|dir| dir.record.name.clone()))
-    }
-
     /// Give up the names whose images are beyond repair. The names are returned.
     ///
     /// # Errors
@@ -271,7 +209,7 @@ impl Store {
         check.report.faults
     }
 
-    fn move_away(&self, path: &Path) -> Result<(), Error> {
+    pub(super) fn move_away(&self, path: &Path) -> Result<(), Error> {
         let trash = self.stage_path("damaged")?;
         match fs::rename(path, &trash) {
             Ok(()) => {
@@ -285,15 +223,16 @@ impl Store {
     }
 }
 
-/// Make the directories that lack, and close those that others can write.
+/// Make the directories that lack, and close those that are open to others and should not be.
 fn mend_directories(layout: &Layout) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
     for dir in layout.directories() {
         match fs::symlink_metadata(&dir) {
             Ok(meta) if meta.is_dir() => {
                 let mode = meta.permissions().mode();
-                if mode & 0o022 != 0 {
-                    let closed = fs::Permissions::from_mode(mode & 0o7755);
+                let widest = widest(layout, &dir);
+                if mode & 0o077 & !widest != 0 {
+                    let closed = fs::Permissions::from_mode(mode & (0o7000 | widest));
                     fs::set_permissions(&dir, closed)
                         .map_err(|error| SysError::path("change the mode of", &dir, error))?;
                     done.push(format!("`{}` was closed to others", dir.display()));

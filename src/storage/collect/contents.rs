@@ -49,7 +49,7 @@ impl Store {
 fn snapshots(layout: &Layout) -> Result<impl Iterator<Item = Content>, Error> {
     let entries = layout.entries(&layout.snapshots())?;
     Ok(entries.into_iter().filter_map(|path| {
-        let digest = layout::parse_file_name(path.file_name()?.to_str()?)?;
+        let (digest, _) = layout::parse_snapshot_name(path.file_name()?.to_str()?)?;
         Some(Content { path, digest, is_snapshot: true })
     }))
 }

@@ -25,6 +25,7 @@ impl ContainerDir {
             manifest: unknown,
             layers: Vec::new(),
             volumes: Some(Vec::new()),
+            stores: Vec::new(),
             spec: serde_json::Value::Null,
         };
         Self { record, path: layout.container(id), layout: layout.clone() }

@@ -16,6 +16,7 @@ fn record(name: &str) -> ContainerRecord {
         manifest: Digest::sha256("manifest"),
         layers: Vec::new(),
         volumes: None,
+        stores: Vec::new(),
         spec: serde_json::json!({"k": 1}),
     }
 }

@@ -108,3 +108,23 @@ fn only_a_holder_that_does_nothing_is_given_up() {
         waiting.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn the_lock_of_a_directory_is_given_up_when_its_holder_does_nothing_or_it_is_replaced() {
+    let (_dir, layout) = store();
+    let path = layout.locks();
+    let open = || OwnedFd::from(File::open(&path).unwrap());
+    let take = |limit| lock_dir(open(), path.clone(), &"volume v", &patience(Some(limit)));
+    let held = take(Duration::ZERO).unwrap().unwrap();
+    // Held by a process that sleeps, which keeps the descriptor as its standard input.
+    let mut child = std::process::Command::new("sleep").arg("60").stdin(held).spawn().unwrap();
+    let busy = take(Duration::from_millis(300));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(&busy, Err(Error::Busy { what, .. }) if what == "volume v"), "{busy:?}");
+    let old = open();
+    assert!(take(Duration::ZERO).unwrap().is_some());
+    std::fs::rename(&path, path.with_file_name("aside")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(lock_dir(old, path.clone(), &"volume v", &patience(None)).unwrap().is_none());
+}

@@ -39,6 +39,7 @@ fn user(store: &Store, name: &str, volumes: &[&str]) -> PathBuf {
         manifest: digest,
         layers: Vec::new(),
         volumes: Some(uses.collect()),
+        stores: Vec::new(),
         spec: serde_json::Value::Null,
     };
     store.create_container(record, NewName::Given(name), false).unwrap().0.path
