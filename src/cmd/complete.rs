@@ -16,7 +16,10 @@ use crate::ops::complete::{Which, container_names, image_names, index_names, vol
 use crate::ui::{Ui, sanitise};
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
-const VALUES: [(&str, &[&str]); 8] = [
+const VALUES: [(&str, &[&str]); 11] = [
+    ("attach", &["stdin", "stdout", "stderr"]),
+    ("condition", &["stopped", "running", "paused", "created", "removed", "healthy", "unhealthy"]),
+    ("restart", &["no", "on-failure", "always", "unless-stopped"]),
     ("network", &["host", "none"]),
     ("pull", &["always", "missing", "never"]),
     ("policy", &["always", "missing", "never", "newer"]),
@@ -215,7 +218,7 @@ fn values(command: &Command, arg: &Arg, cx: &Context) -> Vec<Candidate> {
         None => {}
     }
     let which = match command.get_name() {
-        "exec" | "stop" | "kill" => Which::Running,
+        "attach" | "exec" | "stop" | "kill" | "pause" | "top" => Which::Running,
         "start" => Which::Stopped,
         _ => Which::All,
     };
@@ -231,6 +234,10 @@ fn values(command: &Command, arg: &Arg, cx: &Context) -> Vec<Candidate> {
         "SOURCE" if command.get_name() == "sync" => Vec::new(), // directories, files, registries
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
         "INDEX" => index_names(cx).into_iter().map(|name| Candidate::new(name, "index")).collect(),
+        // Or a path, which the shell knows.
+        "SOURCE_PATH" | "TARGET_PATH" => {
+            containers().map(|found| Candidate::new(found.value + ":", found.help)).collect()
+        }
         "CONTAINER" => containers().collect(),
         "VOLUME" => volumes().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),

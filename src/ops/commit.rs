@@ -114,14 +114,19 @@ fn changes_layer(store: &Store, dir: &ContainerDir, stack: &Stack) -> Result<Opt
         .unzip();
     let (Some(upper), Some(method)) = (upper, method) else { return Ok(None) };
     let root = fs::File::open(&upper).map_err(|error| SysError::path("open", &upper, error))?;
-    let stubs: BTreeSet<PathBuf> =
-        dir.state()?.stubs.iter().map(|path| PathBuf::from(path.trim_start_matches('/'))).collect();
+    let stubs = stubs_of(dir)?;
     let top = upper.clone();
     let skip = |path: &Path| is_stub(&top, path, &stubs);
     let mounted = Mounted { root: root.into(), method, upper: Some(upper) };
     let options = CommitOptions { skip: &skip, take: false };
     let layer = store.commit_layer(stack, mounted, &options).map_err(|error| committing(dir, error))?;
     Ok(Some(layer))
+}
+
+/// The paths (relative) that the runtime made in a container's tree only to mount on.
+pub(super) fn stubs_of(dir: &ContainerDir) -> Result<BTreeSet<PathBuf>, Error> {
+    let stubs = dir.state()?.stubs;
+    Ok(stubs.iter().map(|path| PathBuf::from(path.trim_start_matches('/'))).collect())
 }
 
 /// Whether a path (relative) is there only to be mounted on: the runtime made it, and it is still an empty file, or a
@@ -169,5 +174,7 @@ fn publish(
         annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = request.name.iter().cloned().collect();
-    Ok(store.publish_image(edit, &names)?.id)
+    let id = store.publish_image(edit, &names)?.id;
+    dir.tell("commit", &[("imageID", id.to_string())]);
+    Ok(id)
 }

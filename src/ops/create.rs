@@ -83,6 +83,7 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
     let new_name = name.map_or(NewName::Proposed(propose), NewName::Given);
     let (dir, lock) = keep(store, &image, &mut spec, &request.image, new_name)?;
     let created = Created { dir, spec, lock, image };
+    created.dir.tell("create", &[]);
     if let Some(path) = &request.cidfile
         && let Err(error) = write_cidfile(path, &created.dir.record.id)
     {

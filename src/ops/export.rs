@@ -95,7 +95,7 @@ fn write(
 }
 
 /// The container's changes as one more layer: only looked at, they may go on changing.
-fn with_changes(mut stack: Stack, upper: &Path) -> Stack {
+pub(super) fn with_changes(mut stack: Stack, upper: &Path) -> Stack {
     if upper.is_dir() {
         stack.layers.push(Snapshot { fs: upper.to_owned(), owners: Arc::default(), size: 0 });
     }

@@ -84,7 +84,7 @@ fn count_containers(store: &Store) -> Result<[usize; 3], Error> {
     let mut counts = [0; 3];
     for container in store.containers().map_err(Error::Store)? {
         let which = match container.state().map_err(Error::Store)?.status {
-            Status::Running => 0,
+            Status::Running | Status::Restarting => 0,
             Status::Paused => 1,
             Status::Created | Status::Exited | Status::Dead => 2,
         };

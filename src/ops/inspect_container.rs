@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::container::health;
 use super::container::mounts::{Mount, MountKind};
 use super::container::plan;
 use super::container::spec::DEFAULT_SHM;
@@ -38,7 +39,7 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "HostsPath": "",
         "LogPath": if spec.host.no_log { String::new() } else { dir.log().display().to_string() },
         "Name": format!("/{}", dir.record.name),
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": "overlay",
         "Platform": "linux",
         "MountLabel": "",
@@ -53,6 +54,9 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "ImageManifestDescriptor": Value::Null,
         "ImageStores": dir.record.stores,
     });
+    if let Some(health) = health::command(&spec).and_then(|_| health::read(&dir)) {
+        all["State"]["Health"] = serde_json::to_value(health).unwrap_or_default();
+    }
     tell_lost_stores(store, &dir);
     if size {
         all["SizeRw"] = dir.size().into();
@@ -77,7 +81,7 @@ fn state_value(state: &ContainerState) -> Value {
         "Status": word,
         "Running": state.is_running(),
         "Paused": word == "paused",
-        "Restarting": false,
+        "Restarting": word == "restarting",
         "OOMKilled": false,
         "Dead": false,
         "Pid": state.pid.unwrap_or(0),
@@ -156,7 +160,7 @@ fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
         "LogConfig": { "Type": if host.no_log { "none" } else { "json-file" }, "Config": {} },
         "NetworkMode": match host.network { NetworkMode::Default => "default", _ => network_name(spec) },
         "PortBindings": {},
-        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "RestartPolicy": { "Name": host.restart.name(), "MaximumRetryCount": host.restart.most().unwrap_or(0) },
         "AutoRemove": host.auto_remove,
         "VolumeDriver": "",
         "VolumesFrom": Value::Null,

@@ -15,6 +15,8 @@ pub struct Row {
     pub spec: ContainerSpec,
     /// Where it stands.
     pub state: ContainerState,
+    /// How it is, when it runs and is checked.
+    pub health: Option<String>,
 }
 
 /// What to list.
@@ -42,10 +44,14 @@ pub struct Filters {
     volumes: Vec<String>,
     networks: Vec<String>,
     ports: Vec<String>,
+    healths: Vec<String>,
 }
 
 /// Docker's words for states.
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+/// Docker's words for how containers are.
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 impl Filters {
     /// Take one `--filter`.
@@ -75,8 +81,8 @@ impl Filters {
             "volume" => self.volumes.push(value.into()),
             "network" => self.networks.push(value.into()),
             "publish" | "expose" => self.ports.push(value.into()),
-            "health" if value == "none" => {}
-            "health" => return refuse("health checks are not run yet, so the health is always none"),
+            "health" if HEALTHS.contains(&value) => self.healths.push(value.into()),
+            "health" => return refuse(&format!("there are {}", HEALTHS.join(", "))),
             _ => {
                 return refuse(
                     "there are id, name, label, exited, status, ancestor, before, since, volume, network, publish, \
@@ -95,6 +101,7 @@ pub fn state_word(state: &ContainerState) -> &'static str {
         Status::Created => "created",
         Status::Running => "running",
         Status::Paused => "paused",
+        Status::Restarting => "restarting",
         Status::Exited | Status::Dead => "exited",
     }
 }
@@ -127,7 +134,9 @@ pub fn ps(store: &Store, request: &Request) -> Result<Vec<Row>, Error> {
                 continue;
             }
         };
-        let row = Row { dir, spec, state };
+        let checked = state.is_running() && super::container::health::command(&spec).is_some();
+        let health = checked.then(|| super::container::health::read(&dir)).flatten();
+        let row = Row { dir, spec, state, health: health.map(|health| health.status) };
         if filters.take(&row) {
             rows.push(row);
         }
@@ -169,8 +178,9 @@ impl<'a> Resolved<'a> {
     }
 
     fn take(&self, row: &Row) -> bool {
-        let Filters { ids, names, labels, exited, states, ancestors, volumes, networks, ports, .. } =
-            self.filters;
+        let Filters {
+            ids, names, labels, exited, states, ancestors, volumes, networks, ports, healths, ..
+        } = self.filters;
         let record = &row.dir.record;
         let config = &row.spec.config;
         let label = |wanted: &String| match wanted.split_once('=') {
@@ -185,6 +195,7 @@ impl<'a> Resolved<'a> {
             && self.before.as_ref().is_none_or(|time| record.created < *time)
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
+            && any(healths, |health| health == row.health.as_deref().unwrap_or("none"))
             && any(networks, |network| network == network_name(&row.spec))
             && any(ports, |port| {
                 config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/")))
@@ -232,11 +243,11 @@ mod tests {
     fn filters_that_mean_nothing_are_refused() {
         let mut filters = Filters::default();
         for good in
-            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=none"]
+            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=healthy"]
         {
             filters.add(good).unwrap();
         }
-        for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=healthy"] {
+        for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=odd"] {
             assert!(filters.add(bad).is_err(), "{bad}");
         }
         assert!(filters.names[0].matches("web") && !filters.names[0].matches("web2"));

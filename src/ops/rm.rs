@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::container::{Error, names, target::Target};
 use super::create::spec_of;
 use super::{stop, when};
-use crate::storage::{ContainerDir, RunLock, Store};
+use crate::storage::{ContainerDir, RunLock, StopMark, Store};
 
 /// How long a container that is just being started or ended by somebody else is waited for.
 const BUSY: Duration = Duration::from_secs(10);
@@ -49,7 +49,14 @@ pub(super) fn stopped(dir: &ContainerDir, force: bool) -> Result<Option<RunLock>
         match Target::of(dir) {
             Ok(target) if force => stop::kill_and_wait(dir, &target)?,
             Ok(_) => return Err(Error::RemoveRunning(dir.record.name.clone())),
-            Err(Error::NotRunning(_)) => {}
+            // Between two runs whoever watches over it is told not to start it again.
+            Err(Error::NotRunning(_)) => match dir.state() {
+                Ok(state) if state.is_running() && force => dir.mark_stop(StopMark::Stop)?,
+                Ok(state) if state.is_running() => {
+                    return Err(Error::RemoveRunning(dir.record.name.clone()));
+                }
+                _ => {}
+            },
             Err(Error::Storage(crate::storage::Error::NoSuchContainer(_))) => return Ok(None),
             Err(error) => return Err(error),
         }
@@ -141,5 +148,8 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
 pub fn rename(store: &Store, text: &str, name: &str) -> Result<(), Error> {
     let name = names::check(name)?;
     let mut dir = store.find_container(text)?;
-    Ok(store.rename_container(&mut dir, name)?)
+    let old = format!("/{}", dir.record.name);
+    store.rename_container(&mut dir, name)?;
+    dir.tell("rename", &[("oldName", old)]);
+    Ok(())
 }

@@ -250,6 +250,24 @@ pub fn exec(request: &ExecRequest, stdio: Stdio) -> Result<Process, Error> {
     launch_sibling(&ours, theirs, between, |teller| child::join(plan, &stdio, teller))
 }
 
+/// Become user 0 of the user namespace of a running container, in its other namespaces or not: for a process of one
+/// thread that goes on to work on the container's files.
+///
+/// # Errors
+/// As [`exec`].
+pub fn become_root_of(pid: i32) -> Result<(), Error> {
+    let pidfd = open_pidfd(pid)?;
+    let flags = foreign_namespaces(pid)? & libc::CLONE_NEWUSER;
+    // In the new namespace's own eyes we may be traced by the container's root: nothing of ours may be opened.
+    child::hide().map_err(Error::Setup)?;
+    if flags != 0 {
+        ns::join(pidfd.as_fd(), flags)?;
+        become_root()?;
+        child::hide().map_err(Error::Setup)?;
+    }
+    Ok(())
+}
+
 /// After joining a user namespace: user 0 of it, whoever we were outside.
 fn become_root() -> SysResult<()> {
     use rustix::process::{Gid, Uid};

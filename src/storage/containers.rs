@@ -11,10 +11,12 @@
 mod damaged;
 mod ended;
 mod every;
+mod marks;
 mod run_lock;
 mod state;
 mod uses;
 
+pub use marks::StopMark;
 pub use run_lock::RunLock;
 pub use state::{ContainerState, Status};
 pub use uses::VolumeUse;
@@ -69,7 +71,7 @@ pub struct ContainerDir {
     pub record: ContainerRecord,
     /// The directory.
     pub path: PathBuf,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 const RECORD: &str = "config.json";
@@ -458,6 +460,7 @@ impl ContainerDir {
             sync_dir(&self.layout.containers())?;
         }
         ended::forget(&self.layout, &self.record.id);
+        self.tell("destroy", &[]);
         // The link last: a container must never be there without its name. One that leads nowhere is harmless.
         let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &Patience::usual());
         let link = self.layout.containers().join("by-name").join(&self.record.name);

@@ -173,6 +173,18 @@ impl Layout {
         self.containers().join("auto-remove")
     }
 
+    /// `containers/events`: what happened lately.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.containers().join("events")
+    }
+
+    /// `containers/events.1`: what happened before that.
+    #[must_use]
+    pub fn older_events(&self) -> PathBuf {
+        self.containers().join("events.1")
+    }
+
     /// `volumes/`
     #[must_use]
     pub fn volumes(&self) -> PathBuf {

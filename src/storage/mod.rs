@@ -12,6 +12,7 @@ mod collect;
 mod commit;
 mod containers;
 mod error;
+mod events;
 mod facts;
 mod format;
 mod hold;
@@ -41,8 +42,11 @@ pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
 pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Kept, LostBlob, Progress};
 pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
-pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, VolumeUse};
+pub use containers::{
+    ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, StopMark, VolumeUse,
+};
 pub use error::Error;
+pub use events::{Event, Events};
 pub use format::Probe;
 pub use images::{Image, ImageRecord};
 pub use indexes::{Kind, NewIndex};

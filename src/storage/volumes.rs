@@ -179,6 +179,7 @@ impl Store {
                 sync_dir(&self.layout().volumes())?;
             }
             let dir = self.layout().volume(&record.name);
+            self.tell("volume", "create", &record.name, &[("driver", "local")]);
             return Ok((Volume { record, dir }, true));
         }
         Ok((self.find_volume(&record.name)?, false))

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::health_flags::HealthFlags;
 use super::other_flags::OtherFlags;
 use crate::cmd::registry::PolicyArg;
 use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::container::mounts::{self, Mount};
-use crate::ops::container::{Error, HostOptions, ImageVolumes, NetworkMode, Overrides, names, values};
+use crate::ops::container::{
+    Error, HostOptions, ImageVolumes, NetworkMode, Overrides, RestartPolicy, names, values,
+};
 use crate::ops::create::Request;
 use crate::ui::Ui;
 
@@ -24,6 +27,12 @@ pub(super) struct ContainerFlags {
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
     pub(super) tty: bool,
+    /// Attach only to these streams: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM")]
+    attach: Vec<String>,
+    /// When to start the program again: no, on-failure[:COUNT], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
     /// Remove the container and its anonymous volumes when it ends
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
@@ -158,6 +167,8 @@ pub(super) struct ContainerFlags {
     #[arg(short, long)]
     pub(super) quiet: bool,
     #[command(flatten)]
+    health: HealthFlags,
+    #[command(flatten)]
     other: OtherFlags,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
@@ -165,6 +176,17 @@ pub(super) struct ContainerFlags {
     /// The image, the command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     words: Vec<String>,
+}
+
+/// When and how the container will be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starts {
+    /// Now, in the foreground.
+    Foreground,
+    /// Now, in the background.
+    Background,
+    /// By `start`.
+    Later,
 }
 
 /// `--image-volume`
@@ -197,12 +219,18 @@ fn read(flag: &'static str, cwd: &Path, path: &Path) -> Result<String, Error> {
 
 impl ContainerFlags {
     /// What the flags ask for; warnings are said on the way.
-    pub(super) fn request(self, cx: &Context, ui: &mut Ui, detach: bool) -> Result<Request, Error> {
+    pub(super) fn request(self, cx: &Context, ui: &mut Ui, starts: Starts) -> Result<Request, Error> {
+        let detach = starts == Starts::Background;
         if let Some(warning) = self.other.judge()? {
             ui.warn(warning);
         }
         if let Some(name) = &self.name {
             names::check(name)?;
+        }
+        let attach = values::attach(&self.attach)?;
+        let health = self.health.check()?;
+        if detach && attach.is_some() {
+            return Err(Error::Conflict("--attach", "--detach"));
         }
         let network = self.network(ui)?;
         let mounts = self.mounts(cx)?;
@@ -247,6 +275,8 @@ impl ContainerFlags {
             tty: self.tty,
             interactive: self.interactive,
             detach,
+            attach,
+            health,
             host,
         };
         Ok(Request {
@@ -313,8 +343,12 @@ impl ContainerFlags {
             ipc_host: shared("--ipc", self.ipc.as_deref(), &["private", "shareable"])?,
             uts_host: shared("--uts", self.uts.as_deref(), &["private"])?,
             cgroup_host: shared("--cgroupns", self.cgroupns.as_deref(), &["private"])?,
+            restart: self.restart.as_deref().map(RestartPolicy::parse).transpose()?.unwrap_or_default(),
             ..HostOptions::default()
         };
+        if host.auto_remove && host.restart != RestartPolicy::No {
+            return Err(Error::Conflict("--restart", "--rm"));
+        }
         if host.uts_host && self.hostname.is_some() {
             return Err(Error::Conflict("--uts=host", "--hostname"));
         }

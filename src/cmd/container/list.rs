@@ -36,7 +36,13 @@ pub(in crate::cmd) struct PsArgs {
     /// Show sizes
     #[arg(short, long)]
     size: bool,
-    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose
+    /// Order by: command, created, id, image, names, runningfor, size, status
+    #[arg(long, value_name = "COLUMN", value_parser = ["command", "created", "id", "image", "names", "runningfor", "size", "status"])]
+    sort: Option<String>,
+    /// Leave the titles out
+    #[arg(long)]
+    noheading: bool,
+    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Print with a template, as `table TEMPLATE` or as `json`
@@ -44,7 +50,7 @@ pub(in crate::cmd) struct PsArgs {
     format: Option<String>,
 }
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     Column::new("ID", "CONTAINER ID"),
     Column::new("Image", "IMAGE"),
     Column::new("Command", "COMMAND"),
@@ -60,6 +66,7 @@ const COLUMNS: [Column; 15] = [
     Column::new("Networks", "NETWORKS"),
     Column::new("LocalVolumes", "LOCAL VOLUMES"),
     Column::new("Platform", "PLATFORM"),
+    Column::new("HealthStatus", "HEALTH STATUS"),
 ];
 
 const SHOWN: [&str; 8] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"];
@@ -74,7 +81,10 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
         Some(last) => usize::try_from(last).ok(),
         None => args.latest.then_some(1),
     };
-    let rows = ops::ps::ps(&readable(cx)?, &request)?;
+    let mut rows = ops::ps::ps(&readable(cx)?, &request)?;
+    if let Some(column) = &args.sort {
+        sort(&mut rows, column);
+    }
     if args.quiet && args.format.is_none() {
         for row in &rows {
             ui.line(if args.no_trunc { &row.dir.record.id } else { row.dir.short_id() });
@@ -89,8 +99,28 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
     let created_at = listing.default_columns().is_none();
     let value = |row: &Row| row_value(row, now, args.no_trunc, wants_size, created_at);
     let values: Vec<Value> = rows.iter().map(value).collect();
-    ui.text(&listing.render(&values)?);
+    let text = listing.render(&values)?;
+    let titled = args.format.as_deref().is_none_or(|format| format.starts_with("table"));
+    ui.text(if args.noheading && titled {
+        text.split_once('\n').map_or("", |(_, rest)| rest)
+    } else {
+        &text
+    });
     Ok(0)
+}
+
+/// Put rows in podman's order of a column.
+fn sort(rows: &mut [Row], column: &str) {
+    match column {
+        "command" => rows.sort_by_key(|row| command_words(&row.spec.args())),
+        "id" => rows.sort_by(|a, b| a.dir.record.id.cmp(&b.dir.record.id)),
+        "image" => rows.sort_by(|a, b| a.dir.record.image_name.cmp(&b.dir.record.image_name)),
+        "names" => rows.sort_by(|a, b| a.dir.record.name.cmp(&b.dir.record.name)),
+        "size" => rows.sort_by_cached_key(|row| row.dir.size()),
+        "status" => rows.sort_by_key(|row| state_word(&row.state)),
+        "runningfor" => rows.sort_by(|a, b| b.state.started_at.cmp(&a.state.started_at)),
+        _ => rows.sort_by(|a, b| a.dir.record.created.cmp(&b.dir.record.created)),
+    }
 }
 
 /// A command line as docker lists it: arguments with blanks between single quotes.
@@ -127,7 +157,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
         "Command": format!("\"{}\"", short(&command_words(&row.spec.args()), 20)),
         "CreatedAt": if created_at { words::local_time(&record.created) } else { String::new() },
         "RunningFor": words::ago(&record.created, now),
-        "Status": status(&row.state, now),
+        "Status": status(&row.state, row.health.as_deref(), now),
         "State": state_word(&row.state),
         "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
         "Names": record.name,
@@ -136,7 +166,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
         "Networks": network_name(&row.spec),
         "LocalVolumes": volumes.to_string(),
         "Platform": "linux",
-        "HealthStatus": "",
+        "HealthStatus": row.health.as_deref().unwrap_or_default(),
         "Size": if size { words::size(row.dir.size()) } else { "0B".into() },
     })
 }
@@ -150,15 +180,23 @@ fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
 }
 
 /// `Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`.
-pub(in crate::cmd) fn status(state: &ContainerState, now: Timestamp) -> String {
+pub(in crate::cmd) fn status(state: &ContainerState, health: Option<&str>, now: Timestamp) -> String {
     let up = || {
         let seconds = state.started_at.as_deref().and_then(|time| words::seconds_since(time, now));
         words::duration(seconds.unwrap_or(0))
     };
     match state.status {
         Status::Created => "Created".into(),
-        Status::Running => format!("Up {}", up()),
+        Status::Running => match health {
+            Some("starting") => format!("Up {} (health: starting)", up()),
+            Some(health) => format!("Up {} ({health})", up()),
+            None => format!("Up {}", up()),
+        },
         Status::Paused => format!("Up {} (Paused)", up()),
+        Status::Restarting => {
+            let ended = state.finished_at.as_deref().unwrap_or_default();
+            format!("Restarting ({}) {}", state.exit_code.unwrap_or(0), words::ago(ended, now))
+        }
         Status::Exited | Status::Dead => {
             let code = state.exit_code.unwrap_or(0);
             let ended = state.finished_at.as_deref().or(state.started_at.as_deref());

@@ -41,6 +41,23 @@ pub(crate) fn bad(flag: &str, value: &str, why: impl Into<String>) -> Error {
     Error::BadValue { flag: flag.into(), value: value.into(), why: why.into() }
 }
 
+/// The streams that `--attach` names: standard input, output, errors; `None` when it names none.
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn attach(names: &[String]) -> Result<Option<[bool; 3]>, Error> {
+    let mut streams = [false; 3];
+    for name in names {
+        match name.to_ascii_lowercase().as_str() {
+            "stdin" => streams[0] = true,
+            "stdout" => streams[1] = true,
+            "stderr" => streams[2] = true,
+            _ => return Err(bad("--attach", name, "there are stdin, stdout and stderr")),
+        }
+    }
+    Ok((!names.is_empty()).then_some(streams))
+}
+
 /// Bytes: a number with an optional unit of 1024 (`64m`, `1g`, `512k`, `1.5gb`, `100`).
 ///
 /// # Errors

@@ -49,6 +49,7 @@ impl Store {
         discard(self.layout(), name, &alone, &mut trash)?;
         sync_dir(&self.layout().volumes())?;
         drop(alone);
+        self.tell("volume", "destroy", name, &[("driver", "local")]);
         // What cannot be removed with the ids we have now is left to a later sweep.
         trash.discard();
         Ok(())
