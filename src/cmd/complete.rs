@@ -20,7 +20,7 @@ const VALUES: [(&str, &[&str]); 11] = [
     ("attach", &["stdin", "stdout", "stderr"]),
     ("condition", &["stopped", "running", "paused", "created", "removed", "healthy", "unhealthy"]),
     ("restart", &["no", "on-failure", "always", "unless-stopped"]),
-    ("network", &["host", "none"]),
+    ("network", &["private", "host", "none", "pasta", "slirp4netns"]),
     ("pull", &["always", "missing", "never"]),
     ("policy", &["always", "missing", "never", "newer"]),
     ("progress", &["auto", "plain", "tty", "quiet", "rawjson"]),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::container::spec::merge;
-use super::container::{ContainerSpec, Error, Overrides, names, volumes};
+use super::container::{ContainerSpec, Error, NetworkMode, Overrides, names, volumes};
 use super::pull::PullPolicy;
 use super::when;
 use crate::image::{BoxError, select_platform};
@@ -77,6 +77,10 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
     let image = find_image(store, &request, helper)?;
     warn_platform(&request, &image, helper);
     let mut spec = merge(&image.config.config, request.overrides)?;
+    if let NetworkMode::Container(name) = &mut spec.host.network {
+        // Names may move; what was meant is meant for good.
+        *name = store.find_container(name)?.record.id;
+    }
     if let (true, Some(name)) = (request.replace, name) {
         replace(store, name)?;
     }

@@ -55,6 +55,7 @@ mod interop;
 mod limits;
 mod load_many;
 mod lost_output;
+mod network;
 mod parallel;
 mod policy;
 mod registries_conf;

@@ -150,7 +150,6 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
     let volumes =
         row.spec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Volume { .. })).count();
     let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let ports: Vec<&str> = config.exposed_ports.keys().map(String::as_str).collect();
     json!({
         "ID": if whole { record.id.as_str() } else { row.dir.short_id() },
         "Image": record.image_name,
@@ -159,7 +158,7 @@ fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: boo
         "RunningFor": words::ago(&record.created, now),
         "Status": status(&row.state, row.health.as_deref(), now),
         "State": state_word(&row.state),
-        "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
+        "Ports": super::port::shown(row),
         "Names": record.name,
         "Labels": labels.join(","),
         "Mounts": mounts.join(","),

@@ -55,6 +55,9 @@ pub struct ContainerState {
     /// Absolute paths that were made in the container's tree only to mount on, in all its runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
+    /// Its published ports: those that it has while it runs, else those that it last had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<crate::oci::Published>,
     /// How often the restart policy has started it again since somebody started it.
     #[serde(default)]
     pub restarts: u32,
