@@ -15,3 +15,9 @@ verdict "run --rm true, median, against bwrap" 3 "$(median "$ours")" "$(median "
 verdict "run --rm true, minimum, against bwrap" 3 "$(min "$ours")" "$(min "$bare")"
 version=$(tool time "$runs" "$strate" --version)
 limit "strate --version, median" 3 "$(median "$version")" ms
+
+# An image of another store is used where it lies: an unpacked layer of the same user is not copied.
+ours=$(tool time "$runs" "$strate" run --rm --network host "$small" true)
+theirs=$(tool time "$runs" "$strate" --root "$work/store-beside" --imagestore "$STRATE_ROOT" run --rm --network host "$small" true)
+verdict "run from an additional store, against the own" 1.1 "$(min "$theirs")" "$(min "$ours")"
+rm -rf "$work/store-beside"

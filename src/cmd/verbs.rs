@@ -33,6 +33,8 @@ macro_rules! verbs {
     }) => {
         $(#[$outer])*
         #[derive(Debug, Subcommand)]
+        // A start pays for the flags of its own verb, not for those of all.
+        #[command(defer = true)]
         #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
         pub(super) enum $table {
             $( $(#[$attr])* $name($args), )*
@@ -459,6 +461,7 @@ verbs! {
 
 /// Every verb.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 pub(super) enum Verb {
     #[command(flatten)]

@@ -20,4 +20,4 @@ pub use manifest::{ManifestError, Parsed, RawManifest, descriptor, digest_of};
 pub use oci_spec::image::{Descriptor, ImageIndex as Index, ImageManifest as Manifest};
 pub use platform::{Platform, PlatformError};
 pub use port::{PortError, Protocol, Publish, Published, parse_publish};
-pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
+pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Parts, Reference, ReferenceError};

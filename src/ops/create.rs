@@ -231,7 +231,8 @@ fn record(
         layers: layers.collect(),
         volumes: Some(volumes::uses(spec)),
         stores: store.stores_of(image),
-        spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
+        spec: serde_json::value::to_raw_value(spec)
+            .map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,
     })
 }
@@ -247,6 +248,6 @@ fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Spec`]
 pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
-    serde::Deserialize::deserialize(&dir.record.spec)
+    serde_json::from_str(dir.record.spec.get())
         .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
 }

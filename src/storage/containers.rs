@@ -27,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::collect::Trash;
 use super::layout::Layout;
@@ -34,7 +35,7 @@ use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
 use crate::sys::atomic::{Durability, create_dirs, replace_file, sync_dir};
-use crate::sys::{SysError, tree};
+use crate::sys::{SysError, regular, tree};
 
 /// What never changes of a container, but its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,8 +60,8 @@ pub struct ContainerRecord {
     /// Additional stores that hold parts of the image which were not here when it was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<PathBuf>,
-    /// How to run it: `ops`' own document, opaque to the store.
-    pub spec: serde_json::Value,
+    /// How to run it: `ops`' own document, opaque to the store, as text until somebody wants it.
+    pub spec: Box<RawValue>,
 }
 
 /// A container's directory.
@@ -152,7 +153,7 @@ fn read_record(dir: &Path) -> Result<Found, Error> {
     let is_absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     for _ in 0..2 {
-        match fs::read(&file) {
+        match regular::read_small(&file) {
             Ok(bytes) => return Ok(Found::Record(bytes)),
             Err(error) if !is_absent(&error) => return Err(SysError::path("read", file, error).into()),
             Err(_) if is_half_made(dir) => return Ok(Found::Nothing),

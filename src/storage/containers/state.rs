@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerDir;
 use crate::storage::Error;
-use crate::sys::SysError;
 use crate::sys::boot::boot_id;
+use crate::sys::{SysError, regular};
 
 /// Where a container stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,7 +175,7 @@ impl ContainerDir {
     }
 
     fn written_state(&self, path: &Path) -> Result<ContainerState, Error> {
-        match fs::read(path) {
+        match regular::read_small(path) {
             // A power cut can leave an empty file of what was not synced, or worse; nobody wrote down how it ended.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| ContainerState {
                 status: Status::Dead,

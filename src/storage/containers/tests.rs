@@ -17,7 +17,7 @@ fn record(name: &str) -> ContainerRecord {
         layers: Vec::new(),
         volumes: None,
         stores: Vec::new(),
-        spec: serde_json::json!({"k": 1}),
+        spec: serde_json::value::to_raw_value(&serde_json::json!({"k": 1})).unwrap(),
     }
 }
 
