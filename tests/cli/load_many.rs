@@ -58,16 +58,30 @@ fn names_of_many_images_are_written_together() {
 #[test]
 fn what_came_before_a_bad_image_has_its_name() {
     let env = Env::new();
+    env.run(["load", "-i", &archive(&env, 5)]).success();
+    let names: Vec<String> = (0..5).map(|image| format!("many:{image}")).collect();
+    let save = ["save", "--format", "oci-dir", "-o", "layout"].map(str::to_owned);
+    env.run(save.iter().chain(&names)).success();
+    let id = env.run(["image", "inspect", "-f", "{{.Id}}", "many:3"]).success();
+    let blob = env.work().join("layout/blobs/sha256").join(id.text().trim_start_matches("sha256:"));
+    std::fs::write(&blob, "{}").unwrap();
+    let load = ["--root", "another", "load", "-i", "layout"];
+    let output = env.run(load).code(1).stderr_has(&blob.file_name().unwrap().to_string_lossy()[..12]);
+    for name in &names[..3] {
+        assert!(output.stdout.contains(name), "{output}");
+    }
+    assert_eq!(env.run(["--root", "another", "images", "-q"]).success().text().lines().count(), 3);
+    env.run(["--root", "another", "system", "check"]).success();
+}
+
+#[test]
+fn a_bad_config_in_an_archive_of_many_is_told_before_any_is_taken() {
+    let env = Env::new();
     let archive = archive(&env, 5);
     let mut bytes = std::fs::read(&archive).unwrap();
-    // The config of the fourth: its text is damaged, and so it is none.
     let at = bytes.windows(9).position(|window| window == br#"{"n":"3"}"#).unwrap();
     bytes[at] = b'!';
     std::fs::write(&archive, bytes).unwrap();
-    let output = env.run(["load", "-i", &archive]).code(1).stderr_has("many:3");
-    for image in 0..3 {
-        assert!(output.stdout.contains(&format!("many:{image}")), "{output}");
-    }
-    assert_eq!(env.run(["images", "-q"]).success().text().lines().count(), 3);
-    env.run(["system", "check"]).success();
+    env.run(["load", "-i", &archive]).code(1).prints("").stderr_has("3.json");
+    env.run(["images", "-aq"]).success().prints("");
 }

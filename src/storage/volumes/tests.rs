@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;
-use crate::sys::tree;
 use crate::storage::{Abilities, ContainerRecord, NewName, VolumeUse};
+use crate::sys::tree;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
