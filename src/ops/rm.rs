@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::container::{Error, names, target::Target};
+use super::container::{Error, cgroup, names, target::Target};
 use super::create::spec_of;
 use super::{stop, when};
 use crate::storage::{ContainerDir, RunLock, StopMark, Store};
@@ -31,6 +31,7 @@ pub fn rm(store: &Store, text: &str, force: bool, volumes: bool) -> Result<bool,
 /// [`Error::RemoveRunning`], or when the store cannot be written.
 pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), Error> {
     let Some(lock) = stopped(dir, force)? else { return Ok(()) };
+    cgroup::clear(dir);
     // One that should have removed itself takes its own volumes along.
     let volumes = volumes || dir.removes_itself();
     Ok(store.remove_container(dir, lock, volumes)?)
@@ -140,6 +141,7 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
     }
     if !dry_run {
         store.sweep_ended();
+        cgroup::sweep(store);
         store.sweep_containers()?;
     }
     Ok(pruned)

@@ -28,6 +28,7 @@ mod cmd_format;
 mod cmd_imagetools;
 mod cmd_import;
 mod cmd_inspect_remote;
+mod cmd_limits;
 mod cmd_load;
 mod cmd_login;
 mod cmd_manifest;
