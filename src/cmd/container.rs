@@ -6,7 +6,9 @@ mod flags;
 mod health_flags;
 mod lifecycle;
 mod list;
+mod network_flags;
 mod other_flags;
+mod port;
 mod run;
 mod watch;
 mod which;
@@ -20,10 +22,10 @@ pub(super) use lifecycle::{
     kill, pause, prune, rename, restart, rm, stop, unpause, wait,
 };
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
+pub(super) use port::{PortArgs, port};
 pub(super) use run::{
     AttachArgs, CreateArgs, ExecArgs, RunArgs, StartArgs, attach, create, exec, run, start,
 };
-
 pub(super) use watch::{EventsArgs, HealthcheckArgs, TopArgs, events, healthcheck, top};
 
 use std::io::Write;

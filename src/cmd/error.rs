@@ -298,6 +298,43 @@ fn container_hint(error: &ops::container::Error) -> Option<String> {
             format!("`mkdir -p {}` makes it a directory, as `-v` would", source_path.display())
         }
         E::NotATerminal => "leave out -t, or run it on a terminal".to_owned(),
+        E::NoNetworkHelper("neither pasta nor slirp4netns") => {
+            "install passt, which brings pasta, or slirp4netns; or choose --network host or none".to_owned()
+        }
+        E::NoNetworkHelper(_) => "choose --network private for whichever helper there is".to_owned(),
+        E::NoTun(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            "`modprobe tun` as root makes it; a container gets it with `--device /dev/net/tun`; or choose --network \
+             host or none"
+                .to_owned()
+        }
+        E::NoTun(_) => {
+            "`chmod 666 /dev/net/tun` as root allows it, which is how most systems have it; or choose --network host \
+             or none"
+                .to_owned()
+        }
+        E::NoSuchNetwork(_) => {
+            "there are private, host, none, container:NAME, pasta[:OPTIONS] and slirp4netns[:OPTIONS]".to_owned()
+        }
+        E::JoinStopped(name) => format!("`strate start {name}` starts it"),
+        E::OtherNamespace(_) => "start this container by a command of its own".to_owned(),
+        E::Runtime(error) => return port_hint(error),
+        _ => return None,
+    })
+}
+
+fn port_hint(error: &ops::RuntimeError) -> Option<String> {
+    let (port, source) = error.port()?;
+    Some(match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("`ss -lnp 'sport = :{port}'` shows who has it, and `strate ps` which container")
+        }
+        std::io::ErrorKind::PermissionDenied => format!(
+            "ports below 1024 are root's: take a higher one, or `sysctl net.ipv4.ip_unprivileged_port_start={port}` as \
+             root"
+        ),
+        std::io::ErrorKind::AddrNotAvailable => {
+            "`ip address` lists the addresses that the host has".to_owned()
+        }
         _ => return None,
     })
 }

@@ -33,6 +33,8 @@ macro_rules! verbs {
     }) => {
         $(#[$outer])*
         #[derive(Debug, Subcommand)]
+        // A start pays for the flags of its own verb, not for those of all.
+        #[command(defer = true)]
         #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
         pub(super) enum $table {
             $( $(#[$attr])* $name($args), )*
@@ -167,6 +169,9 @@ verbs! {
         /// Hold the processes of containers still
         Pause(container::PauseArgs) => container::pause, Nothing;
 
+        /// Show which ports of a container are reachable, and how
+        Port(container::PortArgs) => container::port, Nothing;
+
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
 
@@ -300,6 +305,9 @@ verbs! {
 
         /// Hold the processes of containers still
         Pause(container::PauseArgs) => container::pause, Nothing;
+
+        /// Show which ports of a container are reachable, and how
+        Port(container::PortArgs) => container::port, Nothing;
 
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
@@ -453,6 +461,7 @@ verbs! {
 
 /// Every verb.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 pub(super) enum Verb {
     #[command(flatten)]
@@ -516,6 +525,22 @@ impl Verb {
     /// What it needs before it runs.
     pub(super) fn needs(&self) -> Needs {
         each_table!(self, verb => verb.needs())
+    }
+
+    /// The container whose network a container to be started is to have: its user namespace is entered then.
+    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
+        match self {
+            Self::Plain(PlainVerb::Run(args)) | Self::Container(ContainerVerb::Run(args)) => {
+                args.network_of()
+            }
+            Self::Plain(PlainVerb::Start(args)) | Self::Container(ContainerVerb::Start(args)) => {
+                args.network_of(cx)
+            }
+            Self::Plain(PlainVerb::Restart(args)) | Self::Container(ContainerVerb::Restart(args)) => {
+                args.network_of(cx)
+            }
+            _ => None,
+        }
     }
 
     /// The exit code of our own failures.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::container::spec::merge;
-use super::container::{ContainerSpec, Error, Overrides, names, volumes};
+use super::container::{ContainerSpec, Error, NetworkMode, Overrides, names, volumes};
 use super::pull::PullPolicy;
 use super::when;
 use crate::image::{BoxError, select_platform};
@@ -77,6 +77,10 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
     let image = find_image(store, &request, helper)?;
     warn_platform(&request, &image, helper);
     let mut spec = merge(&image.config.config, request.overrides)?;
+    if let NetworkMode::Container(name) = &mut spec.host.network {
+        // Names may move; what was meant is meant for good.
+        *name = store.find_container(name)?.record.id;
+    }
     if let (true, Some(name)) = (request.replace, name) {
         replace(store, name)?;
     }
@@ -227,7 +231,8 @@ fn record(
         layers: layers.collect(),
         volumes: Some(volumes::uses(spec)),
         stores: store.stores_of(image),
-        spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
+        spec: serde_json::value::to_raw_value(spec)
+            .map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,
     })
 }
@@ -243,6 +248,6 @@ fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Spec`]
 pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
-    serde::Deserialize::deserialize(&dir.record.spec)
+    serde_json::from_str(dir.record.spec.get())
         .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
 }

@@ -36,6 +36,7 @@ pub mod logs;
 pub mod manifest;
 pub mod mount;
 pub mod pause;
+pub mod port;
 pub mod prune;
 pub mod ps;
 pub mod pull;
@@ -66,7 +67,7 @@ pub mod wait;
 pub mod when;
 
 /// Names of signals and capabilities, as flags give them.
-pub use crate::runtime::{capability, signal};
+pub use crate::runtime::{Error as RuntimeError, capability, network::mac_address, signal};
 
 /// An error with all its causes on one line.
 #[must_use]

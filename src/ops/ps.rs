@@ -1,7 +1,7 @@
 //! `ps`: which containers there are.
 
 use super::container::pattern::Pattern;
-use super::container::{ContainerSpec, Error};
+use super::container::{ContainerSpec, Error, network};
 use super::create::spec_of;
 use crate::oci::DiffId;
 use crate::storage::{ContainerDir, ContainerState, Status, Store};
@@ -43,7 +43,8 @@ pub struct Filters {
     since: Option<String>,
     volumes: Vec<String>,
     networks: Vec<String>,
-    ports: Vec<String>,
+    exposed: Vec<String>,
+    published: Vec<String>,
     healths: Vec<String>,
 }
 
@@ -80,7 +81,8 @@ impl Filters {
             "since" => self.since = Some(value.into()),
             "volume" => self.volumes.push(value.into()),
             "network" => self.networks.push(value.into()),
-            "publish" | "expose" => self.ports.push(value.into()),
+            "publish" => self.published.push(value.into()),
+            "expose" => self.exposed.push(value.into()),
             "health" if HEALTHS.contains(&value) => self.healths.push(value.into()),
             "health" => return refuse(&format!("there are {}", HEALTHS.join(", "))),
             _ => {
@@ -179,7 +181,18 @@ impl<'a> Resolved<'a> {
 
     fn take(&self, row: &Row) -> bool {
         let Filters {
-            ids, names, labels, exited, states, ancestors, volumes, networks, ports, healths, ..
+            ids,
+            names,
+            labels,
+            exited,
+            states,
+            ancestors,
+            volumes,
+            networks,
+            exposed,
+            published,
+            healths,
+            ..
         } = self.filters;
         let record = &row.dir.record;
         let config = &row.spec.config;
@@ -196,10 +209,9 @@ impl<'a> Resolved<'a> {
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
             && any(healths, |health| health == row.health.as_deref().unwrap_or("none"))
-            && any(networks, |network| network == network_name(&row.spec))
-            && any(ports, |port| {
-                config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/")))
-            })
+            && any(networks, |network| row.spec.host.network.is_called(network))
+            && any(exposed, |port| config.exposed_ports.keys().any(|have| is_port(have, port)))
+            && any(published, |port| network::ports(&row.spec).iter().any(|have| is_port(&have.key(), port)))
             && (ancestors.is_empty() || self.descends(row))
     }
 
@@ -210,6 +222,11 @@ impl<'a> Resolved<'a> {
         };
         self.ancestors.iter().any(starts) || self.filters.ancestors.contains(&row.dir.record.image_name)
     }
+}
+
+/// Whether `have` (`80/tcp`) is the port `wanted` (`80` or `80/tcp`).
+fn is_port(have: &str, wanted: &str) -> bool {
+    have == wanted || have.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn any<T>(wanted: &[T], fits: impl Fn(&T) -> bool) -> bool {
@@ -228,11 +245,8 @@ fn mounts(mount: &super::container::mounts::Mount, wanted: &str) -> bool {
 
 /// The network as docker names it.
 #[must_use]
-pub fn network_name(spec: &ContainerSpec) -> &'static str {
-    match spec.host.network {
-        super::container::NetworkMode::None => "none",
-        _ => "host",
-    }
+pub fn network_name(spec: &ContainerSpec) -> String {
+    spec.host.network.name()
 }
 
 #[cfg(test)]

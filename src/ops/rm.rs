@@ -129,7 +129,11 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
             continue;
         }
         // Whoever holds the lock works with the container: it is in use.
-        let Ok(Some(lock)) = dir.try_lock() else { continue };
+        let lock = match dir.try_lock() {
+            Ok(Some(lock)) => lock,
+            Ok(None) | Err(crate::storage::Error::NoSuchContainer(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
         pruned.bytes += match dry_run {
             true => dir.size(),
             false => store.remove_container_now(&dir, lock, dir.removes_itself())?,

@@ -5,10 +5,11 @@ mod watch;
 
 pub(super) use foreground::exit_code;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::container::attend::keys::DetachKeys;
 use super::container::log::LogWriter;
+use super::container::network::{self, Connected, Wiring};
 use super::container::plan::{self, Account, Facts};
 use super::container::{ContainerSpec, Error, volumes};
 use super::create::{Created, spec_of};
@@ -52,6 +53,9 @@ struct Ready {
     lock: RunLock,
     mounted: Mounted,
     plan: Plan,
+    wiring: Wiring,
+    /// What keeps its network up while its program runs.
+    network: Connected,
 }
 
 /// Start a container that was just created.
@@ -64,11 +68,11 @@ pub fn first(cx: &Context, store: Store, created: Created, foreground: Foregroun
     let prepared = stack.and_then(|stack| {
         prepare(cx, &store, &Opened { dir: &dir, spec: &spec, lock: &lock, new: true }, &stack)
     });
-    let (mounted, plan) = match prepared {
+    let (mounted, plan, wiring) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
-    let ready = Ready { dir, spec, lock, mounted, plan };
+    let ready = Ready { dir, spec, lock, mounted, plan, wiring, network: Connected::default() };
     if ready.spec.detached {
         drop(store);
         watch::background(cx, ready)
@@ -104,11 +108,11 @@ pub fn again(
     store.read_stores_of(&dir.record);
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
     let opened = Opened { dir: &dir, spec: &spec, lock: &lock, new };
-    let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
+    let (mounted, plan, wiring) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
-    let ready = Ready { dir, spec, lock, mounted, plan };
+    let ready = Ready { dir, spec, lock, mounted, plan, wiring, network: Connected::default() };
     match foreground {
         Some(foreground) => foreground::run(cx, store, ready, foreground),
         None => {
@@ -155,8 +159,10 @@ fn prepare(
     store: &Store,
     opened: &Opened<'_>,
     stack: &Stack,
-) -> Result<(Mounted, Plan), Error> {
+) -> Result<(Mounted, Plan, Wiring), Error> {
     let Opened { dir, spec, lock, new } = *opened;
+    let wiring = Wiring::find(cx, store, dir, spec)?;
+    let giver = network::name_giver(store, spec)?;
     if spec.host.auto_remove {
         dir.mark_auto_remove(lock)?;
     }
@@ -172,10 +178,12 @@ fn prepare(
     let host = HostFacts::read();
     let missing = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
     let volume = |name: &str| volumes.get(name).cloned().unwrap_or_else(|| missing(name));
-    let mut plan = plan::plan(spec, &host.facts(&dir.record.id, &volume), &account)?;
+    let mut facts = host.facts(&dir.record.id, &volume);
+    facts.name_giver = giver.as_ref().map(|(spec, id)| (spec, id.as_str()));
+    let mut plan = plan::plan(spec, &facts, &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
-    Ok((mounted, plan))
+    Ok((mounted, plan, wiring))
 }
 
 /// Files of the host that a container gets its own version of.
@@ -194,7 +202,14 @@ impl HostFacts {
     }
 
     pub(super) fn facts<'a>(&'a self, id: &'a str, volume: &'a dyn Fn(&str) -> Backing) -> Facts<'a> {
-        Facts { id, host_name: &self.name, resolv_conf: &self.resolv_conf, hosts: &self.hosts, volume }
+        Facts {
+            id,
+            host_name: &self.name,
+            resolv_conf: &self.resolv_conf,
+            hosts: &self.hosts,
+            name_giver: None,
+            volume,
+        }
     }
 }
 
@@ -244,10 +259,23 @@ fn open_log(dir: &ContainerDir) -> LogWriter {
     LogWriter::open(&dir.log()).unwrap_or_else(|_| LogWriter::none())
 }
 
-/// Start the program and write down that it runs.
-fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Error> {
+/// The container's descriptors that a process needs that goes on with it.
+fn descriptors(ready: &Ready) -> Vec<RawFd> {
+    let mut all = vec![ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
+    all.extend(ready.wiring.descriptors());
+    all
+}
+
+/// Start the program and write down that it runs. The network is set up beside it.
+fn launch(ready: &mut Ready, stdio: Stdio) -> Result<(Process, ContainerState), Error> {
     let before = ready.dir.state().unwrap_or_default();
-    let process = runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio)?;
+    let mut network = ready.wiring.connect(&ready.spec, &ready.dir)?;
+    ready.plan.network.clone_from(&network.join);
+    let process = match runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio) {
+        Ok(process) => process,
+        Err(error) => return Err(network.reason(error)),
+    };
+    network.settled();
     let mut state = ContainerState::running(process.pid, when::now());
     state.stubs = before.stubs;
     for stub in &process.stubs {
@@ -255,14 +283,18 @@ fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Erro
             state.stubs.push(stub.clone());
         }
     }
+    state.ports.clone_from(&network.ports);
+    ready.network = network;
     ready.lock.write_state(&state)?;
     ready.dir.tell("start", &[]);
     Ok((process, state))
 }
 
-/// Write down how the program ended; with auto-remove, remove the container instead.
+/// Write down how the program ended; with auto-remove, remove the container instead. Its ports are free before anybody
+/// hears of its end.
 fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
-    let Ready { dir, spec, lock, .. } = ready;
+    let Ready { dir, spec, lock, network, .. } = ready;
+    drop(network);
     lock.forget_socket();
     dir.tell("die", &[("exitCode", status.code().to_string())]);
     let stays = dir.stop_mark() == Some(StopMark::Restart);

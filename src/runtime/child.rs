@@ -66,9 +66,29 @@ fn name_and_network(plan: &Plan) -> Result<(), StepFailure> {
         rustix::system::sethostname(plan.hostname.as_bytes())
             .step("set", format!("the host name `{}`", plan.hostname))?;
     }
-    match plan.namespaces.network {
-        Network::None => ns::loopback_up().step("set up", "the loopback interface"),
-        Network::Host => Ok(()),
+    if plan.namespaces.uts && !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes())
+            .step("set", format!("the domain name `{}`", plan.domainname))?;
+    }
+    match (&plan.network, plan.namespaces.network) {
+        (Some(join), _) => {
+            ns::join(join.namespace.as_fd(), libc::CLONE_NEWNET).step("join", "the container's network")
+        }
+        (None, Network::None) => ns::loopback_up().step("set up", "the loopback interface"),
+        (None, Network::Host) => Ok(()),
+    }
+}
+
+/// Wait until the network stands. Until here its set-up and ours went on side by side.
+fn network_ready(plan: &Plan) -> Result<(), StepFailure> {
+    let Some(gate) = plan.network.as_ref().and_then(|join| join.gate.as_ref()) else { return Ok(()) };
+    loop {
+        match rustix::io::read(gate, &mut [0; 1]) {
+            Ok(1) => return ns::loopback_up().step("set up", "the loopback interface"),
+            Ok(_) => return Err(failure("set up", "the network", libc::ENETDOWN)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).step("wait for", "the network"),
+        }
     }
 }
 
@@ -115,6 +135,7 @@ fn finish(
     teller: Teller<'_>,
 ) -> Result<Infallible, Error> {
     exec::new_session_keyring();
+    network_ready(plan)?;
     privileges::set_limits(&plan.rlimits)?;
     let program = Program::find(plan)?;
     if let Some(terminal) = &terminal {

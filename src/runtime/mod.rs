@@ -11,6 +11,7 @@ mod dev;
 mod error;
 mod init;
 mod mounts;
+pub mod network;
 mod plan;
 mod privileges;
 mod process;

@@ -133,7 +133,7 @@ fn namespace_flags(plan: &Plan) -> i32 {
     let namespaces = &plan.namespaces;
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
     for (wanted, flag) in [
-        (namespaces.network == Network::None, libc::CLONE_NEWNET),
+        (namespaces.network == Network::None && plan.network.is_none(), libc::CLONE_NEWNET),
         (namespaces.ipc, libc::CLONE_NEWIPC),
         (namespaces.uts, libc::CLONE_NEWUTS),
         (namespaces.cgroup, libc::CLONE_NEWCGROUP),

@@ -4,6 +4,7 @@
 //! Blobs are found there by their digest and verified as any. An unpacked layer is used as it lies when it belongs to
 //! the same user, whose ids mean the same in it; for everybody else it is unpacked from the blob into the own store.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +17,7 @@ use super::lock::Notice;
 use super::snapshots::Marker;
 use super::{ContainerDir, ContainerRecord, Error, Image, ImageRecord, Store, layout::Layout};
 use crate::image::INDEX_DIGEST_ANNOTATION;
-use crate::oci::{Descriptor, DiffId, Digest, Parsed, RawManifest, digest_of};
+use crate::oci::{Descriptor, DiffId, Digest, Parsed, RawManifest, Reference, digest_of};
 use crate::sys::regular;
 
 /// A store beside our own.
@@ -114,17 +115,25 @@ impl Store {
     /// The images of the additional stores whose names are not taken by `own`, or by a store that was named before.
     pub(super) fn images_elsewhere(&self, own: &[ImageRecord]) -> Vec<ImageRecord> {
         let mut found: Vec<ImageRecord> = Vec::new();
+        if self.additional.is_empty() {
+            return found;
+        }
+        let mut names: HashSet<Reference> = own.iter().filter_map(|known| known.name.clone()).collect();
+        let mut targets: HashSet<String> =
+            own.iter().map(|known| known.target.digest().to_string()).collect();
         for store in &self.additional {
             // One that cannot be read any more was there when we began: somebody is taking it away.
             let Ok(bytes) = Lines::read(&store.layout) else { continue };
             let Ok(lines) = Lines::parse(&store.layout, &bytes) else { continue };
             for line in &lines.manifests {
                 let Some(mut record) = self.record_elsewhere(store, line) else { continue };
-                let taken = own.iter().chain(&found).any(|known| match &record.name {
-                    Some(name) => known.name.as_ref() == Some(name),
-                    None => known.target.digest() == record.target.digest(),
-                });
-                if !taken {
+                let target = record.target.digest().to_string();
+                let is_new = match &record.name {
+                    Some(name) => names.insert(name.clone()),
+                    None => !targets.contains(&target),
+                };
+                if is_new {
+                    targets.insert(target);
                     record.store = Some(store.layout.root().to_owned());
                     found.push(record);
                 }

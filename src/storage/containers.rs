@@ -22,12 +22,12 @@ pub use state::{ContainerState, Status};
 pub use uses::VolumeUse;
 pub(super) use uses::{Users, volume_users, volume_users_but};
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::collect::Trash;
 use super::layout::Layout;
@@ -35,7 +35,7 @@ use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
 use crate::sys::atomic::{Durability, create_dirs, replace_file, sync_dir};
-use crate::sys::{SysError, tree};
+use crate::sys::{SysError, regular, tree};
 
 /// What never changes of a container, but its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,8 +60,8 @@ pub struct ContainerRecord {
     /// Additional stores that hold parts of the image which were not here when it was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<PathBuf>,
-    /// How to run it: `ops`' own document, opaque to the store.
-    pub spec: serde_json::Value,
+    /// How to run it: `ops`' own document, opaque to the store, as text until somebody wants it.
+    pub spec: Box<RawValue>,
 }
 
 /// A container's directory.
@@ -153,7 +153,7 @@ fn read_record(dir: &Path) -> Result<Found, Error> {
     let is_absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     for _ in 0..2 {
-        match fs::read(&file) {
+        match regular::read_small(&file) {
             Ok(bytes) => return Ok(Found::Record(bytes)),
             Err(error) if !is_absent(&error) => return Err(SysError::path("read", file, error).into()),
             Err(_) if is_half_made(dir) => return Ok(Found::Nothing),
@@ -219,6 +219,7 @@ impl Store {
         for id in ids(self.layout())? {
             match ContainerDir::read(self.layout(), &id) {
                 Ok(found) => all.extend(found),
+                Err(error) if error.is_shortage() => return Err(error),
                 Err(error) => {
                     let id = id.get(..12).unwrap_or(&id);
                     self.say_left_out("container", id, &format!("strate rm -f {id}"), &error);
@@ -292,13 +293,10 @@ impl Store {
     ) -> Result<(ContainerDir, RunLock), Error> {
         self.writable()?;
         let path = self.layout().container(&record.id);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| SysError::path("create", &path, error))?;
+        let lock = self.make_locked(&path)?;
         let mut dir = ContainerDir { record, path, layout: self.layout().clone() };
         match self.publish_container(&mut dir, name, durable) {
-            Ok(lock) => Ok((dir, lock)),
+            Ok(()) => Ok((dir, lock)),
             Err(error) => {
                 let _ = tree::remove_path(&dir.path);
                 Err(error)
@@ -306,13 +304,20 @@ impl Store {
         }
     }
 
+    /// Make a container's directory, locked before anybody can see it: one without a record that nobody holds is swept.
+    fn make_locked(&self, path: &Path) -> Result<RunLock, Error> {
+        let staged = self.stage_dir("container")?;
+        let lock = RunLock::new(&staged)?;
+        fs::rename(&staged, path).map_err(|error| SysError::path("create", path, error))?;
+        Ok(lock)
+    }
+
     fn publish_container(
         &self,
         dir: &mut ContainerDir,
         name: NewName<'_>,
         durable: bool,
-    ) -> Result<RunLock, Error> {
-        let lock = RunLock::new(&dir.path)?;
+    ) -> Result<(), Error> {
         let names = self.lock(&LockName::Names, LockMode::Exclusive)?;
         self.take_name(&mut dir.record, name)?;
         let durability = if durable { Durability::Durable } else { Durability::Fast };
@@ -324,7 +329,7 @@ impl Store {
         if durable {
             self.sync_container_names()?;
         }
-        Ok(lock)
+        Ok(())
     }
 
     /// Containers and the links with their names stay after a power cut.
@@ -386,7 +391,7 @@ impl Store {
     pub fn sweep_containers(&self) -> Result<(), Error> {
         for id in ids(self.layout())? {
             let path = self.layout().container(&id);
-            // A maker locks the directory right after it made it; the record comes under that lock.
+            // A maker holds the directory from before it is here; the record comes under that lock.
             if is_half_made(&path)
                 && let Ok(_lock) = RunLock::new(&path)
                 && is_half_made(&path)

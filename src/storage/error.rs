@@ -348,6 +348,14 @@ pub enum Error {
     Sys(#[from] SysError),
 }
 
+impl Error {
+    /// Whether this process lacks what it takes to look, which says nothing about what it looked at.
+    pub(super) fn is_shortage(&self) -> bool {
+        let Self::Sys(error) = self else { return false };
+        matches!(error.errno(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
+}
+
 /// The version of this program.
 const OWN: &str = env!("CARGO_PKG_VERSION");
 

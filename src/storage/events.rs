@@ -63,7 +63,8 @@ fn append(layout: &Layout, kind: &str, action: &str, id: &str, attributes: BTree
 impl ContainerDir {
     /// Note that something happened to the container.
     pub fn tell(&self, action: &str, more: &[(&str, String)]) {
-        let labels = self.record.spec.get("config").and_then(|config| config.get("Labels"));
+        let spec: serde_json::Value = serde_json::from_str(self.record.spec.get()).unwrap_or_default();
+        let labels = spec.get("config").and_then(|config| config.get("Labels"));
         let mut attributes = BTreeMap::new();
         for (key, value) in labels.and_then(|labels| labels.as_object()).into_iter().flatten() {
             attributes.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());

@@ -52,6 +52,7 @@ pub use images::{Image, ImageRecord};
 pub use indexes::{Kind, NewIndex};
 pub use layering::{Method, Mounted};
 pub use layout::Layout;
+pub use listing::ListedImage;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
 pub use remove::{Collected, DoomedImage, Pick, PrunePlan, Removed};

@@ -217,6 +217,7 @@ impl Store {
         for name in self.volume_names()? {
             match Volume::read(self.layout(), &name) {
                 Ok(volume) => volumes.extend(volume),
+                Err(error) if error.is_shortage() => return Err(error),
                 Err(error) => self.say_left_out("volume", &name, &format!("strate volume rm {name}"), &error),
             }
         }

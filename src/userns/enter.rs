@@ -56,6 +56,20 @@ pub(super) fn climb(request: &Request) -> Result<Entered, Error> {
     }
 }
 
+pub(super) fn join(pid: i32) -> Result<Entered, Error> {
+    let failed = |why: String| Error::Join { pid, why };
+    let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed("there is no such process".into()))?;
+    let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+        .map_err(|error| failed(error.to_string()))?;
+    ns::join(pidfd.as_fd(), libc::CLONE_NEWUSER).map_err(|error| failed(describe(&error)))?;
+    ns::unshare(libc::CLONE_NEWNS).map_err(|error| failed(describe(&error)))?;
+    become_root().map_err(failed)?;
+    let map = read_maps();
+    let mapped_ids = mapped_ids(&map);
+    let rung = if mapped_ids > 1 { Rung::Full } else { Rung::Single };
+    Ok(Entered { rung, refused: Vec::new(), map, mapped_ids })
+}
+
 /// Where we are already, if we have the powers of root there and many ids; nothing is entered.
 pub(super) fn present() -> Option<Entered> {
     let map = read_maps();

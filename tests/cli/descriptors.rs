@@ -63,7 +63,7 @@ fn containers_and_steps_inherit_nothing_but_their_streams() {
     only_streams("exec", env.run(["exec", "c", "sh", "-c", LIST]).success().text());
     let first = &LIST.replace("$$", "1");
     only_streams("run -d", env.run(["exec", "c", "sh", "-c", first]).success().text());
-    env.write("Dockerfile", format!("FROM {image}\nRUN {LIST} >/seen\n"));
+    env.write("Dockerfile", format!("FROM {image}\nRUN exec >/seen; {LIST}\n"));
     env.run(["build", "-q", "--network", "none", "-t", "made", "."]).success();
     let step = env.run(["run", "--rm", "--network", "none", "made", "cat", "/seen"]).success();
     only_streams("RUN", step.text());

@@ -53,6 +53,7 @@ mod independent;
 mod interop;
 mod limits;
 mod lost_output;
+mod network;
 mod parallel;
 mod policy;
 mod registries_conf;

@@ -17,7 +17,7 @@ fn a_stopped_first_start_holds_its_volume_and_no_other() {
     need!("docker-registry", "skopeo", "busybox");
     let env = Env::new();
     let base = shared_registry().image("busybox:latest");
-    for n in 0..3000 {
+    for n in 0..1000 {
         env.write(&format!("context/data/{n}"), "content\n");
     }
     env.write("context/Dockerfile", format!("FROM {base}\nCOPY data /data\n"));

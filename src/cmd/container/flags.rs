@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::health_flags::HealthFlags;
+use super::network_flags::NetworkFlags;
 use super::other_flags::OtherFlags;
 use crate::cmd::registry::PolicyArg;
 use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::container::mounts::{self, Mount};
-use crate::ops::container::{
-    Error, HostOptions, ImageVolumes, NetworkMode, Overrides, RestartPolicy, names, values,
-};
+use crate::ops::container::{Error, HostOptions, ImageVolumes, Overrides, RestartPolicy, names, values};
 use crate::ops::create::Request;
 use crate::ui::Ui;
 
@@ -79,24 +78,6 @@ pub(super) struct ContainerFlags {
     /// Replace the image's entrypoint; empty clears it
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// The network: host or none
-    #[arg(long, visible_alias = "net", value_name = "MODE")]
-    network: Option<String>,
-    /// The container's host name
-    #[arg(short = 'h', long)]
-    hostname: Option<String>,
-    /// Add a line to /etc/hosts
-    #[arg(long, value_name = "HOST:ADDRESS")]
-    add_host: Vec<String>,
-    /// Name servers
-    #[arg(long, value_name = "ADDRESS")]
-    dns: Vec<String>,
-    /// Domains to search
-    #[arg(long, value_name = "DOMAIN")]
-    dns_search: Vec<String>,
-    /// Resolver options
-    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
-    dns_option: Vec<String>,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
@@ -167,6 +148,8 @@ pub(super) struct ContainerFlags {
     #[arg(short, long)]
     pub(super) quiet: bool,
     #[command(flatten)]
+    network: NetworkFlags,
+    #[command(flatten)]
     health: HealthFlags,
     #[command(flatten)]
     other: OtherFlags,
@@ -232,9 +215,9 @@ impl ContainerFlags {
         if detach && attach.is_some() {
             return Err(Error::Conflict("--attach", "--detach"));
         }
-        let network = self.network(ui)?;
         let mounts = self.mounts(cx)?;
-        let host = self.host(network)?;
+        let mut host = self.host()?;
+        self.network.apply(cx, &mut host, !self.expose.is_empty(), |remark| ui.note(remark))?;
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
         let mut env = Vec::new();
@@ -264,7 +247,7 @@ impl ContainerFlags {
             env,
             user: self.user,
             working_dir: self.workdir,
-            hostname: self.hostname,
+            hostname: self.network.hostname,
             labels,
             expose,
             stop_signal: self.stop_signal,
@@ -290,21 +273,9 @@ impl ContainerFlags {
         })
     }
 
-    fn network(&self, ui: &mut Ui) -> Result<NetworkMode, Error> {
-        let Some(mode) = self.network.as_deref() else { return Ok(NetworkMode::Default) };
-        match mode {
-            "host" => Ok(NetworkMode::Host),
-            "none" => Ok(NetworkMode::None),
-            "default" => Ok(NetworkMode::Default),
-            "bridge" | "private" | "pasta" | "slirp4netns" => {
-                ui.note(format_args!("network {mode} is not available yet: using the host's network"));
-                Ok(NetworkMode::Default)
-            }
-            _ => Err(Error::NotAvailable {
-                flag: format!("--network {mode}"),
-                why: "there are host and none".into(),
-            }),
-        }
+    /// The container whose network the new one is to have.
+    pub(super) fn network_of(&self) -> Option<&str> {
+        self.network.mode.as_deref()?.strip_prefix("container:")
     }
 
     fn mounts(&self, cx: &Context) -> Result<Vec<Mount>, Error> {
@@ -324,11 +295,10 @@ impl ContainerFlags {
         Ok(all)
     }
 
-    fn host(&self, network: NetworkMode) -> Result<HostOptions, Error> {
+    fn host(&self) -> Result<HostOptions, Error> {
         // Unknown capabilities are refused now and not when the container starts.
         crate::ops::capability::resolve(&self.cap_add, &self.cap_drop)?;
         let mut host = HostOptions {
-            network,
             privileged: self.privileged,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
@@ -337,9 +307,6 @@ impl ContainerFlags {
             auto_remove: self.rm,
             shm_size: self.shm_size.as_deref().map(|text| values::size("--shm-size", text)).transpose()?,
             group_add: self.group_add.clone(),
-            dns: self.dns.clone(),
-            dns_search: self.dns_search.clone(),
-            dns_options: self.dns_option.clone(),
             ipc_host: shared("--ipc", self.ipc.as_deref(), &["private", "shareable"])?,
             uts_host: shared("--uts", self.uts.as_deref(), &["private"])?,
             cgroup_host: shared("--cgroupns", self.cgroupns.as_deref(), &["private"])?,
@@ -349,22 +316,14 @@ impl ContainerFlags {
         if host.auto_remove && host.restart != RestartPolicy::No {
             return Err(Error::Conflict("--restart", "--rm"));
         }
-        if host.uts_host && self.hostname.is_some() {
+        if host.uts_host && self.network.hostname.is_some() {
             return Err(Error::Conflict("--uts=host", "--hostname"));
-        }
-        for server in &host.dns {
-            if server.parse::<std::net::IpAddr>().is_err() {
-                return Err(bad("--dns", server, "it is not an IP address"));
-            }
         }
         for option in &self.security_opt {
             host.security.add(option)?;
         }
         for limit in &self.ulimit {
             host.ulimits.push(values::ulimit(limit)?);
-        }
-        for text in &self.add_host {
-            host.extra_hosts.push(values::extra_host(text)?);
         }
         for text in &self.annotation {
             host.annotations.extend([values::label(text)?]);

@@ -62,6 +62,13 @@ pub(in crate::cmd) struct RestartArgs {
     which: Which,
 }
 
+impl RestartArgs {
+    /// The container whose network one of them has.
+    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
+        self.which.network_of(cx)
+    }
+}
+
 /// `strate restart`
 pub(in crate::cmd) fn restart(cx: &mut Context, ui: &mut Ui, args: RestartArgs) -> CmdResult {
     let fits = |state: &str| !args.running || is_up(state);

@@ -1,15 +1,17 @@
 //! `ps`, `logs`, `container inspect`.
 
+use std::borrow::Cow;
+
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{readable, show};
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::ops;
 use crate::ops::container::Error;
-use crate::ops::container::mounts::MountKind;
+use crate::ops::container::mounts::{Mount, MountKind};
 use crate::ops::ps::{Row, network_name, state_word};
 use crate::ops::store::{ContainerState, Status};
 use crate::ui::format::{Column, Listing, Template};
@@ -94,12 +96,12 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
     let shown = if args.size { &SHOWN[..] } else { &SHOWN[..SHOWN.len() - 1] };
     let listing = Listing::parse(args.format.as_deref(), &COLUMNS, shown)?;
     let wants_size = args.size || args.format.as_ref().is_some_and(|format| format.contains(".Size"));
-    let now = Timestamp::now();
-    // The zone is looked up where a time of day is shown: that costs more than all the rest.
-    let created_at = listing.default_columns().is_none();
-    let value = |row: &Row| row_value(row, now, args.no_trunc, wants_size, created_at);
-    let values: Vec<Value> = rows.iter().map(value).collect();
-    let text = listing.render(&values)?;
+    let wanted = Wanted { now: Timestamp::now(), whole: args.no_trunc, size: wants_size };
+    let text = match listing.default_columns() {
+        // The usual case pays for what is shown alone: there may be thousands.
+        Some(_) => listing.table(&rows, |row, field, text| text.push_str(&cell(row, field, &wanted))),
+        None => listing.render(&rows.iter().map(|row| row_value(row, &wanted)).collect::<Vec<_>>())?,
+    };
     let titled = args.format.as_deref().is_none_or(|format| format.starts_with("table"));
     ui.text(if args.noheading && titled {
         text.split_once('\n').map_or("", |(_, rest)| rest)
@@ -134,44 +136,84 @@ pub(in crate::cmd) fn command_words<T: AsRef<str>>(args: &[T]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// One row in docker's fields, all of them texts.
-fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: bool) -> Value {
-    let record = &row.dir.record;
-    let config = &row.spec.config;
-    let short = |text: &str, length: usize| {
-        if whole || text.chars().count() <= length {
-            text.to_owned()
-        } else {
-            text.chars().take(length - 1).chain(['…']).collect()
-        }
-    };
-    let mounts: Vec<String> =
-        row.spec.mounts.iter().filter_map(mount_name).map(|name| short(&name, 15)).collect();
-    let volumes =
-        row.spec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Volume { .. })).count();
-    let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let ports: Vec<&str> = config.exposed_ports.keys().map(String::as_str).collect();
-    json!({
-        "ID": if whole { record.id.as_str() } else { row.dir.short_id() },
-        "Image": record.image_name,
-        "Command": format!("\"{}\"", short(&command_words(&row.spec.args()), 20)),
-        "CreatedAt": if created_at { words::local_time(&record.created) } else { String::new() },
-        "RunningFor": words::ago(&record.created, now),
-        "Status": status(&row.state, row.health.as_deref(), now),
-        "State": state_word(&row.state),
-        "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
-        "Names": record.name,
-        "Labels": labels.join(","),
-        "Mounts": mounts.join(","),
-        "Networks": network_name(&row.spec),
-        "LocalVolumes": volumes.to_string(),
-        "Platform": "linux",
-        "HealthStatus": row.health.as_deref().unwrap_or_default(),
-        "Size": if size { words::size(row.dir.size()) } else { "0B".into() },
-    })
+/// How fields are to be shown.
+struct Wanted {
+    now: Timestamp,
+    /// Nothing is shortened.
+    whole: bool,
+    /// Sizes are measured.
+    size: bool,
 }
 
-fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
+/// One row in docker's fields, all of them texts.
+fn row_value(row: &Row, wanted: &Wanted) -> Value {
+    const FIELDS: [&str; 16] = [
+        "ID",
+        "Image",
+        "Command",
+        "CreatedAt",
+        "RunningFor",
+        "Status",
+        "State",
+        "Ports",
+        "Names",
+        "Labels",
+        "Mounts",
+        "Networks",
+        "LocalVolumes",
+        "Platform",
+        "HealthStatus",
+        "Size",
+    ];
+    let fields =
+        FIELDS.iter().map(|field| ((*field).to_owned(), cell(row, field, wanted).into_owned().into()));
+    Value::Object(fields.collect())
+}
+
+/// One field of a container as docker shows it.
+fn cell<'a>(row: &'a Row, field: &str, wanted: &Wanted) -> Cow<'a, str> {
+    let record = &row.dir.record;
+    let config = &row.spec.config;
+    match field {
+        "ID" if wanted.whole => record.id.as_str().into(),
+        "ID" => row.dir.short_id().into(),
+        "Image" => record.image_name.as_str().into(),
+        "Command" => format!("\"{}\"", shortened(command_words(&row.spec.args()), 20, wanted)).into(),
+        "CreatedAt" => words::local_time(&record.created).into(),
+        "RunningFor" => words::ago(&record.created, wanted.now).into(),
+        "Status" => status(&row.state, row.health.as_deref(), wanted.now).into(),
+        "State" => state_word(&row.state).into(),
+        "Ports" => super::port::shown(row).into(),
+        "Names" => record.name.as_str().into(),
+        "Labels" => {
+            let labels = config.labels.iter().map(|(key, value)| format!("{key}={value}"));
+            labels.collect::<Vec<_>>().join(",").into()
+        }
+        "Mounts" => {
+            let names = row.spec.mounts.iter().filter_map(mount_name);
+            names.map(|name| shortened(name, 15, wanted)).collect::<Vec<_>>().join(",").into()
+        }
+        "Networks" => network_name(&row.spec).into(),
+        "LocalVolumes" => {
+            let is_volume = |mount: &&Mount| matches!(mount.kind, MountKind::Volume { .. });
+            row.spec.mounts.iter().filter(is_volume).count().to_string().into()
+        }
+        "Platform" => "linux".into(),
+        "HealthStatus" => row.health.as_deref().unwrap_or_default().into(),
+        "Size" if wanted.size => words::size(row.dir.size()).into(),
+        "Size" => "0B".into(),
+        _ => "".into(),
+    }
+}
+
+fn shortened(text: String, length: usize, wanted: &Wanted) -> String {
+    match wanted.whole || text.chars().count() <= length {
+        true => text,
+        false => text.chars().take(length - 1).chain(['…']).collect(),
+    }
+}
+
+fn mount_name(mount: &Mount) -> Option<String> {
     match &mount.kind {
         MountKind::Bind { source } => Some(source.display().to_string()),
         MountKind::Volume { name, .. } => Some(name.clone()),

@@ -21,19 +21,14 @@ enum Verdict {
 
 use Verdict::{NoEffect, Only, Refuse, Silent};
 
-const SHARED: &str = "containers share the host's network for now, so a port that the program listens on is reachable without it";
-const ADDRESS: &str = "containers have no network of their own yet";
+const ADDRESS: &str =
+    "containers are not connected to one another: there are --network private, host, none and container:NAME";
 
 /// Long name, short name, whether it takes a value, what becomes of it.
 const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
-    ("publish", Some('p'), true, Refuse(SHARED)),
-    ("publish-all", Some('P'), false, Refuse(SHARED)),
     ("gpus", None, true, Refuse("give the device with --device")),
     ("sysctl", None, true, Refuse("kernel settings of containers are not offered")),
     ("link", None, true, Refuse(ADDRESS)),
-    ("ip", None, true, Refuse(ADDRESS)),
-    ("ip6", None, true, Refuse(ADDRESS)),
-    ("mac-address", None, true, Refuse(ADDRESS)),
     ("network-alias", None, true, Refuse(ADDRESS)),
     ("net-alias", None, true, Refuse(ADDRESS)),
     ("link-local-ip", None, true, Refuse(ADDRESS)),
@@ -67,7 +62,6 @@ const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
     ("oom-kill-disable", None, false, NoEffect),
     ("oom-score-adj", None, true, NoEffect),
     ("cgroup-parent", None, true, NoEffect),
-    ("domainname", None, true, NoEffect),
     ("log-opt", None, true, NoEffect),
     ("disable-content-trust", None, false, Silent),
 ];
@@ -163,7 +157,7 @@ mod tests {
         assert_eq!(warning, "--memory, --cpus have no effect yet");
         assert_eq!(judge(&["x", "--pid", "private"]).unwrap(), None);
         for refused in
-            [&["x", "-p", "80:80"][..], &["x", "-P"], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
+            [&["x", "--network-alias", "db"][..], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
         {
             let error = judge(refused).unwrap_err();
             assert!(matches!(error, Error::NotAvailable { .. }), "{refused:?}");

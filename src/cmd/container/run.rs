@@ -41,6 +41,13 @@ pub(in crate::cmd) struct RunArgs {
     flags: ContainerFlags,
 }
 
+impl RunArgs {
+    /// The container whose network the new one is to have.
+    pub(in crate::cmd) fn network_of(&self) -> Option<String> {
+        self.flags.network_of().map(str::to_owned)
+    }
+}
+
 /// Arguments of `create`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true, override_usage = "strate create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
@@ -181,6 +188,13 @@ pub(in crate::cmd) struct StartArgs {
     all: bool,
     #[command(flatten)]
     chosen: Chosen,
+}
+
+impl StartArgs {
+    /// The container whose network one of them has.
+    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
+        self.chosen.network_of(cx)
+    }
 }
 
 /// `strate start`

@@ -49,7 +49,21 @@ impl Which {
     }
 }
 
+impl Which {
+    /// As [`Chosen::network_of`].
+    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
+        self.chosen.network_of(cx)
+    }
+}
+
 impl Chosen {
+    /// The container whose network one of those has that are named: only who enters its user namespace can start them.
+    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
+        let store = ops::store::read(cx).ok()?;
+        let names = self.names(cx, &store, false, |_| false).ok()?;
+        names.iter().find_map(|name| ops::container::network::joined_by(&store, name))
+    }
+
     /// The names; with `all` or a filter those of the containers whose state `fits` takes.
     pub(super) fn names(
         &self,

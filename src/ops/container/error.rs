@@ -98,6 +98,35 @@ pub enum Error {
         /// How many ids there are.
         mapped: u32,
     },
+    /// A port of a container that is not reachable.
+    #[error("no public port '{port}' published for {container}")]
+    NotPublished {
+        /// The container's port.
+        port: String,
+        /// The container.
+        container: String,
+    },
+    /// A network that is not there.
+    #[error("no such network: {0}")]
+    NoSuchNetwork(String),
+    /// No program that could connect a network of the container's own.
+    #[error("the container cannot have a network of its own: {0} is installed")]
+    NoNetworkHelper(&'static str),
+    /// The device that carries its packets.
+    #[error("the container cannot have a network of its own: `{}` cannot be opened", runtime::network::TUN)]
+    NoTun(#[source] std::io::Error),
+    /// The container whose network is to be joined does not run.
+    #[error("cannot join network of a non running container: {0}")]
+    JoinStopped(String),
+    /// The container whose network is to be joined was started by another command than the one we joined.
+    #[error("cannot join the network of container {0} from here: it is in another user namespace")]
+    OtherNamespace(String),
+    /// `host-gateway` on a host that is not connected.
+    #[error("cannot find what `host-gateway` stands for: the host has no address but loopback")]
+    NoHostAddress,
+    /// A flag that means nothing with that network.
+    #[error("conflicting options: {0} and the network mode")]
+    NetworkConflict(&'static str),
     /// A running container cannot be removed without force.
     #[error("cannot remove container {0}: it is running; stop it first or use --force")]
     RemoveRunning(String),

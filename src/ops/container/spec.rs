@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::mounts::{self, Mount};
+use super::network::{NetworkMode, Wishes};
 use super::values::Ulimit;
 use super::{Error, values};
 use crate::oci::{ContainerConfig, Healthcheck};
@@ -43,6 +44,8 @@ pub struct ContainerSpec {
 pub struct HostOptions {
     /// The network.
     pub network: NetworkMode,
+    /// What is asked of a network of its own.
+    pub wishes: Wishes,
     /// Everything that the user namespace allows.
     pub privileged: bool,
     /// Added capabilities, as given.
@@ -69,6 +72,14 @@ pub struct HostOptions {
     pub dns_search: Vec<String>,
     /// Resolver options instead of the host's.
     pub dns_options: Vec<String>,
+    /// The image's own `/etc/resolv.conf`.
+    pub no_dns: bool,
+    /// The image's own `/etc/hosts`.
+    pub no_hosts: bool,
+    /// The image's own `/etc/hostname`.
+    pub no_hostname: bool,
+    /// NIS domain name, and the rest of the container's full name.
+    pub domainname: String,
     /// Security options.
     pub security: Security,
     /// The host's System V IPC and `/dev/shm`.
@@ -153,19 +164,6 @@ impl RestartPolicy {
             Self::Always | Self::UnlessStopped => true,
         }
     }
-}
-
-/// `--network`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// Nothing was asked for: the host's, with a host name of its own.
-    #[default]
-    Default,
-    /// The host's.
-    Host,
-    /// Only `lo`.
-    None,
 }
 
 /// `--image-volume`: what the image's own volumes become.
@@ -287,6 +285,8 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     }
     config.labels.extend(user.labels);
     config.exposed_ports.extend(user.expose.into_iter().map(|port| (port, Default::default())));
+    let published = user.host.wishes.ports.iter().map(|port| (port.key(), Default::default()));
+    config.exposed_ports.extend(published);
     config.stop_signal = user.stop_signal.or(config.stop_signal);
     config.stop_timeout = user.stop_timeout.or(config.stop_timeout);
     config.healthcheck = merge_health(user.health, config.healthcheck);

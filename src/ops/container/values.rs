@@ -125,8 +125,10 @@ pub fn extra_host(text: &str) -> Result<(String, String), Error> {
         .filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace))
         .ok_or_else(|| bad("--add-host", text, "expected HOST:ADDRESS"))?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    // With the host's network the gateway to the host is the host itself.
-    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+    // What it stands for depends on the network.
+    if address == "host-gateway" {
+        return Ok((host.into(), address.into()));
+    }
     match address.parse::<std::net::IpAddr>() {
         Ok(ip) => Ok((host.into(), ip.to_string())),
         Err(_) => Err(bad("--add-host", text, "the address is not an IP address")),

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsRawFd;
 
-use super::{Foreground, LogWriter, Outcome, Ready, finish, give_up, launch, open_log, watch};
+use super::{Foreground, LogWriter, Outcome, Ready, descriptors, finish, give_up, launch, open_log, watch};
 use crate::context::Context;
 use crate::ops::container::attend::client::{Left, Session};
 use crate::ops::container::attend::{self, hub::Owner};
@@ -23,12 +23,12 @@ fn wanted(ready: &Ready, how: &Foreground) -> (bool, [bool; 2]) {
 }
 
 /// This process watches over the program, shows its output and keeps its log.
-fn directly(cx: &Context, store: Store, ready: Ready, how: &Foreground) -> Result<Outcome, Error> {
+fn directly(cx: &Context, store: Store, mut ready: Ready, how: &Foreground) -> Result<Outcome, Error> {
     let keeps_log = !ready.spec.host.no_log && !ready.spec.host.auto_remove;
     let (interactive, shown) = wanted(&ready, how);
     let wanted = streams::Wanted { tty: false, interactive, output_seen: keeps_log, shown };
     let streams = streams::attached(cx, &wanted);
-    let started = streams.and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
+    let started = streams.and_then(|(stdio, streams)| Ok((launch(&mut ready, stdio)?, streams)));
     let ((process, state), streams) = match started {
         Ok(started) => started,
         Err(error) => return Err(give_up(&ready.dir, &ready.spec, ready.lock, error)),
@@ -49,7 +49,8 @@ fn attended(cx: &Context, store: Store, ready: Ready, how: Foreground) -> Result
     let tty = ready.spec.tty;
     let name = ready.dir.record.name.clone();
     let size = streams::terminal_size(cx);
-    let keep = [ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd(), theirs.as_raw_fd()];
+    let mut keep = descriptors(&ready);
+    keep.push(theirs.as_raw_fd());
     monitor::leave_behind(&name, &keep, |report| {
         watch::watch(cx, ready, Some(Owner { fd: theirs, shows }), size, report);
     })?;

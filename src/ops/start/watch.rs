@@ -1,12 +1,11 @@
 //! The life of a monitor: it watches over the program of one container, keeps its log, serves whoever is attached, and
 //! starts it again where its restart policy says so.
 
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::{
-    ContainerState, ExitStatus, LogWriter, Opened, Outcome, Ready, Silent, Store, finish, give_up, launch,
-    open_log, prepare, when,
+    Connected, ContainerState, ExitStatus, LogWriter, Opened, Outcome, Ready, Silent, Store, descriptors,
+    finish, give_up, launch, open_log, prepare, when,
 };
 use crate::context::Context;
 use crate::ops::container::attend::hub::{Hub, Owner};
@@ -34,7 +33,7 @@ pub(super) fn checks(ready: &Ready) -> bool {
 /// Run in the background.
 pub(super) fn background(cx: &Context, ready: Ready) -> Result<Outcome, Error> {
     let name = ready.dir.record.name.clone();
-    let keep = [ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
+    let keep = descriptors(&ready);
     // The parent's own descriptors go when this returns; the monitor's copies hold the lock.
     monitor::leave_behind(&name, &keep, |report| watch(cx, ready, None, streams::NO_TERMINAL, report))?;
     Ok(Outcome::Detached)
@@ -52,7 +51,7 @@ pub(super) fn watch(
     let listener = attend::listen(&ready.lock.socket()).ok();
     let mut hub = Hub::new(listener, owner);
     let mut log = if ready.spec.host.no_log { LogWriter::none() } else { open_log(&ready.dir) };
-    let (mut process, state, pipes) = match start(&ready, size, 0) {
+    let (mut process, state, pipes) = match start(&mut ready, size, 0) {
         Ok(started) => started,
         Err(error) => return report.failed(&give_up(&ready.dir, &ready.spec, ready.lock, error)),
     };
@@ -66,6 +65,8 @@ pub(super) fn watch(
         let status = serve(&ready, &mut hub, &mut log, &mut process, pipes);
         log.finish();
         policy.after(start_time.elapsed());
+        // Its ports are free before anybody hears of its end.
+        ready.network = Connected::default();
         if !policy.wants(&ready, status) {
             break end(ready, state, status, hub);
         }
@@ -76,7 +77,7 @@ pub(super) fn watch(
             break end(ready, state, status, hub);
         }
         policy.restarts += 1;
-        let next = remount(cx, &mut ready).and_then(|()| start(&ready, size, policy.restarts));
+        let next = remount(cx, &mut ready).and_then(|()| start(&mut ready, size, policy.restarts));
         (process, state, pipes) = match next {
             Ok(started) => started,
             Err(error) => {
@@ -93,7 +94,11 @@ fn end(ready: Ready, state: ContainerState, status: ExitStatus, hub: Hub) {
     hub.farewell(status.code());
 }
 
-fn start(ready: &Ready, size: (u16, u16), restarts: u32) -> Result<(Process, ContainerState, Pipes), Error> {
+fn start(
+    ready: &mut Ready,
+    size: (u16, u16),
+    restarts: u32,
+) -> Result<(Process, ContainerState, Pipes), Error> {
     let (stdio, pipes) = streams::attended(ready.spec.tty, ready.spec.open_stdin, size)?;
     let (process, state) = launch(ready, stdio)?;
     let state = ContainerState { restarts, ..state }.watched();
@@ -121,7 +126,7 @@ fn remount(cx: &Context, ready: &mut Ready) -> Result<(), Error> {
     store.read_stores_of(&ready.dir.record);
     let stack = store.stack_of(&ready.dir.record.layers, &Silent)?;
     let opened = Opened { dir: &ready.dir, spec: &ready.spec, lock: &ready.lock, new: false };
-    (ready.mounted, ready.plan) = prepare(cx, &store, &opened, &stack)?;
+    (ready.mounted, ready.plan, ready.wiring) = prepare(cx, &store, &opened, &stack)?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ impl ContainerDir {
             layers: Vec::new(),
             volumes: Some(Vec::new()),
             stores: Vec::new(),
-            spec: serde_json::Value::Null,
+            spec: serde_json::value::RawValue::NULL.to_owned(),
         };
         Self { record, path: layout.container(id), layout: layout.clone() }
     }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerDir;
 use crate::storage::Error;
-use crate::sys::SysError;
 use crate::sys::boot::boot_id;
+use crate::sys::{SysError, regular};
 
 /// Where a container stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ pub struct ContainerState {
     /// Absolute paths that were made in the container's tree only to mount on, in all its runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
+    /// Its published ports: those that it has while it runs, else those that it last had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<crate::oci::Published>,
     /// How often the restart policy has started it again since somebody started it.
     #[serde(default)]
     pub restarts: u32,
@@ -172,7 +175,7 @@ impl ContainerDir {
     }
 
     fn written_state(&self, path: &Path) -> Result<ContainerState, Error> {
-        match fs::read(path) {
+        match regular::read_small(path) {
             // A power cut can leave an empty file of what was not synced, or worse; nobody wrote down how it ended.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| ContainerState {
                 status: Status::Dead,

@@ -27,7 +27,8 @@ impl ContainerRecord {
             return volumes.clone();
         }
         // A record of an older binary, which kept them in the description alone.
-        let mounts = self.spec.get("mounts").and_then(|mounts| mounts.as_array());
+        let spec: serde_json::Value = serde_json::from_str(self.spec.get()).unwrap_or_default();
+        let mounts = spec.get("mounts").and_then(|mounts| mounts.as_array());
         let volume = |mount: &serde_json::Value| {
             (mount.get("type")? == "volume").then_some(())?;
             let own = mount.get("anonymous").and_then(serde_json::Value::as_bool).unwrap_or(false);

@@ -40,7 +40,7 @@ fn user(store: &Store, name: &str, volumes: &[&str]) -> PathBuf {
         layers: Vec::new(),
         volumes: Some(uses.collect()),
         stores: Vec::new(),
-        spec: serde_json::Value::Null,
+        spec: serde_json::value::RawValue::NULL.to_owned(),
     };
     store.create_container(record, NewName::Given(name), false).unwrap().0.path
 }
