@@ -78,7 +78,7 @@ impl Walk<'_> {
     ) -> Result<(), BoxError> {
         let mark = marked(dir)?;
         let mut names = std::collections::BTreeSet::new();
-        for entry in tree::sorted_names(&dir)? {
+        for entry in tree::sorted_names(dir)? {
             let inner = path.join(&entry.name);
             if skip(&inner) {
                 continue;

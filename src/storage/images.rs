@@ -325,16 +325,37 @@ impl Store {
     /// Move a name to a manifest or index that is here (the commit point of a pull). What the descriptor's
     /// [`INDEX_DIGEST_ANNOTATION`] says is kept.
     pub(super) fn move_name(&self, name: &Reference, target: &Descriptor) -> Result<(), Error> {
-        let mut annotations = self.describe_target(target)?;
-        let from = target.annotations().as_ref().and_then(|all| all.get(INDEX_DIGEST_ANNOTATION));
-        if let Some(index) = from {
-            annotations.insert(INDEX_DIGEST_ANNOTATION.to_owned(), index.clone());
-        }
-        let entry = Entry::new(target, annotations);
-        // A digest is the stronger statement of the two, and docker keeps no tag beside it either.
-        let name = name.digest().map_or_else(|| name.clone(), |digest| name.with_digest(digest.clone()));
+        self.set_names(&[(target.clone(), vec![name.clone()])])
+    }
+
+    /// Move many names at once, each to a manifest or index that is here: the list of names is written and synced once.
+    /// What has no name is kept without one.
+    ///
+    /// # Errors
+    /// When one cannot be described or the list not be written: no name is moved then.
+    pub fn set_names(&self, all: &[(Descriptor, Vec<Reference>)]) -> Result<(), Error> {
+        let entry = |target: &Descriptor| {
+            let mut annotations = self.describe_target(target)?;
+            let from = target.annotations().as_ref().and_then(|all| all.get(INDEX_DIGEST_ANNOTATION));
+            if let Some(index) = from {
+                annotations.insert(INDEX_DIGEST_ANNOTATION.to_owned(), index.clone());
+            }
+            Ok::<_, Error>(Entry::new(target, annotations))
+        };
+        let entries = all.iter().map(|(target, _)| entry(target)).collect::<Result<Vec<_>, _>>()?;
         self.edit_index(|index| {
-            index.set_name(&name, entry);
+            for (entry, (_, names)) in entries.into_iter().zip(all) {
+                if names.is_empty() {
+                    index.add_untagged(entry);
+                    continue;
+                }
+                for name in names {
+                    // A digest is the stronger statement of the two, and docker keeps no tag beside it either.
+                    let digest = name.digest();
+                    let name = digest.map_or_else(|| name.clone(), |digest| name.with_digest(digest.clone()));
+                    index.set_name(&name, entry.clone());
+                }
+            }
             Ok(())
         })
     }

@@ -137,7 +137,7 @@ fn ranges_and_datagrams_are_published() {
         };
         let first = firsts.find(free).unwrap();
         let range = format!("127.0.0.1:{first}-{}:81-82", first + 1);
-        let args = ["run", "-d", "--name", "c", "--network", helper, "-p", &range, "-p", "127.0.0.1::53/udp"];
+        let args = ["run", "-d", "--name", "c", "--network", helper, "-p", &range, "-p", "53/udp"];
         let libraries = ["-v", "/usr:/usr:ro", "-v", "/lib:/lib:ro", "-v", "/lib64:/lib64:ro"];
         let program = [&image, "/usr/bin/python3", "-c", ECHO];
         env.run(args.iter().chain(&libraries).chain(&program)).success();
@@ -147,10 +147,12 @@ fn ranges_and_datagrams_are_published() {
             assert_eq!(eventually("an echo", Duration::from_secs(10), || echoed(local(port))), *b"hello\n");
         }
         let port = port_of(&env, "c", "53/udp");
-        let socket = UdpSocket::bind(local(0)).unwrap();
+        // Not from the loopback address, which slirp4netns and older pastas do not answer.
+        let Some(own) = own_address() else { return crate::support::skip("the host has no address") };
+        let socket = UdpSocket::bind((own, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let answer = eventually("an echo", Duration::from_secs(10), || {
-            socket.send_to(b"ping", local(port)).ok()?;
+            socket.send_to(b"ping", (own, port)).ok()?;
             let mut answer = [0; 16];
             let (count, _) = socket.recv_from(&mut answer).ok()?;
             Some(answer[..count].to_vec())
@@ -158,6 +160,13 @@ fn ranges_and_datagrams_are_published() {
         assert_eq!(answer, b"ping");
         env.run(["rm", "-f", "c"]).success();
     }
+}
+
+/// The address under which this machine reaches others.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("203.0.113.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
 }
 
 fn echoed(address: SocketAddr) -> Option<[u8; 6]> {

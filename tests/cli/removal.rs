@@ -132,3 +132,37 @@ fn a_commit_has_the_time_that_it_is_given() {
     let env = env.with("SOURCE_DATE_EPOCH", "soon");
     env.run(["commit", "a"]).code(1).stderr_has("SOURCE_DATE_EPOCH").stderr_has("soon");
 }
+
+#[test]
+fn a_commit_on_a_full_disk_changes_nothing_and_works_when_there_is_room() {
+    need!("unshare", "mount");
+    let env = Env::new();
+    let script = r#"
+        set -e
+        strate="$0 --root $PWD/store/s"
+        mkdir -p store && mount -t tmpfs -o size=6m tmpfs store
+        echo x > file && printf 'FROM scratch\nCOPY file /\n' > Dockerfile
+        $strate build -q -t x . > /dev/null
+        id=$($strate create --network none x /y)
+        mkdir store/s/containers/$id/upper
+        head -c 400000 /dev/urandom > store/s/containers/$id/upper/noise
+        cat /dev/zero > store/fill 2> /dev/null || true
+        $strate commit $id made 2> error && { echo "it says that it has worked"; exit 9; }
+        grep -q 'No space left' error || { cat error; exit 8; }
+        $strate images --format '{{.Repository}}'
+        rm store/fill
+        $strate system check --quick > /dev/null
+        $strate commit $id made > /dev/null
+        $strate images --format '{{.Repository}}' | sort
+        $strate system check > /dev/null
+        ls store/s/tmp
+    "#;
+    let mut command = env.program("unshare");
+    command.args(if crate::support::is_root() { &["-m"][..] } else { &["-Urm"] });
+    command.args(["sh", "-c", script]).arg(crate::support::strate());
+    let output = crate::support::Output::of(&mut command);
+    if output.stderr.contains("unshare failed") {
+        return crate::support::skip("no user namespaces");
+    }
+    output.success().prints("x\nmade\nx");
+}

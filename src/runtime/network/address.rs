@@ -57,7 +57,10 @@ pub fn has_default_route() -> bool {
 pub fn mac_address(text: &str) -> Option<String> {
     let bytes: Option<Vec<u8>> = text
         .split([':', '-'])
-        .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?)
+        .map(|part| {
+            (part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
+                .then(|| u8::from_str_radix(part, 16).ok())?
+        })
         .collect();
     let bytes = bytes.filter(|bytes| bytes.len() == 6 && bytes[0] & 1 == 0)?;
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))

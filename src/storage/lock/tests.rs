@@ -115,9 +115,12 @@ fn the_lock_of_a_directory_is_given_up_when_its_holder_does_nothing_or_it_is_rep
     let path = layout.locks();
     let open = || OwnedFd::from(File::open(&path).unwrap());
     let take = |limit| lock_dir(open(), path.clone(), &"volume v", &patience(Some(limit)));
-    let held = take(Duration::ZERO).unwrap().unwrap();
-    // Held by a process that sleeps, which keeps the descriptor as its standard input.
-    let mut child = std::process::Command::new("sleep").arg("60").stdin(held).spawn().unwrap();
+    // Held by a process that sleeps: one that took the lock itself, since this one works all the time.
+    let sleep = ["-c", "exec 9<\"$1\"; flock 9; echo held; exec sleep 600", "sh"];
+    let mut child = std::process::Command::new("sh");
+    let mut child = child.args(sleep).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut held = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut held).unwrap();
     let busy = take(Duration::from_millis(300));
     child.kill().unwrap();
     child.wait().unwrap();
