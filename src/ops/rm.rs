@@ -31,6 +31,8 @@ pub fn rm(store: &Store, text: &str, force: bool, volumes: bool) -> Result<bool,
 /// [`Error::RemoveRunning`], or when the store cannot be written.
 pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), Error> {
     let Some(lock) = stopped(dir, force)? else { return Ok(()) };
+    // One that ended while it was paused has left its cgroup; where that cannot be removed it is empty and harmless.
+    let _ = super::pause::release(dir);
     cgroup::clear(dir);
     // One that should have removed itself takes its own volumes along.
     let volumes = volumes || dir.removes_itself();

@@ -102,6 +102,8 @@ pub fn again(
         return Ok(if foreground.is_some() { Outcome::RanBefore } else { Outcome::Detached });
     };
     mount::refuse_mounted(&dir)?;
+    // It may have ended while it was paused.
+    let _ = super::pause::release(&dir);
     lock.clear_marks()?;
     let spec = spec_of(&dir)?;
     store.read_stores_of(&dir.record);

@@ -123,13 +123,15 @@ fn build_tree(root: BorrowedFd<'_>, plan: &Plan, teller: Teller<'_>) -> Result<(
     use rustix::mount::{MountPropagationFlags as Flags, mount_change};
     // Mounts of the host may still arrive below slave binds; ours never travel back.
     mount_change("/", Flags::DOWNSTREAM | Flags::REC).step("make", "the mounts our own")?;
+    // Before anything covers it.
+    let mut host = mounts::HostRoots::copy(plan)?;
     let mut scratch = if scratch_needed(plan) { Some(Scratch::new()?) } else { None };
     attach_over_root(root).step("attach", "the root")?;
     if !plan.devices {
         mounts::without_devices(root)?;
     }
     let tree = Rootfs::new(root, Some(teller));
-    let pts = mounts::mount_all(plan, &tree, &mut scratch)?;
+    let pts = mounts::mount_all(plan, &tree, &mut scratch, &mut host)?;
     mounts::mask(&plan.masked_paths, &tree, scratch.as_mut())?;
     mounts::read_only(&plan.read_only_paths, &tree)?;
     Ok((pts, scratch.is_some_and(|scratch| scratch.attached())))

@@ -1,6 +1,8 @@
 //! The mount list, walked by one loop. Everything is mounted by descriptor, so no path is looked up twice.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,7 +13,7 @@ use rustix::mount::{
 
 use super::dev::{self, Pts};
 use super::rootfs::{Kind, Rootfs, Step, failure};
-use super::{MountOp, Plan, StepFailure};
+use super::{BindOptions, MountOp, Plan, StepFailure};
 use crate::sys::mount_attr::{MountAttr, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, mount_setattr};
 
 /// `PROC_SUPER_MAGIC` (`man 2 statfs`).
@@ -78,11 +80,35 @@ impl Scratch {
     }
 }
 
+/// Copies of the host's root for the binds of it, in their order: once the container's root lies over it, a copy would
+/// take that along.
+#[derive(Debug)]
+pub(super) struct HostRoots(VecDeque<OwnedFd>);
+
+impl HostRoots {
+    /// Copy it as often as it is bound.
+    pub(super) fn copy(plan: &Plan) -> Result<Self, StepFailure> {
+        let wanted = plan.mounts.iter().filter_map(|op| match op {
+            MountOp::Bind { source, recursive, options, .. } if is_host_root(source, options) => {
+                Some(*recursive)
+            }
+            _ => None,
+        });
+        let copies = wanted.map(|recursive| open_source(Path::new("/"), recursive));
+        copies.collect::<Result<_, _>>().map(Self).step("bind", "`/`")
+    }
+}
+
+fn is_host_root(source: &Path, options: &BindOptions) -> bool {
+    options.beneath.is_none() && source.canonicalize().is_ok_and(|source| source == Path::new("/"))
+}
+
 /// Walk the list. The terminals' file system, if one was mounted, comes back.
 pub(super) fn mount_all(
     plan: &Plan,
     root: &Rootfs<'_>,
     scratch: &mut Option<Scratch>,
+    host: &mut HostRoots,
 ) -> Result<Pts, StepFailure> {
     let mut pts = Pts::default();
     for op in &plan.mounts {
@@ -98,7 +124,10 @@ pub(super) fn mount_all(
                     "`{}`",
                     below.map_or(source.clone(), |path| source.join(path.trim_start_matches('/'))).display()
                 );
-                let tree = open_source_beneath(source, below, *recursive).step("bind", &subject)?;
+                let tree = match is_host_root(source, options).then(|| host.0.pop_front()).flatten() {
+                    Some(copy) => copy,
+                    None => open_source_beneath(source, below, *recursive).step("bind", &subject)?,
+                };
                 if !plan.devices && !shows_devices(source) && kind_of(&tree) == Ok(Kind::Directory) {
                     attrs.set |= NO_DEV;
                 }
@@ -131,6 +160,7 @@ pub(super) fn mount_all(
 fn attach_at(root: &Rootfs<'_>, tree: &OwnedFd, target: &str) -> Result<(), StepFailure> {
     let kind = kind_of(tree).step("look at", format!("what is mounted on `{target}`"))?;
     let place = target_of(root, target, kind)?;
+    refuse_over_proc(tree, &place)?;
     attach(tree.as_fd(), place.as_fd()).step("mount on", format!("`{target}`"))
 }
 
@@ -141,13 +171,18 @@ fn target_of(root: &Rootfs<'_>, target: &str, kind: Kind) -> Result<OwnedFd, Ste
         let errno = if kind == Kind::Directory { libc::ENOTDIR } else { libc::EISDIR };
         return Err(failure("mount on", &subject, errno));
     }
-    // A volume inside /proc could forge what programs, and we, write to /proc/self.
-    let inside_proc = rustix::fs::fstatfs(&place).is_ok_and(|fs| fs.f_type == PROC_MAGIC)
-        && rustix::fs::fstat(&place).is_ok_and(|stat| stat.st_ino != PROC_ROOT_INODE);
-    if inside_proc {
-        return Err(failure("mount inside", "/proc", libc::EPERM));
-    }
     Ok(place)
+}
+
+/// A volume over `/proc` or inside it could forge what programs, and we, write to `/proc/self`. Over its top another proc
+/// may lie: the host's, which somebody bound.
+fn refuse_over_proc(tree: &OwnedFd, place: &OwnedFd) -> Result<(), StepFailure> {
+    let is_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type == PROC_MAGIC);
+    let at_its_top = || rustix::fs::fstat(place).is_ok_and(|stat| stat.st_ino == PROC_ROOT_INODE);
+    if is_proc(place) && !(at_its_top() && is_proc(tree)) {
+        return Err(failure("mount over", "/proc", libc::EPERM));
+    }
+    Ok(())
 }
 
 fn kind_of(fd: &OwnedFd) -> Result<Kind, Errno> {

@@ -56,6 +56,8 @@ pub(super) fn watch(
         Err(error) => return report.failed(&give_up(&ready.dir, &ready.spec, ready.lock, error)),
     };
     report.started();
+    // What the command needed before is of no use to who watches for days.
+    crate::sys::memory::give_back();
     let mut policy = Policy { restarts: 0, pause: PAUSE };
     let (mut state, mut pipes) = (state, pipes);
     loop {

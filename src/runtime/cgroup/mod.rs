@@ -267,6 +267,10 @@ fn end_all(path: &Path) {
     if fs::write(path.join("cgroup.kill"), "1").is_ok() {
         return;
     }
+    // With version 1 what is frozen does not even die.
+    if let Ok(mut state) = open_to_write(&path.join("freezer.state")) {
+        let _ = io::Write::write_all(&mut state, b"THAWED");
+    }
     for pid in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
         let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {

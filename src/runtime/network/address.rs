@@ -1,6 +1,6 @@
 //! Addresses and ports of the host, as far as networks of containers need them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
@@ -13,14 +13,17 @@ use crate::oci::{Protocol, Publish, Published};
 /// The address under which the host reaches the world: not loopback. No packet is sent to find it.
 #[must_use]
 pub fn host_address() -> Option<IpAddr> {
-    let towards = |local: &str, far: &str| {
-        let socket = UdpSocket::bind(local).ok()?;
-        socket.connect(far).ok()?;
+    let towards = |local: IpAddr, far: IpAddr| {
+        // Typed addresses: the text of one would pull the name service into the binary.
+        let socket = UdpSocket::bind(SocketAddr::new(local, 0)).ok()?;
+        socket.connect(SocketAddr::new(far, 9)).ok()?;
         let ip = socket.local_addr().ok()?.ip();
         (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
     };
     // Addresses for documentation: nobody has them.
-    towards("0.0.0.0:0", "203.0.113.1:9").or_else(|| towards("[::]:0", "[2001:db8::1]:9"))
+    let far = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    towards(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(203, 0, 113, 1).into())
+        .or_else(|| towards(Ipv6Addr::UNSPECIFIED.into(), far.into()))
 }
 
 /// The device that carries a container's packets.
