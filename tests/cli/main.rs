@@ -37,6 +37,7 @@ mod cmd_usage;
 mod cmd_version;
 mod cmd_volume;
 mod damage;
+mod docker_alias;
 mod import_store;
 mod independent;
 mod interop;
