@@ -3,12 +3,13 @@
 # user; when that is root, also as an ordinary user, who is made for it. They start registries of their own on free
 # loopback ports and stop them.
 #
-# STRATE_TEST_DIR: where big temporary things go (/var/tmp).
+# STRATE_TEST_DIR: where big temporary things go (/var/tmp). STRATE_FAULTS_SEED: which of the calls of each command are
+# killed or fail; the number of the run by default, so that run after run comes by all of them.
 set -eu
 cd "$(dirname "$0")/.."
 
-packages='docker-registry python3 skopeo umoci podman buildah runc uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns binutils bash-completion curl git openssh-client openssl gpg gpgv procps xz-utils bzip2 zstd e2fsprogs'
-programs='docker-registry python3 skopeo umoci podman buildah runc newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns nm curl git ssh-agent openssl gpg gpgv pgrep xz bzip2 zstd mkfs.ext4'
+packages='docker-registry python3 skopeo umoci podman buildah runc uidmap mmdebstrap busybox-static apache2-utils strace fuse-overlayfs slirp4netns passt binutils bash-completion curl git openssh-client openssl gpg gpgv procps xz-utils bzip2 zstd e2fsprogs'
+programs='docker-registry python3 skopeo umoci podman buildah runc newuidmap mmdebstrap busybox htpasswd strace fuse-overlayfs slirp4netns pasta nm curl git ssh-agent openssl gpg gpgv pgrep xz bzip2 zstd mkfs.ext4'
 user=strate-test
 
 say() { printf '\n== %s\n' "$*"; }
@@ -61,6 +62,18 @@ set_up_user() {
     done
 }
 
+# Run a command with a /dev/net/tun that ordinary users can open, as udev makes it; where that cannot be had, without.
+with_tun() {
+    if ! [ -c /dev/net/tun ] || runuser -u "$user" -- sh -c ': <>/dev/net/tun' 2>/dev/null; then
+        "$@"
+    elif mknod -m 666 "$work/tun" c 10 200 2>/dev/null; then
+        # shellcheck disable=SC2016 # expanded by the inner shell
+        unshare -m sh -c 'mount --bind "$0" /dev/net/tun; exec "$@"' "$work/tun" "$@"
+    else
+        "$@"
+    fi
+}
+
 # The path of a test binary, from what cargo says about it.
 test_binary() {
     said=$(cargo test --locked --no-run --test "$1" 2>&1) || true
@@ -97,6 +110,8 @@ run() {
 }
 
 set_up_packages
+STRATE_FAULTS_SEED=${STRATE_FAULTS_SEED:-${CI_PIPELINE_IID:-${GITHUB_RUN_NUMBER:-$(date +%s)}}}
+export STRATE_FAULTS_SEED
 
 run 'unit tests' cargo test --locked --lib
 run 'rules of the code' cargo test --locked --test layering
@@ -142,7 +157,7 @@ if [ "$(id -u)" = 0 ]; then
     mkdir -m 700 "$work/run"
     chown -R "$user:" "$work/images" "$work/run"
     home=$(getent passwd "$user" | cut -d: -f6)
-    run "the verbs, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
+    run "the verbs, as the ordinary user $user" with_tun runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/cli'"
     run "the Dockerfile language, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
@@ -155,7 +170,7 @@ if [ "$(id -u)" = 0 ]; then
         STRATE_TEST_CACHE="$work/images" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/soak' --nocapture"
     run "kills and faults, as the ordinary user $user" runuser -u "$user" -- env -i HOME="$home" PATH="$PATH" \
         CI="${CI:-}" LANG=C.UTF-8 STRATE_BIN="$work/strate" STRATE_TEST_DIR="$base" \
-        XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/faults'"
+        STRATE_FAULTS_SEED="$STRATE_FAULTS_SEED" XDG_RUNTIME_DIR="$work/run" sh -c "cd / && exec '$work/faults'"
 else
     run 'the verbs, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$cli"
     run 'power cuts, as this user' env STRATE_BIN="$binary" STRATE_TEST_DIR="$base" "$power"

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::userns;
 
-/// Whether the process was started without a standard output.
+/// Whether the process was started without a standard output that can be written.
 #[must_use]
 pub fn stdout_was_closed() -> bool {
     crate::sys::fds::stdout_was_closed()

@@ -10,8 +10,8 @@ Exit status 0: sound. 1: defects, one line each. 2: it could not be checked. Gar
 dead processes, snapshots of an earlier boot that are to be made again) is counted and is no defect. --quick leaves out
 the comparison of snapshots with their layers.
 
-Layers may lie in the additional stores that an entry's `io.strate.stores` names; --imagestore names more, which any image
-or container may use. They are read there and verified like the store's own.
+Layers may lie in the additional stores that an entry's `io.strate.stores` or a container's `stores` name; --imagestore
+names more, which any image or container may use. They are read there and verified like the store's own.
 
 Owners are compared only by uid 0, of a user namespace or the host. Layers compressed with zstd need the zstd program;
 without it they are skipped and counted.
@@ -46,7 +46,9 @@ MANIFESTS = {
 CONFIGS = {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 # Directories of a store beside the layout's own.
 PARTS = {"snapshots", "containers", "volumes", "cache", "partial", "locks", "tmp"}
-TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "strate.json.bak", "probe.json", "blobs"}
+TOP = PARTS | {"oci-layout", "index.json", "index.json.bak", "strate.json", "strate.json.bak", "probe.json", "blobs", "damaged"}
+# Lists of names as repairs found them.
+DAMAGED_LIST = re.compile(r"index\.json\.damaged(\.[0-9]+)?")
 
 
 class Unusable(Exception):
@@ -65,6 +67,12 @@ def file_digest(name):
     """The digest that `<algorithm>-<hex>` stands for, or None."""
     text = name.replace("-", ":", 1)
     return text if parse_digest(text) else None
+
+
+def snapshot_key(name):
+    """The key in the name of a snapshot: `<algorithm>-<hex>`, and `.` and a tag of the id map where it is not the first."""
+    match = re.fullmatch(r"([^.]*)(\.[0-9a-f]{8})?", name)
+    return file_digest(match[1]) if match else None
 
 
 def is_boot_name(name, boot):
@@ -457,9 +465,9 @@ class Checker:
                 if not all(isinstance(name, str) for name in form.get(key, [])):
                     self.defect("format", "strate.json", f"`{key}` is not a list of names")
         for name in self.names_in():
-            if name not in TOP:
+            if name not in TOP and not DAMAGED_LIST.fullmatch(name):
                 self.is_garbage("unknown", name)
-            elif name in PARTS | {"blobs"} and not stat.S_ISDIR(os.lstat(self.at(name)).st_mode):
+            elif name in PARTS | {"blobs", "damaged"} and not stat.S_ISDIR(os.lstat(self.at(name)).st_mode):
                 self.defect("layout", name, "it is not a directory")
         for name in ("snapshots", "cache"):
             tag = self.at(name, "CACHEDIR.TAG")
@@ -687,7 +695,7 @@ class Checker:
         names = {}
         for id in self.names_in("containers"):
             if id.startswith(".") or not re.fullmatch("[0-9a-f]{64}", id):
-                if id not in ("by-name", "auto-remove"):
+                if id not in ("by-name", "auto-remove", "events", "events.1"):
                     self.is_garbage("unknown", f"containers/{id}")
                 continue
             path = self.at("containers", id, "config.json")
@@ -713,6 +721,11 @@ class Checker:
         state = self.at("containers", id, "state.json")
         if os.path.exists(state):
             self.read_json("container", "containers", id, "state.json")
+        for store in record.get("stores", []):
+            if not isinstance(store, str) or not store.startswith("/"):
+                self.defect("container", id, f"it names the additional store {store!r}")
+            elif store not in self.stores:
+                self.stores.append(store)
         manifest = record.get("manifest")
         if parse_digest(manifest):
             self.reached.add(manifest)
@@ -772,7 +785,7 @@ class Checker:
         for name in self.names_in("snapshots"):
             if name == "CACHEDIR.TAG":
                 continue
-            key, path = file_digest(name), self.at("snapshots", name)
+            key, path = snapshot_key(name), self.at("snapshots", name)
             if key is None:
                 self.is_garbage("unknown", f"snapshots/{name}")
                 continue

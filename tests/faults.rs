@@ -2,7 +2,7 @@
 //!
 //! The tracer stops the real binary, its threads and its children at their calls. Between two calls that change the
 //! disk nothing changes, so all instants of a command are tried. Sweeps of many calls take a stride, with another start
-//! each time; `make faults` leaves nothing out. `STRATE_FAULTS_SEED` and `STRATE_FAULTS_AT` repeat one.
+//! each time; `make faults` leaves nothing out. A failure says the line that repeats it.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
@@ -65,6 +65,24 @@ macro_rules! sweeps {
                 need!("docker-registry", "skopeo", "busybox");
                 sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 12);
             }
+
+            #[test]
+            fn without_descriptors() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Fail(libc::EMFILE), OPENS, 4);
+            }
+
+            #[test]
+            fn interrupted() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Fail(libc::EINTR), WAITS, 4);
+            }
+
+            #[test]
+            fn writes_little() {
+                need!("docker-registry", "skopeo", "busybox");
+                sweep::fail(&workloads::$name(), Act::Short, &[Kind::Write], 4);
+            }
         })+
     };
 }
@@ -92,8 +110,11 @@ sweeps!(
 /// Descriptors run out, once, at each place that opens something.
 const OPENS: &[Kind] = &[Kind::Open, Kind::Create];
 
-/// Limits of a file's size, from no byte on, between those of all that a small image has.
-const SIZES: &[u32] = &[0, 1, 200, 450, 700, 1000, 2000, 6000, 20_000];
+/// What a signal may interrupt.
+const WAITS: &[Kind] = &[Kind::Write, Kind::Lock, Kind::Wait];
+
+/// Limits of a file's size between those of all that a small image has.
+const SIZES: &[usize] = &[1, 200, 450, 700, 1000, 2000, 6000, 20_000];
 
 macro_rules! tests {
     ($($name:ident => $what:expr),+ $(,)?) => {
@@ -112,13 +133,6 @@ tests! {
     pull_full_disk => sweep::fail(&workloads::pull(), Act::FailAll(libc::ENOSPC), SPACE, 8),
     build_full_disk => sweep::fail(&workloads::build(), Act::FailAll(libc::ENOSPC), SPACE, 8),
     pull_over_quota => sweep::fail(&workloads::first_pull(), Act::Fail(libc::EDQUOT), SPACE, 6),
-    pull_without_descriptors => sweep::fail(&workloads::pull(), Act::Fail(libc::EMFILE), OPENS, 8),
-    build_without_descriptors => sweep::fail(&workloads::build_files(), Act::Fail(libc::EMFILE), OPENS, 8),
-    pull_writes_little => sweep::fail(&workloads::pull(), Act::Short, &[Kind::Write], 6),
-    load_writes_little => sweep::fail(&workloads::load(), Act::Short, &[Kind::Write], 6),
-    save_writes_little => sweep::fail(&workloads::save(), Act::Short, &[Kind::Write], 6),
-    pull_is_interrupted => sweep::fail(&workloads::pull(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 8),
-    commit_is_interrupted => sweep::fail(&workloads::commit(), Act::Fail(libc::EINTR), &[Kind::Write, Kind::Lock], 8),
     pull_without_processes => sweep::fail(&workloads::pull(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
     build_without_processes => sweep::fail(&workloads::build(), Act::Fail(libc::EAGAIN), &[Kind::Spawn], 5),
     recovery_of_a_pull => more::killed_again(&workloads::pull(), 6),
@@ -126,11 +140,20 @@ tests! {
     recovery_of_a_build => more::killed_again(&workloads::build(), 5),
     recovery_of_a_build_of_files => more::killed_again(&workloads::build_files(), 5),
     recovery_of_a_system_prune => more::killed_again(&workloads::system_prune(), 5),
-    pull_of_too_big_files => sweep::limit(&workloads::first_pull(), SIZES),
+    tag_of_too_big_files => sweep::limit(&workloads::tag(), SIZES),
+    pull_of_too_big_files => sweep::limit(&workloads::pull(), SIZES),
+    first_pull_of_too_big_files => sweep::limit(&workloads::first_pull(), SIZES),
     load_of_too_big_files => sweep::limit(&workloads::load(), SIZES),
+    save_of_too_big_files => sweep::limit(&workloads::save(), SIZES),
+    save_over_of_too_big_files => sweep::limit(&workloads::save_over(), SIZES),
     commit_of_too_big_files => sweep::limit(&workloads::commit(), SIZES),
-    build_of_too_big_files => sweep::limit(&workloads::build_files(), SIZES),
-    save_of_too_big_files => sweep::limit(&workloads::save_over(), SIZES),
+    build_of_too_big_files => sweep::limit(&workloads::build(), SIZES),
+    build_of_files_that_are_too_big => sweep::limit(&workloads::build_files(), SIZES),
+    rmi_with_too_big_files => sweep::limit(&workloads::rmi(), SIZES),
+    image_prune_with_too_big_files => sweep::limit(&workloads::image_prune(), SIZES),
+    system_prune_with_too_big_files => sweep::limit(&workloads::system_prune(), SIZES),
+    create_with_too_big_files => sweep::limit(&workloads::create(), SIZES),
+    volume_create_with_too_big_files => sweep::limit(&workloads::volume_create(), SIZES),
     one_of_two_pulls_killed => more::one_of_two_killed(20),
     pull_asked_to_end => more::asked_to_end(&workloads::pull(), 3),
     build_asked_to_end => more::asked_to_end(&workloads::build(), 3),

@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::sys::fds;
 use crate::sys::unnamed::UnnamedFile;
 use crate::sys::writeback;
 
@@ -38,8 +38,10 @@ impl OutFile {
     pub fn create(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
         if path.as_os_str() == "-" {
-            let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-            return Ok(Self::new(Out::Stream(stdout.into()), Path::new("standard output")));
+            let path = Path::new("standard output");
+            let stdout =
+                fds::own_stdout().map_err(|source| Error::Write { path: path.to_owned(), source })?;
+            return Ok(Self::new(Out::Stream(stdout), path));
         }
         if is_given(path) || fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
             let file = File::options().write(true).open(path).map_err(failed)?;
@@ -90,8 +92,9 @@ impl OutFile {
         }
     }
 
+    /// What a failed write is called; one that came through [`Write`] has its path already.
     pub(super) fn failed(&self, source: io::Error) -> Error {
-        Error::Write { path: self.path.clone(), source }
+        source.downcast().unwrap_or_else(|source| Error::Write { path: self.path.clone(), source })
     }
 }
 
@@ -106,8 +109,19 @@ fn is_given(path: &Path) -> bool {
     }
 }
 
+/// Errors carry an [`Error`] with the path: whoever writes through others hears from them what failed, not where.
 impl Write for OutFile {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.put(data).map_err(|source| io::Error::new(source.kind(), self.failed(source)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl OutFile {
+    fn put(&mut self, data: &[u8]) -> io::Result<usize> {
         let length = match &mut self.out {
             Out::Stream(out) => out.write(data)?,
             Out::Regular { file, .. } => {
@@ -123,10 +137,6 @@ impl Write for OutFile {
         };
         self.at += length as u64;
         Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

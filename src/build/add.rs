@@ -197,6 +197,19 @@ impl Unpacker<'_, '_> {
         Ok(())
     }
 
+    /// Another file with the content of one that has as many names as the file system can keep.
+    fn copy_again(
+        &mut self,
+        first: &Path,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+        meta: &Meta,
+    ) -> Result<(), CopyError> {
+        let from = self.placer.open_dir(first.parent().unwrap_or(Path::new("")))?;
+        let name = first.file_name().unwrap_or_default();
+        self.placer.copy_file(from.as_fd(), name, first, dir, path, meta)
+    }
+
     fn hard_link(
         &mut self,
         entry: &Entry,
@@ -206,7 +219,10 @@ impl Unpacker<'_, '_> {
     ) -> Result<(), CopyError> {
         let target = self.inside(Path::new(std::ffi::OsStr::from_bytes(&entry.link)))?;
         let name = path.file_name().unwrap_or_default();
-        self.placer.hard_link(&target, dir, name, path)?;
+        match self.placer.hard_link(&target, dir, name, path) {
+            Err(error) if error.is_too_many_links() => self.copy_again(&target, dir, path, meta)?,
+            linked => linked?,
+        }
         // What the archive says of this name is said of the file, as in the reference.
         match beneath::stat(self.placer.root, path).map_err(failed("look at", path))? {
             Some(stat) if kind(&stat) == FileType::RegularFile => {

@@ -49,6 +49,13 @@ pub(super) fn failed<'a, E: Into<io::Error>>(
     move |source| CopyError::Io { operation, path: path.to_owned(), source: source.into() }
 }
 
+impl CopyError {
+    /// Whether a file has as many names already as its file system can keep.
+    pub(super) fn is_too_many_links(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::TooManyLinks)
+    }
+}
+
 /// What the flags ask for.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rules<'a> {
@@ -297,7 +304,10 @@ impl<'a, 'r> Copier<'a, 'r> {
                 let inode = (child.stat.st_dev, child.stat.st_ino);
                 if child.stat.st_nlink > 1 {
                     if let Some(first) = self.links.get(&inode) {
-                        return self.placer.hard_link(first, dir, name, target);
+                        match self.placer.hard_link(first, dir, name, target) {
+                            Err(error) if error.is_too_many_links() => {}
+                            linked => return linked,
+                        }
                     }
                     self.links.insert(inode, target.to_owned());
                 }

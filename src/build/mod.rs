@@ -68,7 +68,7 @@ pub use parse::{parse, parse_triggers};
 pub use rehearsal::Configs;
 pub use remote::{Checkout, Commit, ContextDir, Download, NamedContext, Remote};
 pub use request::{Bases, Request};
-pub use rewrite::{NewCompression, RewriteError, Rewriting, Times, rewrite};
+pub use rewrite::{NewCompression, RewriteError, Rewriting, Times, rewrite, set_times};
 pub use sources::Layers;
 pub use vertex::{Board, Parts, Work};
 

@@ -89,6 +89,17 @@ pub fn rewrite(store: &Store, made: &mut Made, how: &Rewriting) -> Result<(), Re
     Ok(())
 }
 
+/// Make one layer again with other times of its files.
+///
+/// # Errors
+/// When it cannot be read or the new one not be kept.
+pub fn set_times(store: &Store, layer: NewLayer, times: Times, epoch: i64) -> Result<NewLayer, RewriteError> {
+    match times {
+        Times::Kept => Ok(layer),
+        _ => again(store, &layer.descriptor, None, Some((times, epoch))),
+    }
+}
+
 /// Whether a layer is compressed in another way than is wanted; a level is taken as another way.
 fn differs(layer: &Descriptor, wanted: Option<NewCompression>) -> bool {
     let kind = layer.media_type().to_string();

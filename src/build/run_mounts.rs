@@ -28,6 +28,8 @@ use super::run::{Prepared, target};
 use super::sources::Origin;
 use super::state::StageState;
 use crate::runtime::{BindOptions, MountOp};
+use crate::storage;
+use crate::sys::{SysError, tree};
 
 /// Largest secret, in bytes; BuildKit's limit.
 const SECRET_MAX: usize = 500 << 10;
@@ -291,13 +293,11 @@ impl<'a> Build<'a> {
                 Err(error) => return Err(cache_error(&path, error)),
             };
             let failed = |error: io::Error| cache_error(&path, error);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
             match mount.sharing {
                 Sharing::Shared => {}
-                Sharing::Locked => {
-                    flock(&fd, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
-                }
+                Sharing::Locked => fd = self.shop.store.lock_cache_mount(fd, &path, id)?,
                 Sharing::Private => {
                     if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
                         continue;
@@ -306,7 +306,7 @@ impl<'a> Build<'a> {
             }
             if self.anew && self.reset_caches.insert(path.clone()) && !fresh {
                 // `--no-cache` means what earlier builds left in the step's caches too, as in the reference.
-                empty(&path).map_err(failed)?;
+                empty(&fd).map_err(storage::Error::from)?;
             }
             if fresh {
                 let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
@@ -454,17 +454,9 @@ fn tmpfs(run: &Prepared, mount: &Mount) -> Result<Placed, Error> {
     Ok((place.clone(), (MountOp::Tmpfs { target: place, options }, true)))
 }
 
-/// Remove what is in a directory.
-fn empty(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+/// Remove what is in a directory. Links that a step left there are not followed, and no mount is entered.
+fn empty(dir: &OwnedFd) -> Result<(), SysError> {
+    tree::sorted_names(dir)?.iter().try_for_each(|entry| tree::remove_all(dir, &entry.name))
 }
 
 /// A path as a pattern that matches only itself: a bind's source never is one.

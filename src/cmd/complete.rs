@@ -16,8 +16,11 @@ use crate::ops::complete::{Which, container_names, image_names, index_names, vol
 use crate::ui::{Ui, sanitise};
 
 /// Values of flags that clap does not know as a closed list, since other values are possible or refused by name.
-const VALUES: [(&str, &[&str]); 8] = [
-    ("network", &["host", "none"]),
+const VALUES: [(&str, &[&str]); 11] = [
+    ("attach", &["stdin", "stdout", "stderr"]),
+    ("condition", &["stopped", "running", "paused", "created", "removed", "healthy", "unhealthy"]),
+    ("restart", &["no", "on-failure", "always", "unless-stopped"]),
+    ("network", &["private", "host", "none", "pasta", "slirp4netns"]),
     ("pull", &["always", "missing", "never"]),
     ("policy", &["always", "missing", "never", "newer"]),
     ("progress", &["auto", "plain", "tty", "quiet", "rawjson"]),
@@ -63,9 +66,7 @@ pub(super) fn answer(ui: &mut Ui, args: &[OsString]) -> bool {
     let index = index.to_str().and_then(|index| index.parse().ok()).unwrap_or(0);
     let options = GlobalOptions { root: root_option(&words), debug: false };
     if let Ok(cx) = Context::gather(&options) {
-        let mut command = super::command();
-        command.build();
-        let text = print(shell == "bash", &candidates(&command, &cx, &words, index));
+        let text = print(shell == "bash", &candidates(super::command(), &cx, &words, index));
         ui.bytes(text.as_bytes());
     }
     true
@@ -79,65 +80,89 @@ fn root_option(words: &[String]) -> Option<PathBuf> {
 }
 
 /// Where in a command line the cursor stands.
-struct Place<'a> {
-    command: &'a Command,
+struct Place {
+    /// The verb, or strate itself. Nothing of other verbs is made: a shell asks at every key.
+    command: Command,
+    /// Options of strate itself that every verb takes.
+    global: Vec<Arg>,
     /// The option whose value comes next.
-    pending: Option<&'a Arg>,
+    pending: Option<Arg>,
     /// Words without a dash so far, the verb's name not among them.
     positionals: usize,
     /// After `--`, or among the words of a program.
     no_flags: bool,
 }
 
-impl<'a> Place<'a> {
+impl Place {
+    fn new(command: Command, words: &[String], index: usize) -> Self {
+        let global = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+        let mut place = Self { command, global, pending: None, positionals: 0, no_flags: false };
+        let mut is_verb = false;
+        for word in words.iter().take(index).skip(1) {
+            is_verb |= place.walk(word);
+        }
+        if !is_verb {
+            place.command.build();
+        }
+        place
+    }
+
     fn is_program(&self) -> bool {
         self.positionals > 0 && START_PROGRAMS.contains(&self.command.get_name())
     }
 
-    /// Walk over one word before the cursor.
-    fn walk(&mut self, word: &str) {
+    /// Walk over one word before the cursor; whether it was a verb.
+    fn walk(&mut self, word: &str) -> bool {
         if self.pending.take().is_some() || self.is_program() {
-            return;
+            return false;
         }
         if !self.no_flags && word == "--" {
             self.no_flags = true;
         } else if let Some(long) = word.strip_prefix("--").filter(|_| !self.no_flags) {
-            self.pending =
-                (!long.contains('=')).then(|| self.find_long(long)).flatten().filter(|arg| takes_value(arg));
+            let arg = (!long.contains('=')).then(|| self.find_long(long)).flatten();
+            self.pending = arg.filter(|arg| takes_value(arg)).cloned();
         } else if word.len() > 1 && word.starts_with('-') && !self.no_flags {
             self.walk_shorts(&word[1..]);
         } else if let Some(verb) = self.find_verb(word) {
             self.command = verb;
+            self.command.build();
+            return true;
         } else {
             self.positionals += 1;
         }
+        false
+    }
+
+    /// The verb's own options, and those that every verb takes.
+    fn arguments(&self) -> impl Iterator<Item = &Arg> {
+        let own = |arg: &&Arg| self.command.get_arguments().all(|known| known.get_id() != arg.get_id());
+        self.command.get_arguments().chain(self.global.iter().filter(own))
     }
 
     /// `-it`, `-eNAME`, `-e NAME`
     fn walk_shorts(&mut self, shorts: &str) {
         let mut rest = shorts.chars();
         while let Some(short) = rest.next() {
-            let arg = self.command.get_arguments().find(|arg| arg.get_short() == Some(short));
-            if let Some(arg) = arg.filter(|arg| takes_value(arg)) {
+            let arg = self.arguments().find(|arg| arg.get_short() == Some(short));
+            if let Some(arg) = arg.filter(|arg| takes_value(arg)).cloned() {
                 self.pending = rest.as_str().is_empty().then_some(arg);
                 return;
             }
         }
     }
 
-    fn find_long(&self, long: &str) -> Option<&'a Arg> {
-        self.command.get_arguments().find(|arg| {
+    fn find_long(&self, long: &str) -> Option<&Arg> {
+        self.arguments().find(|arg| {
             arg.get_long() == Some(long) || arg.get_all_aliases().is_some_and(|all| all.contains(&long))
         })
     }
 
-    fn find_verb(&self, word: &str) -> Option<&'a Command> {
+    fn find_verb(&self, word: &str) -> Option<Command> {
         if self.positionals > 0 {
             return None;
         }
-        self.command
-            .get_subcommands()
-            .find(|verb| verb.get_name() == word || verb.get_all_aliases().any(|a| a == word))
+        let mut verbs = self.command.get_subcommands();
+        verbs.find(|verb| verb.get_name() == word || verb.get_all_aliases().any(|a| a == word)).cloned()
     }
 }
 
@@ -146,21 +171,18 @@ fn takes_value(arg: &Arg) -> bool {
         && arg.get_num_args().is_none_or(|count| count.min_values() > 0)
 }
 
-fn candidates(command: &Command, cx: &Context, words: &[String], index: usize) -> Vec<Candidate> {
-    let mut place = Place { command, pending: None, positionals: 0, no_flags: false };
-    for word in words.iter().take(index).skip(1) {
-        place.walk(word);
-    }
+fn candidates(command: Command, cx: &Context, words: &[String], index: usize) -> Vec<Candidate> {
+    let place = Place::new(command, words, index);
     let current = words.get(index).map_or("", String::as_str);
-    let mut found = if let Some(arg) = place.pending {
-        values(place.command, arg, cx)
+    let mut found = if let Some(arg) = &place.pending {
+        values(&place.command, arg, cx)
     } else if place.is_program() {
         Vec::new() // a path in the container, or anything
     } else if let Some((long, _)) = current.strip_prefix("--").and_then(|rest| rest.split_once('=')) {
-        let values = place.find_long(long).map(|arg| values(place.command, arg, cx)).unwrap_or_default();
+        let values = place.find_long(long).map(|arg| values(&place.command, arg, cx)).unwrap_or_default();
         values.into_iter().map(|c| Candidate::new(format!("--{long}={}", c.value), c.help)).collect()
     } else if current.starts_with('-') && !place.no_flags {
-        flags(place.command)
+        flags(&place)
     } else {
         verbs_and_arguments(&place, cx)
     };
@@ -168,7 +190,7 @@ fn candidates(command: &Command, cx: &Context, words: &[String], index: usize) -
     found
 }
 
-fn verbs_and_arguments(place: &Place<'_>, cx: &Context) -> Vec<Candidate> {
+fn verbs_and_arguments(place: &Place, cx: &Context) -> Vec<Candidate> {
     let mut found = Vec::new();
     if place.positionals == 0 {
         for verb in place.command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
@@ -179,14 +201,14 @@ fn verbs_and_arguments(place: &Place<'_>, cx: &Context) -> Vec<Candidate> {
     let mut arguments: Vec<&Arg> = place.command.get_positionals().collect();
     let last = arguments.pop_if(|arg| matches!(arg.get_action(), ArgAction::Append));
     if let Some(arg) = arguments.get(place.positionals).copied().or(last) {
-        found.extend(values(place.command, arg, cx));
+        found.extend(values(&place.command, arg, cx));
     }
     found
 }
 
-fn flags(command: &Command) -> Vec<Candidate> {
-    command
-        .get_arguments()
+fn flags(place: &Place) -> Vec<Candidate> {
+    place
+        .arguments()
         .filter(|arg| !arg.is_hide_set())
         .filter_map(|arg| Some(Candidate::new(format!("--{}", arg.get_long()?), first_line(arg.get_help()))))
         .collect()
@@ -215,7 +237,7 @@ fn values(command: &Command, arg: &Arg, cx: &Context) -> Vec<Candidate> {
         None => {}
     }
     let which = match command.get_name() {
-        "exec" | "stop" | "kill" => Which::Running,
+        "attach" | "exec" | "stop" | "kill" | "pause" | "top" => Which::Running,
         "start" => Which::Stopped,
         _ => Which::All,
     };
@@ -231,6 +253,10 @@ fn values(command: &Command, arg: &Arg, cx: &Context) -> Vec<Candidate> {
         "SOURCE" if command.get_name() == "sync" => Vec::new(), // directories, files, registries
         "IMAGE" | "SOURCE" | "SOURCE_IMAGE" | "TARGET" | "TARGET_IMAGE" | "NAME" => images().collect(),
         "INDEX" => index_names(cx).into_iter().map(|name| Candidate::new(name, "index")).collect(),
+        // Or a path, which the shell knows.
+        "SOURCE_PATH" | "TARGET_PATH" => {
+            containers().map(|found| Candidate::new(found.value + ":", found.help)).collect()
+        }
         "CONTAINER" => containers().collect(),
         "VOLUME" => volumes().collect(),
         "OBJECT" | "NAME_OR_ID" => containers().chain(images()).collect(),
@@ -266,11 +292,9 @@ mod tests {
 
     fn ask(line: &str) -> Vec<String> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let mut command = super::super::command();
-        command.build();
         let root = Some(PathBuf::from("/nonexistent"));
         let cx = Context::gather(&GlobalOptions { root, debug: false }).unwrap();
-        let found = candidates(&command, &cx, &words, words.len() - 1);
+        let found = candidates(super::super::command(), &cx, &words, words.len() - 1);
         found.into_iter().map(|candidate| candidate.value).collect()
     }
 
@@ -288,6 +312,14 @@ mod tests {
             ("strate copy doc", "docker://"),
             ("strate copy dir:a oci", "oci-archive:"),
             ("strate sync --dest o", "oci"),
+            ("strate rmi --for", "--force"),
+            ("strate rmi --lay", "--layering"),
+            ("strate rmi --layering o", "overlay"),
+            ("strate image l", "ls"),
+            ("strate buildx b", "build"),
+            ("strate --he", "--help"),
+            ("strate image prune --he", "--help"),
+            ("strate hel", "help"),
         ] {
             assert!(ask(line).contains(&expected.to_owned()), "{line}: {:?}", ask(line));
         }

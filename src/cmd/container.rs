@@ -1,18 +1,32 @@
 //! Verbs of the container group.
 
 mod commit;
+mod files;
 mod flags;
+mod health_flags;
 mod lifecycle;
 mod list;
+mod network_flags;
 mod other_flags;
+mod port;
 mod run;
+mod watch;
+mod which;
 
 pub(super) use commit::{CommitArgs, commit};
+pub(super) use files::{
+    CpArgs, DiffArgs, MountArgs, UmountArgs, UnshareArgs, cp, diff, mount, umount, unshare,
+};
 pub(super) use lifecycle::{
-    KillArgs, PruneArgs, RenameArgs, RmArgs, StopArgs, WaitArgs, kill, prune, rename, rm, stop, wait,
+    ExistsArgs, KillArgs, PauseArgs, PruneArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, exists,
+    kill, pause, prune, rename, restart, rm, stop, unpause, wait,
 };
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
-pub(super) use run::{CreateArgs, ExecArgs, RunArgs, StartArgs, create, exec, run, start};
+pub(super) use port::{PortArgs, port};
+pub(super) use run::{
+    AttachArgs, CreateArgs, ExecArgs, RunArgs, StartArgs, attach, create, exec, run, start,
+};
+pub(super) use watch::{EventsArgs, HealthcheckArgs, TopArgs, events, healthcheck, top};
 
 use std::io::Write;
 use std::ops::ControlFlow;

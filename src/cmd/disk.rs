@@ -159,7 +159,7 @@ fn container_rows(disk: &DiskUsage, now: Timestamp) -> Vec<Value> {
             "LocalVolumes": volumes.to_string(),
             "Size": words::size(container.size),
             "RunningFor": words::ago(&record.created, now),
-            "Status": status(&container.state, now),
+            "Status": status(&container.state, None, now),
             "Names": record.name,
         })
     };

@@ -206,13 +206,25 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         tags: Transport;
         transport: Archive, Store, Registry, Location;
     }
-    error
+    match error.downcast_ref() {
+        Some(ops::build::OutputError::Archive(below)) => return inner(below),
+        Some(ops::build::OutputError::Store(below)) => return inner(below),
+        _ => {}
+    }
+    // What was written through has an error of its own in its place.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(below) if below.is::<archive::Error>() => below,
+        _ => error,
+    }
 }
 
 fn storage_hint(error: &storage::Error) -> Option<String> {
     use storage::Error as E;
     Some(match error {
         E::NoSuchImage(_) => "`strate images` lists the images that are here".to_owned(),
+        E::SnapshotInUse { containers, .. } => {
+            format!("`strate stop {}`, and try again: it is unpacked anew then", containers.join(" "))
+        }
         E::BlobElsewhere { stores, .. } => format!(
             "name that store with `--imagestore {}`, or pull the image again",
             stores.first().map_or("PATH", String::as_str)
@@ -229,6 +241,9 @@ fn storage_hint(error: &storage::Error) -> Option<String> {
         E::VolumeInUse { containers, .. } => {
             format!("remove what uses it first: `strate rm {}`", containers.join(" "))
         }
+        E::VolumeMaybeInUse { name, container } => format!(
+            "`strate rm -f {container}` removes that container, `strate volume rm -f {name}` the volume all the same"
+        ),
         E::DamagedVolume { name, .. } => {
             format!("`strate system check` says more, `strate volume rm {name}` removes it with its files")
         }
@@ -283,6 +298,43 @@ fn container_hint(error: &ops::container::Error) -> Option<String> {
             format!("`mkdir -p {}` makes it a directory, as `-v` would", source_path.display())
         }
         E::NotATerminal => "leave out -t, or run it on a terminal".to_owned(),
+        E::NoNetworkHelper("neither pasta nor slirp4netns") => {
+            "install passt, which brings pasta, or slirp4netns; or choose --network host or none".to_owned()
+        }
+        E::NoNetworkHelper(_) => "choose --network private for whichever helper there is".to_owned(),
+        E::NoTun(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            "`modprobe tun` as root makes it; a container gets it with `--device /dev/net/tun`; or choose --network \
+             host or none"
+                .to_owned()
+        }
+        E::NoTun(_) => {
+            "`chmod 666 /dev/net/tun` as root allows it, which is how most systems have it; or choose --network host \
+             or none"
+                .to_owned()
+        }
+        E::NoSuchNetwork(_) => {
+            "there are private, host, none, container:NAME, pasta[:OPTIONS] and slirp4netns[:OPTIONS]".to_owned()
+        }
+        E::JoinStopped(name) => format!("`strate start {name}` starts it"),
+        E::OtherNamespace(_) => "start this container by a command of its own".to_owned(),
+        E::Runtime(error) => return port_hint(error),
+        _ => return None,
+    })
+}
+
+fn port_hint(error: &ops::RuntimeError) -> Option<String> {
+    let (port, source) = error.port()?;
+    Some(match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("`ss -lnp 'sport = :{port}'` shows who has it, and `strate ps` which container")
+        }
+        std::io::ErrorKind::PermissionDenied => format!(
+            "ports below 1024 are root's: take a higher one, or `sysctl net.ipv4.ip_unprivileged_port_start={port}` as \
+             root"
+        ),
+        std::io::ErrorKind::AddrNotAvailable => {
+            "`ip address` lists the addresses that the host has".to_owned()
+        }
         _ => return None,
     })
 }
@@ -356,12 +408,12 @@ fn context_hint(error: &ContextError) -> String {
 
 /// Whether what follows in the chain is about a place that no room in the store helps: standard output, a device.
 fn is_elsewhere(error: &(dyn Error + 'static)) -> bool {
-    match error.downcast_ref() {
-        Some(archive::Error::Write { path, .. }) => {
-            path.as_os_str() == "standard output" || path.starts_with("/dev") || path.starts_with("/proc")
-        }
-        _ => error.is::<StdoutError>(),
-    }
+    let path = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(archive::Error::Write { path, .. }), _) => path,
+        (_, Some(ops::build::OutputError::Write { path, .. })) => path,
+        _ => return error.is::<StdoutError>(),
+    };
+    path.as_os_str() == "standard output" || path.starts_with("/dev") || path.starts_with("/proc")
 }
 
 fn io_hint(error: &std::io::Error) -> Option<String> {

@@ -94,7 +94,7 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
     let listing = Listing::parse(args.format.as_deref(), &IMAGE_COLUMNS, &shown)?;
     sort(&mut rows, args.sort);
     if args.quiet && args.format.is_none() {
-        let ids = rows.iter().map(|row| id(&row.id, args.no_trunc) + "\n");
+        let ids = rows.iter().flat_map(|row| [shown_id(row, args.no_trunc), "\n"]);
         ui.text(&ids.collect::<String>());
         return Ok(0);
     }
@@ -102,8 +102,7 @@ pub(super) fn images(cx: &mut Context, ui: &mut Ui, args: ImagesArgs) -> CmdResu
     let text = match listing.default_columns() {
         // The usual case pays for what is shown alone: there may be thousands.
         Some(_) => {
-            let cells = |row| shown.iter().map(move |field| image_cell(row, field, args.no_trunc, now));
-            listing.table(rows.iter().map(cells))
+            listing.table(&rows, |row, field, cell| write_image_cell(row, field, args.no_trunc, now, cell))
         }
         None => {
             let values: Vec<Value> = rows.iter().map(|row| image_row(row, args.no_trunc, now)).collect();
@@ -120,14 +119,19 @@ fn print_rows(ui: &mut Ui, text: &str, without_heading: bool) {
 }
 
 fn sort(rows: &mut [images_op::Row], by: SortBy) {
-    let repository = |row: &images_op::Row| row.name.as_ref().map(|name| name.familiar_name());
-    let tag = |row: &images_op::Row| row.name.as_ref().and_then(|name| name.tag().map(str::to_owned));
+    use images_op::Row;
     match by {
         SortBy::Created => {} // they come so
-        SortBy::Id => rows.sort_by(|a, b| a.id.cmp(&b.id)),
-        SortBy::Repository => rows.sort_by_cached_key(|row| (repository(row), tag(row))),
+        SortBy::Id => rows.sort_by(|a, b| a.id().cmp(b.id())),
+        SortBy::Repository => {
+            let key = |row: &Row| (row.repository().map(str::to_owned), row.tag().map(str::to_owned));
+            rows.sort_by_cached_key(key);
+        }
         SortBy::Size => rows.sort_by_key(|row| row.size),
-        SortBy::Tag => rows.sort_by_cached_key(|row| (tag(row), repository(row))),
+        SortBy::Tag => {
+            let key = |row: &Row| (row.tag().map(str::to_owned), row.repository().map(str::to_owned));
+            rows.sort_by_cached_key(key);
+        }
     }
 }
 
@@ -156,19 +160,39 @@ fn image_row(row: &images_op::Row, no_trunc: bool, now: Timestamp) -> Value {
 
 /// One field of an image as docker shows it.
 fn image_cell(row: &images_op::Row, field: &str, no_trunc: bool, now: Timestamp) -> String {
-    let none = || "<none>".to_owned();
-    let created = row.created.as_deref();
-    match field {
-        "CreatedAt" => created.map_or_else(|| "N/A".to_owned(), words::local_time),
-        "CreatedSince" => created.map_or_else(|| "N/A".to_owned(), |time| words::ago(time, now)),
-        "Digest" => row.digest.to_string(),
-        "ID" => id(&row.id, no_trunc),
-        "ReadOnly" => row.read_only.to_string(),
-        "Repository" => row.name.as_ref().map_or_else(none, |name| name.familiar_name()),
-        "Size" | "VirtualSize" => words::size(row.size),
-        "Tag" => row.name.as_ref().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(none),
-        _ => "N/A".to_owned(),
-    }
+    let mut cell = String::new();
+    write_image_cell(row, field, no_trunc, now, &mut cell);
+    cell
+}
+
+/// The same, at the end of a text.
+fn write_image_cell(row: &images_op::Row, field: &str, no_trunc: bool, now: Timestamp, cell: &mut String) {
+    let owned;
+    cell.push_str(match field {
+        "CreatedAt" => {
+            owned = row.created_text().map_or_else(|| "N/A".to_owned(), words::local_time);
+            &owned
+        }
+        "CreatedSince" => {
+            owned = row.created().map_or_else(|| "N/A".to_owned(), |time| words::ago_since(time, now));
+            &owned
+        }
+        "Digest" => row.digest(),
+        "ID" => shown_id(row, no_trunc),
+        "ReadOnly" if row.read_only => "true",
+        "ReadOnly" => "false",
+        "Repository" => row.repository().unwrap_or("<none>"),
+        "Size" | "VirtualSize" => {
+            owned = words::size(row.size);
+            &owned
+        }
+        "Tag" => row.tag().unwrap_or("<none>"),
+        _ => "N/A",
+    });
+}
+
+fn shown_id(row: &images_op::Row, no_trunc: bool) -> &str {
+    if no_trunc { row.id() } else { row.short_id() }
 }
 
 fn id(id: &crate::oci::ImageId, no_trunc: bool) -> String {

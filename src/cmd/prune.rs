@@ -156,6 +156,9 @@ pub(super) struct SystemArgs {
     /// Also anonymous volumes that no container uses
     #[arg(long)]
     volumes: bool,
+    /// Also what repairs of the store have kept since they could not mend it
+    #[arg(long)]
+    damaged: bool,
     /// Accepted for podman's sake: builds leave no containers
     #[arg(long, hide = true)]
     build: bool,
@@ -173,7 +176,13 @@ pub(super) fn system(cx: &mut Context, ui: &mut Ui, args: SystemArgs) -> CmdResu
             "the filter `until` cannot be used with --volumes: volumes have no such time",
         ));
     }
-    let what = op::System { containers: true, all: args.all, volumes: args.volumes, filters: args.filter };
+    let what = op::System {
+        containers: true,
+        all: args.all,
+        volumes: args.volumes,
+        damaged: args.damaged,
+        filters: args.filter,
+    };
     prune_system(cx, ui, &what, &args.common)
 }
 
@@ -204,6 +213,7 @@ fn prune_system(cx: &Context, ui: &mut Ui, what: &op::System, common: &Common) -
                 + &section("Would delete Volumes:", &volume_lines(&plan))
                 + &section("Would delete Images:", &image_plan_lines(&plan.plan))
                 + &section("Would delete build cache objects:", &cache_lines(&plan.cache))
+                + &section("Would delete damaged things:", &damaged_lines(&plan))
                 + &reclaimable(bytes)
         });
     }
@@ -224,6 +234,7 @@ fn prune_system(cx: &Context, ui: &mut Ui, what: &op::System, common: &Common) -
             + &section("Deleted Volumes:", &volumes)
             + &section("Deleted Images:", &deleted_lines(&done.images.removed))
             + &section("Deleted build cache objects:", &ids(&done.cache))
+            + &section("Deleted damaged things:", &damaged_lines(&done))
             + &reclaimed(done.bytes())
     })
 }
@@ -247,6 +258,9 @@ fn system_words(what: &op::System, plan: &SystemPruned) -> Vec<String> {
     lines.push(line(images, plan.plan.images.len(), plan.plan.bytes()));
     let cache = if what.all { "all build cache" } else { "unused build cache" };
     lines.push(line(cache, plan.cache.len(), own(&plan.cache)));
+    if what.damaged {
+        lines.push(line("what repairs have kept", plan.damaged.paths.len(), plan.damaged.bytes));
+    }
     lines.extend(what.filters.iter().map(|filter| format!("filtered with {filter}")));
     lines
 }
@@ -257,12 +271,17 @@ fn system_value(pruned: &SystemPruned, images: Vec<Value>, bytes: u64) -> Value 
         "VolumesDeleted": pruned.volumes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         "ImagesDeleted": images,
         "CachesDeleted": ids(&pruned.cache),
+        "DamagedDeleted": pruned.damaged.paths,
         "SpaceReclaimed": bytes,
     })
 }
 
 fn volume_lines(plan: &SystemPruned) -> Vec<String> {
     plan.volumes.iter().map(|(name, bytes)| format!("{name} ({})", words::size(*bytes))).collect()
+}
+
+fn damaged_lines(pruned: &SystemPruned) -> Vec<String> {
+    pruned.damaged.paths.iter().map(|path| path.display().to_string()).collect()
 }
 
 fn image_plan_lines(plan: &PrunePlan) -> Vec<String> {

@@ -33,6 +33,8 @@ macro_rules! verbs {
     }) => {
         $(#[$outer])*
         #[derive(Debug, Subcommand)]
+        // A start pays for the flags of its own verb, not for those of all.
+        #[command(defer = true)]
         #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
         pub(super) enum $table {
             $( $(#[$attr])* $name($args), )*
@@ -97,6 +99,9 @@ verbs! {
         /// Log out of a registry
         Logout(registry::LogoutArgs) => registry::logout, Nothing;
 
+        /// Show a running container's streams, and give it input
+        Attach(container::AttachArgs) => container::attach, Nothing;
+
         /// Make a new image from a container's changes
         Commit(container::CommitArgs) => container::commit, Nothing;
 
@@ -109,11 +114,23 @@ verbs! {
         /// Print the digest of an image in a registry
         Digest(remote::DigestArgs) => remote::digest, Nothing;
 
+        /// Copy files into a container or out of it
+        Cp(container::CpArgs) => container::cp, Nothing;
+
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
+        /// Show what a container changed of its image's files
+        Diff(container::DiffArgs) => container::diff, UserNamespace;
+
+        /// Show what happens to containers, images and volumes
+        Events(container::EventsArgs) => container::events, Nothing;
+
         /// Write a container's file system to a tar
         Export(archive::ExportArgs) => archive::export, UserNamespace;
+
+        /// Run the health check of a container
+        Healthcheck(container::HealthcheckArgs) => container::healthcheck, Nothing, 125;
 
         /// Show how an image was made
         History(image::HistoryArgs) => image::history, Nothing;
@@ -146,8 +163,20 @@ verbs! {
         /// Show what a container has written
         Logs(container::LogsArgs) => container::logs, Nothing;
 
+        /// Make the files of stopped containers reachable under a path
+        Mount(container::MountArgs) => container::mount, Nothing;
+
+        /// Hold the processes of containers still
+        Pause(container::PauseArgs) => container::pause, Nothing;
+
+        /// Show which ports of a container are reachable, and how
+        Port(container::PortArgs) => container::port, Nothing;
+
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
+
+        /// Stop containers and start them again
+        Restart(container::RestartArgs) => container::restart, UserNamespace;
 
         /// Remove containers
         Rm(container::RmArgs) => container::rm, UserNamespace;
@@ -169,6 +198,16 @@ verbs! {
 
         /// Give an image another name
         Tag(image::TagArgs) => image::tag, Nothing;
+
+        /// Show the processes of a container
+        Top(container::TopArgs) => container::top, Nothing;
+
+        /// Undo what mount did
+        #[command(visible_alias = "unmount")]
+        Umount(container::UmountArgs) => container::umount, Nothing;
+
+        /// Let paused containers go on
+        Unpause(container::PauseArgs) => container::unpause, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;
@@ -221,14 +260,26 @@ verbs! {
 verbs! {
     /// Verbs of `container`.
     ContainerVerb {
+        /// Show a running container's streams, and give it input
+        Attach(container::AttachArgs) => container::attach, Nothing;
+
         /// Make a new image from a container's changes
         Commit(container::CommitArgs) => container::commit, Nothing;
+
+        /// Copy files into a container or out of it
+        Cp(container::CpArgs) => container::cp, Nothing;
 
         /// Create a container without starting it
         Create(container::CreateArgs) => container::create, UserNamespace, 125;
 
+        /// Show what a container changed of its image's files
+        Diff(container::DiffArgs) => container::diff, UserNamespace;
+
         /// Run another program in a running container
         Exec(container::ExecArgs) => container::exec, Nothing, 125;
+
+        /// Say by the exit code whether there is such a container
+        Exists(container::ExistsArgs) => container::exists, Nothing, 125;
 
         /// Write a container's file system to a tar
         Export(archive::ExportArgs) => archive::export, UserNamespace;
@@ -249,8 +300,20 @@ verbs! {
         /// Remove containers that do not run
         Prune(container::PruneArgs) => container::prune, UserNamespace;
 
+        /// Make the files of stopped containers reachable under a path
+        Mount(container::MountArgs) => container::mount, Nothing;
+
+        /// Hold the processes of containers still
+        Pause(container::PauseArgs) => container::pause, Nothing;
+
+        /// Show which ports of a container are reachable, and how
+        Port(container::PortArgs) => container::port, Nothing;
+
         /// Rename a container
         Rename(container::RenameArgs) => container::rename, Nothing;
+
+        /// Stop containers and start them again
+        Restart(container::RestartArgs) => container::restart, UserNamespace;
 
         /// Remove containers
         #[command(visible_alias = "remove")]
@@ -264,6 +327,16 @@ verbs! {
 
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
+
+        /// Show the processes of a container
+        Top(container::TopArgs) => container::top, Nothing;
+
+        /// Undo what mount did
+        #[command(visible_alias = "unmount")]
+        Umount(container::UmountArgs) => container::umount, Nothing;
+
+        /// Let paused containers go on
+        Unpause(container::PauseArgs) => container::unpause, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;
@@ -349,6 +422,9 @@ verbs! {
         #[command(hide = true)]
         InternalMan(man::ManArgs) => man::man, Nothing;
 
+        /// Run a program of the host in the user namespace of the containers
+        Unshare(container::UnshareArgs) => container::unshare, UserNamespace, 125;
+
         /// Show the version
         Version(system::VersionArgs) => system::version, Nothing;
     }
@@ -366,6 +442,9 @@ verbs! {
         /// Check this host and say how to fix what is missing
         Doctor(system::DoctorArgs) => system::doctor, Quietly;
 
+        /// Show what happens to containers, images and volumes
+        Events(container::EventsArgs) => container::events, Nothing;
+
         /// Show facts about this host and the store
         Info(system::InfoArgs) => system::info, Quietly;
 
@@ -382,6 +461,7 @@ verbs! {
 
 /// Every verb.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 pub(super) enum Verb {
     #[command(flatten)]
@@ -445,6 +525,22 @@ impl Verb {
     /// What it needs before it runs.
     pub(super) fn needs(&self) -> Needs {
         each_table!(self, verb => verb.needs())
+    }
+
+    /// The container whose network a container to be started is to have: its user namespace is entered then.
+    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
+        match self {
+            Self::Plain(PlainVerb::Run(args)) | Self::Container(ContainerVerb::Run(args)) => {
+                args.network_of()
+            }
+            Self::Plain(PlainVerb::Start(args)) | Self::Container(ContainerVerb::Start(args)) => {
+                args.network_of(cx)
+            }
+            Self::Plain(PlainVerb::Restart(args)) | Self::Container(ContainerVerb::Restart(args)) => {
+                args.network_of(cx)
+            }
+            _ => None,
+        }
     }
 
     /// The exit code of our own failures.

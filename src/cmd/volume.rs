@@ -1,5 +1,6 @@
 //! Verbs of `volume`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -173,7 +174,7 @@ pub(super) fn inspect(cx: &mut Context, ui: &mut Ui, args: InspectArgs) -> CmdRe
 /// Arguments of `volume rm`.
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
-    /// One that is not there is no error
+    /// One that is not there is no error, and a container whose record is damaged does not keep it
     #[arg(short, long)]
     force: bool,
     /// All volumes that no container uses
@@ -237,7 +238,7 @@ pub(super) fn prune(cx: &mut Context, ui: &mut Ui, args: PruneArgs) -> CmdResult
             return Ok(0);
         }
     }
-    let pruned = volume::prune(&writable(cx)?, &filter, args.dry_run)?;
+    let pruned = volume::prune(&writable(cx)?, &filter, args.dry_run, &BTreeSet::new())?;
     if !pruned.is_empty() {
         ui.line(if args.dry_run { "Would delete Volumes:" } else { "Deleted Volumes:" });
         for volume in &pruned {

@@ -70,6 +70,8 @@ pub struct Applied {
     pub foreign_links: Vec<(PathBuf, PathBuf)>,
     /// What the disk could not hold.
     pub owners: OwnerTable,
+    /// The highest id that was put on disk, of users and groups; `None` where nobody looked.
+    pub highest_id: Option<u32>,
     /// The layer hides everything below it (`.wh..wh..opq` in the root). The kernel does not look for the attribute on
     /// the root of a lower layer: whoever stacks layers has to begin with this one.
     pub opaque_root: bool,
@@ -175,7 +177,7 @@ impl<'a> Unpacker<'a> {
             opaques: BTreeSet::new(),
             whiteouts: BTreeSet::new(),
             links: BTreeMap::new(),
-            applied: Applied::default(),
+            applied: Applied { highest_id: Some(0), ..Applied::default() },
         })
     }
 

@@ -118,6 +118,20 @@ fn look<'p>(lower: &Lower<'_>, path: &'p Path) -> Result<Look<'p>, Error> {
     Ok(Look::Hidden)
 }
 
+/// Copy what is no directory, with everything that is known of it, to a name where nothing is. `path` is for errors.
+pub(super) fn copy_to(
+    from: BorrowedFd<'_>,
+    name: &OsStr,
+    to: BorrowedFd<'_>,
+    to_name: &OsStr,
+    path: &Path,
+) -> Result<(), Error> {
+    let failed = |errno| SysError::path("copy", path, errno);
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    let dir = rustix::io::fcntl_dupfd_cloexec(from, 0).map_err(failed)?;
+    Found { dir, path, name, stat, owner: None }.copy(to, to_name, path)
+}
+
 impl Found<'_> {
     fn open(&self, more: OFlags) -> Result<OwnedFd, Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
@@ -129,11 +143,15 @@ impl Found<'_> {
     fn place(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), Error> {
         let failed = |errno| SysError::path("create hard link", path, errno);
         match rustix::fs::linkat(&self.dir, self.name, parent, name, AtFlags::empty()) {
-            Ok(()) => return Ok(()),
+            Ok(()) => Ok(()),
             // Another mount, too many links, or a kernel that guards the links of others.
-            Err(Errno::XDEV | Errno::MLINK | Errno::PERM) => {}
-            Err(errno) => return Err(failed(errno).into()),
+            Err(Errno::XDEV | Errno::MLINK | Errno::PERM) => self.copy(parent, name, path),
+            Err(errno) => Err(failed(errno).into()),
         }
+    }
+
+    fn copy(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), Error> {
+        let failed = |errno| SysError::path("copy", path, errno);
         match kind(&self.stat) {
             FileType::RegularFile => self.copy_file(parent, name, path),
             FileType::Symlink => {

@@ -49,6 +49,8 @@ pub struct DiffStats {
     pub bytes: u64,
     /// Bytes that files and directories take on disk, in whole blocks.
     pub disk: u64,
+    /// The highest id of an owner, users and groups.
+    pub highest_id: u32,
 }
 
 /// Write the upper directory of an overlay as a layer tar: sorted, deterministic, overlay whiteouts as `.wh.` files,
@@ -80,6 +82,35 @@ pub fn write_tree(
     walk(RootDir::new(root), scribe)
 }
 
+/// Write what has a name in a directory, with all that is in it, as a tar. In the archive it is called `.` and what is in
+/// it goes without a prefix, where `edit` does not say otherwise. A last link is not followed. What `skip` takes is left
+/// out, and so is what somebody else removes meanwhile.
+///
+/// # Errors
+/// As [`write_tree`].
+pub fn write_name(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    out: &mut dyn Write,
+    skip: &dyn Fn(&Path) -> bool,
+    edit: &dyn Fn(&mut Entry),
+) -> Result<DiffStats, Error> {
+    let options = DiffOptions { owner: &|_| None, skip, below: &|_| false };
+    let mut scribe = Scribe::new(out, &options);
+    scribe.edit = Some(edit);
+    scribe.live = true;
+    let (name, top) = (if name.is_empty() { OsStr::new(".") } else { name }, Path::new("."));
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| SysError::path("stat", Path::new(name), errno))?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        scribe.leaf(dir, name, top, &stat)?;
+        return scribe.finish();
+    }
+    let inner = scribe::open_dir(dir, name, Path::new(name))?;
+    scribe.directory(top, &stat)?;
+    walk(RootDir::new(inner.as_fd()), scribe)
+}
+
 fn walk(root: RootDir<'_>, mut scribe: Scribe<'_, '_>) -> Result<DiffStats, Error> {
     // A stack of our own: how deep a tree goes is not ours to decide.
     let mut stack = vec![Level::new(root.open_dir("")?, PathBuf::new(), &mut scribe)?];
@@ -88,7 +119,12 @@ fn walk(root: RootDir<'_>, mut scribe: Scribe<'_, '_>) -> Result<DiffStats, Erro
             stack.pop();
             continue;
         };
-        if let Some(inner) = level.take(root, &entry.name, &mut scribe)? {
+        let taken = match level.take(root, &entry.name, &mut scribe) {
+            // Opening comes before the first byte of an entry.
+            Err(Error::Sys(error)) if scribe.live && error.errno() == Some(libc::ENOENT) => None,
+            taken => taken?,
+        };
+        if let Some(inner) = taken {
             if stack.len() > HELD_DEPTH
                 && let Some(level) = stack.last_mut()
             {

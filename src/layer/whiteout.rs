@@ -18,7 +18,7 @@ pub(super) const HAS_WHITEOUTS: &[u8] = b"x";
 
 /// What a directory says of the layers below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Marked {
+pub enum Marked {
     /// Nothing.
     No,
     /// All they have in it is hidden.
@@ -28,7 +28,10 @@ pub(super) enum Marked {
 }
 
 /// What an open directory (not `O_PATH`) says of the layers below it.
-pub(super) fn marked(dir: impl AsFd) -> SysResult<Marked> {
+///
+/// # Errors
+/// When its attributes cannot be read.
+pub fn marked(dir: impl AsFd) -> SysResult<Marked> {
     Ok(match xattr::get(dir, OPAQUE)?.as_deref() {
         Some(YES) => Marked::Opaque,
         Some(HAS_WHITEOUTS) => Marked::HasWhiteouts,
@@ -45,12 +48,10 @@ pub fn hides_all_below(root: impl AsFd) -> SysResult<bool> {
 }
 
 /// Whether a name with this status, in a directory with this mark, is a whiteout.
-pub(super) fn is_whiteout(
-    dir: impl AsFd,
-    name: &std::ffi::OsStr,
-    stat: &Stat,
-    mark: Marked,
-) -> SysResult<bool> {
+///
+/// # Errors
+/// When it cannot be opened for its attributes.
+pub fn is_whiteout(dir: impl AsFd, name: &std::ffi::OsStr, stat: &Stat, mark: Marked) -> SysResult<bool> {
     match stat.st_mode & libc::S_IFMT {
         libc::S_IFCHR => Ok(stat.st_rdev == 0),
         libc::S_IFREG if mark == Marked::HasWhiteouts && stat.st_size == 0 => {

@@ -34,6 +34,30 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Whether a text is a digest.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn check(text: &str) -> Result<(), DigestError> {
+        let malformed = || DigestError::Malformed(text.chars().take(200).collect());
+        let (hex, want) = match (text.strip_prefix("sha256:"), text.strip_prefix("sha512:")) {
+            (Some(hex), _) => (hex, 64),
+            (_, Some(hex)) => (hex, 128),
+            _ => match text.split_once(':').map(|(algorithm, _)| algorithm) {
+                Some(known @ ("md5" | "sha1" | "sha384" | "blake3")) => {
+                    return Err(DigestError::Algorithm(known.into()));
+                }
+                _ => return Err(malformed()),
+            },
+        };
+        // All of them are looked at, many at a time: nearly every one is good.
+        let is_digit = |b: u8| b.is_ascii_digit() | (b'a'..=b'f').contains(&b);
+        if hex.len() != want || !hex.bytes().fold(true, |good, b| good & is_digit(b)) {
+            return Err(malformed());
+        }
+        Ok(())
+    }
+
     /// The algorithm: `sha256` or `sha512`.
     #[must_use]
     pub fn algorithm(&self) -> &str {
@@ -69,17 +93,7 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let malformed = || DigestError::Malformed(text.chars().take(200).collect());
-        let (algorithm, hex) = text.split_once(':').ok_or_else(malformed)?;
-        let want = match algorithm {
-            "sha256" => 64,
-            "sha512" => 128,
-            "md5" | "sha1" | "sha384" | "blake3" => return Err(DigestError::Algorithm(algorithm.into())),
-            _ => return Err(malformed()),
-        };
-        if hex.len() != want || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Err(malformed());
-        }
+        Self::check(text)?;
         Ok(Self { text: text.into() })
     }
 }

@@ -10,6 +10,7 @@ mod digest;
 mod manifest;
 pub mod media_type;
 mod platform;
+mod port;
 mod reference;
 
 pub use chain_id::{ChainId, chain_ids};
@@ -18,4 +19,5 @@ pub use digest::{DiffId, Digest, DigestError, Hasher, ImageId};
 pub use manifest::{ManifestError, Parsed, RawManifest, descriptor, digest_of};
 pub use oci_spec::image::{Descriptor, ImageIndex as Index, ImageManifest as Manifest};
 pub use platform::{Platform, PlatformError};
-pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference, ReferenceError};
+pub use port::{PortError, Protocol, Publish, Published, parse_publish};
+pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Parts, Reference, ReferenceError};

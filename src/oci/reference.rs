@@ -1,6 +1,7 @@
 //! References: what a user types to name an image (distribution/reference grammar, written by hand because the
 //! common regular expression costs 30 ms to compile).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -48,47 +49,13 @@ impl Reference {
     /// # Errors
     /// When the text breaks the grammar; the error says which rule.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        let invalid = |why| ReferenceError::Invalid { text: text.chars().take(300).collect(), why };
-        if text.is_empty() {
-            return Err(invalid("it is empty"));
-        }
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(invalid("64 hex digits are an image id, not a name"));
-        }
-        let (rest, digest) = match text.split_once('@') {
-            None => (text, None),
-            Some((rest, digest)) => {
-                let digest =
-                    digest.parse().map_err(|source| ReferenceError::Digest { text: text.into(), source })?;
-                (rest, Some(digest))
-            }
-        };
-        let (name, tag) = match rest.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-            _ => (rest, None),
-        };
-        let (registry, path) = match name.split_once('/') {
-            // Hosts are the same in either case, and policies and blocks are looked up by them.
-            Some((first, path)) if is_registry(first) => (first.to_ascii_lowercase(), path),
-            _ => (DEFAULT_REGISTRY.to_owned(), name),
-        };
-        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry };
-        let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
-            format!("library/{path}")
-        } else {
-            path.to_owned()
-        };
-        check_registry(&registry).map_err(invalid)?;
-        check_repository(&repository).map_err(invalid)?;
-        if let Some(tag) = tag {
-            check_tag(tag).map_err(invalid)?;
-        }
-        let tag = match (tag, &digest) {
-            (Some(tag), _) => Some(tag.to_owned()),
-            (None, None) => Some(DEFAULT_TAG.to_owned()),
-            (None, Some(_)) => None,
-        };
-        Ok(Self { registry, repository, tag, digest })
+        let Parts { registry, repository, tag, digest } = Parts::parse(text)?;
+        Ok(Self {
+            registry: registry.into_owned(),
+            repository: repository.into_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 
     /// The registry: host and, when given, port.
@@ -190,6 +157,107 @@ impl FromStr for Reference {
     }
 }
 
+/// A reference that was checked and not copied, for who looks at thousands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts<'a> {
+    registry: Cow<'a, str>,
+    repository: Cow<'a, str>,
+    tag: Option<&'a str>,
+    digest: Option<Digest>,
+}
+
+impl<'a> Parts<'a> {
+    /// As [`Reference::parse`].
+    ///
+    /// # Errors
+    /// When the text breaks the grammar; the error says which rule.
+    pub fn parse(text: &'a str) -> Result<Self, ReferenceError> {
+        let invalid = |why| ReferenceError::Invalid { text: text.chars().take(300).collect(), why };
+        if text.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid("64 hex digits are an image id, not a name"));
+        }
+        let (rest, digest) = match text.split_once('@') {
+            None => (text, None),
+            Some((rest, digest)) => {
+                let digest =
+                    digest.parse().map_err(|source| ReferenceError::Digest { text: text.into(), source })?;
+                (rest, Some(digest))
+            }
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        let (registry, path) = match name.split_once('/') {
+            Some((first, path)) if is_registry(first) => (lower_case(first), path),
+            _ => (Cow::Borrowed(DEFAULT_REGISTRY), name),
+        };
+        let registry = if registry == "index.docker.io" { Cow::Borrowed(DEFAULT_REGISTRY) } else { registry };
+        let repository = match registry == DEFAULT_REGISTRY && !path.contains('/') {
+            true => Cow::Owned(format!("library/{path}")),
+            false => Cow::Borrowed(path),
+        };
+        check_registry(&registry).map_err(invalid)?;
+        check_repository(&repository).map_err(invalid)?;
+        if let Some(tag) = tag {
+            check_tag(tag).map_err(invalid)?;
+        }
+        let tag = tag.or(if digest.is_none() { Some(DEFAULT_TAG) } else { None });
+        Ok(Self { registry, repository, tag, digest })
+    }
+
+    /// The tag.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.tag
+    }
+
+    /// The digest.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// The name as [`Reference::familiar_name`] has it: a registry with its slash, and a repository.
+    #[must_use]
+    pub fn familiar_name(&self) -> [&str; 3] {
+        match &*self.registry {
+            DEFAULT_REGISTRY => {
+                ["", "", self.repository.strip_prefix("library/").unwrap_or(&self.repository)]
+            }
+            registry => [registry, "/", &self.repository],
+        }
+    }
+
+    /// Bytes of [`Parts::familiar`].
+    #[must_use]
+    pub fn familiar_length(&self) -> usize {
+        let name: usize = self.familiar_name().iter().map(|part| part.len()).sum();
+        let tag = self.tag.map_or(0, |tag| 1 + tag.len());
+        name + tag + self.digest.as_ref().map_or(0, |digest| 1 + digest.as_str().len())
+    }
+
+    /// As [`Reference::familiar`].
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        let digest = self.digest.as_ref().map_or("", Digest::as_str);
+        let [registry, slash, repository] = self.familiar_name();
+        let (colon, tag) = self.tag.map_or(("", ""), |tag| (":", tag));
+        [registry, slash, repository, colon, tag, if digest.is_empty() { "" } else { "@" }, digest].concat()
+    }
+}
+
+/// Hosts are the same in either case, and policies and blocks are looked up by them.
+fn lower_case(host: &str) -> Cow<'_, str> {
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
+}
+
 /// The first component is a registry when it has a dot or a port, is `localhost`, an IPv6 address or not lower case.
 fn is_registry(first: &str) -> bool {
     first.contains(['.', ':', '[']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
@@ -287,6 +355,10 @@ mod tests {
             let reference = Reference::parse(text).unwrap();
             assert_eq!(reference.to_string(), full);
             assert_eq!(reference.familiar(), familiar);
+            let parts = Parts::parse(text).unwrap();
+            assert_eq!(parts.familiar(), familiar);
+            assert_eq!(parts.familiar_length(), familiar.len());
+            assert_eq!(parts.familiar_name().concat(), reference.familiar_name());
         }
     }
 
@@ -298,6 +370,9 @@ mod tests {
         assert_eq!(reference.selector(), digest.as_str());
         let both = Reference::parse(&format!("alpine:3@{digest}")).unwrap();
         assert_eq!((both.tag(), both.selector()), (Some("3"), digest.as_str()));
+        let text = both.to_string();
+        assert_eq!(Parts::parse(&text).unwrap().familiar(), both.familiar());
+        assert_eq!(Parts::parse(&text).unwrap().familiar_length(), both.familiar().len());
     }
 
     #[test]

@@ -154,12 +154,19 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// There is no Dockerfile: in the words of the reference, which people and scripts search for.
+    #[error("failed to solve: failed to read dockerfile: open {name}: no such file or directory")]
+    NoDockerfile {
+        /// Its name.
+        name: String,
+    },
     /// The Dockerfile cannot be read.
-    #[error("failed to solve: failed to read dockerfile: open {name}: {}", words(source))]
+    #[error("failed to solve: failed to read dockerfile: open {name}")]
     Dockerfile {
         /// Its name.
         name: String,
         /// Why.
+        #[source]
         source: io::Error,
     },
     /// The ignore file cannot be read.
@@ -210,11 +217,14 @@ pub enum Error {
     Sys(#[from] crate::sys::SysError),
 }
 
-/// What the kernel's errors are called in Go's words, which people search for.
-fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".into(),
-        _ => error.to_string(),
+impl Error {
+    /// What a Dockerfile that cannot be read comes to.
+    fn dockerfile(name: &str, source: io::Error) -> Self {
+        let name = name.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NoDockerfile { name },
+            _ => Self::Dockerfile { name, source },
+        }
     }
 }
 

@@ -57,13 +57,13 @@ pub fn check(
     let Some((store, mut done)) = Store::open_to_repair(&cx.root, cx.abilities(), how, request.force)? else {
         return Ok(Checked::default());
     };
-    done.extend(store.mend_names()?);
+    done.extend(store.mend_names(request.force)?);
     // A record that cannot be read stands in the way of this and is told below.
     let _ = store.sweep_containers();
     let mut report = store.check(&options);
     fetch_blobs(cx, &store, request, &report.faults, &Notes(&cx.notice), &mut done)?;
-    done.extend(store.mend_names()?);
-    done.extend(store.mend_caches(&report.faults)?);
+    done.extend(store.mend_names(request.force)?);
+    done.extend(store.mend_caches(&report.faults, request.force)?);
     let mut left = store.check_again(report.faults.clone(), &options);
     if request.force && left.iter().any(is_loss) {
         let dropped = store.drop_lost_names(&left)?;
@@ -91,7 +91,8 @@ fn is_loss(fault: &Fault) -> bool {
 }
 
 /// Bring every blob back that is needed. A manifest that is back says what else is needed, so this goes round until
-/// nothing new comes. A wrong blob that cannot be had goes away, so that a later pull does not take it for a good one.
+/// nothing new comes. A wrong blob that cannot be had leaves its place, so that a later pull does not take it for a good
+/// one; it is kept aside unless it is to be given up.
 fn fetch_blobs(
     cx: &Context,
     store: &Store,
@@ -118,14 +119,36 @@ fn fetch_blobs(
         }
     }
     for fault in faults {
-        if let Fault::Blob { digest, here: true, .. } = fault
+        if let Fault::Blob { digest, here: true, what, needed_by } = fault
             && store.is_wrong(digest)
         {
-            store.drop_wrong_blob(digest)?;
-            done.push(format!("blob {} was removed, as its bytes were wrong", digest.short()));
+            done.extend(put_aside(store, digest, what, needed_by, request.force)?);
         }
     }
     Ok(())
+}
+
+/// Take a wrong blob out of its place: to where it is kept, or with `force` for good. What was done comes back.
+fn put_aside(
+    store: &Store,
+    digest: &Digest,
+    what: &str,
+    needed_by: &[String],
+    force: bool,
+) -> Result<Option<String>, Error> {
+    let short = digest.short();
+    if force {
+        store.drop_wrong_blob(digest)?;
+        return Ok(Some(format!("blob {short} was removed, as its bytes were wrong")));
+    }
+    let Some(path) = store.keep_wrong_blob(digest, what)? else { return Ok(None) };
+    let again = match needed_by {
+        [] => "nothing needs it".to_owned(),
+        [only] => format!("pull, load or build {only} again"),
+        [first, rest @ ..] => format!("pull, load or build {first} and {} more again", rest.len()),
+    };
+    let path = path.display();
+    Ok(Some(format!("blob {short} has wrong bytes and cannot be had now: it is kept in `{path}`; {again}")))
 }
 
 /// Where blobs may be had.

@@ -4,16 +4,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::container::freeze::Guard;
 use super::container::target::Target;
 use super::container::{ContainerSpec, Error, changes};
 use super::create::spec_of;
 use super::when;
+use crate::build::{self, Times};
 use crate::context::Context;
 use crate::image::{Edit, NewLayer, Reporter};
 use crate::oci::{History, ImageId, Reference};
 use crate::storage::{CommitOptions, ContainerDir, Image, Method, Mounted, Stack, Store};
 use crate::sys::SysError;
+
+/// Where the environment says when things were made (reproducible-builds.org).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// What to commit, and as what.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +36,10 @@ pub struct Request {
     pub changes: Vec<String>,
     /// Hold the container still meanwhile.
     pub pause: bool,
+    /// When the image was made, in seconds since 1970: else `SOURCE_DATE_EPOCH` says, and else it is now.
+    pub epoch: Option<i64>,
+    /// The times of the files in the new layer.
+    pub times: Times,
 }
 
 /// Make an image of a container. Enters the user namespace itself, after the process that can pause the container was
@@ -43,6 +53,7 @@ pub fn commit(
     open: &dyn Fn(&Context) -> Result<Store, Error>,
     report: &dyn Reporter,
 ) -> Result<ImageId, Error> {
+    let epoch = epoch(cx, request)?;
     let dir = super::store::read(cx)?.find_container(&request.container)?;
     let mut spec = spec_of(&dir)?;
     for change in &request.changes {
@@ -54,7 +65,8 @@ pub fn commit(
         _ => None,
     };
     super::enter::enter(cx).map_err(|error| committing(&dir, error))?;
-    let store = open(cx)?;
+    let mut store = open(cx)?;
+    store.read_stores_of(&dir.record);
     let image = store.image(&dir.record.manifest)?;
     let stack = store.stack_of(&dir.record.layers, report)?;
     if let Some(guard) = &mut guard {
@@ -66,7 +78,27 @@ pub fn commit(
     drop(stopped);
     // The files are read: the container may go on.
     drop(guard);
-    publish(&store, request, &dir, spec, image, layer)
+    let again = |layer: NewLayer| match epoch {
+        Some(epoch) => build::set_times(&store, layer, request.times, epoch.as_second()),
+        None => Ok(layer),
+    };
+    let layer = layer.map(again).transpose().map_err(|error| committing(&dir, error))?;
+    let made = epoch.map_or_else(when::now, |epoch| epoch.to_string());
+    publish(&store, request, &dir, spec, image, layer, made)
+}
+
+/// The time that the image is to have: what was asked for, else what the environment says.
+fn epoch(cx: &Context, request: &Request) -> Result<Option<Timestamp>, Error> {
+    let named = request.epoch.map(|seconds| seconds.to_string());
+    let given = named.or_else(|| cx.var(EPOCH).filter(|text| !text.is_empty()).map(str::to_owned));
+    let Some(text) = given else { return Ok(None) };
+    let time = text.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let bad = || Error::BadValue {
+        flag: if request.epoch.is_some() { "--timestamp".into() } else { EPOCH.into() },
+        value: text.clone(),
+        why: "expected seconds since 1970".into(),
+    };
+    time.map(Some).ok_or_else(bad)
 }
 
 fn committing(dir: &ContainerDir, source: impl Into<crate::image::BoxError>) -> Error {
@@ -82,14 +114,19 @@ fn changes_layer(store: &Store, dir: &ContainerDir, stack: &Stack) -> Result<Opt
         .unzip();
     let (Some(upper), Some(method)) = (upper, method) else { return Ok(None) };
     let root = fs::File::open(&upper).map_err(|error| SysError::path("open", &upper, error))?;
-    let stubs: BTreeSet<PathBuf> =
-        dir.state()?.stubs.iter().map(|path| PathBuf::from(path.trim_start_matches('/'))).collect();
+    let stubs = stubs_of(dir)?;
     let top = upper.clone();
     let skip = |path: &Path| is_stub(&top, path, &stubs);
     let mounted = Mounted { root: root.into(), method, upper: Some(upper) };
     let options = CommitOptions { skip: &skip, take: false };
     let layer = store.commit_layer(stack, mounted, &options).map_err(|error| committing(dir, error))?;
     Ok(Some(layer))
+}
+
+/// The paths (relative) that the runtime made in a container's tree only to mount on.
+pub(super) fn stubs_of(dir: &ContainerDir) -> Result<BTreeSet<PathBuf>, Error> {
+    let stubs = dir.state()?.stubs;
+    Ok(stubs.iter().map(|path| PathBuf::from(path.trim_start_matches('/'))).collect())
 }
 
 /// Whether a path (relative) is there only to be mounted on: the runtime made it, and it is still an empty file, or a
@@ -115,6 +152,7 @@ fn publish(
     spec: ContainerSpec,
     image: Image,
     layer: Option<NewLayer>,
+    made: String,
 ) -> Result<ImageId, Error> {
     let created_by = spec_of(dir)?.args().join(" ");
     let mut config = image.config;
@@ -123,7 +161,7 @@ fn publish(
     let history = History {
         author: request.author.clone(),
         comment: request.message.clone(),
-        created: Some(when::now()),
+        created: Some(made),
         created_by: Some(created_by),
         empty_layer: layer.is_none(),
     };
@@ -136,5 +174,7 @@ fn publish(
         annotations: std::collections::BTreeMap::new(),
     };
     let names: Vec<Reference> = request.name.iter().cloned().collect();
-    Ok(store.publish_image(edit, &names)?.id)
+    let id = store.publish_image(edit, &names)?.id;
+    dir.tell("commit", &[("imageID", id.to_string())]);
+    Ok(id)
 }

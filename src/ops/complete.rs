@@ -19,14 +19,14 @@ pub enum Which {
 #[must_use]
 pub fn image_names(cx: &Context) -> Vec<String> {
     let names = store::read(cx).and_then(|store| store.image_names()).unwrap_or_default();
-    names.iter().map(|(name, _)| name.familiar()).collect()
+    names.into_iter().map(|(name, _)| name).collect()
 }
 
 /// The names of all indexes.
 #[must_use]
 pub fn index_names(cx: &Context) -> Vec<String> {
     let names = store::read(cx).and_then(|store| store.image_names()).unwrap_or_default();
-    names.iter().filter(|(_, is_index)| *is_index).map(|(name, _)| name.familiar()).collect()
+    names.into_iter().filter(|(_, is_index)| *is_index).map(|(name, _)| name).collect()
 }
 
 /// The names of all volumes.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::container::spec::merge;
-use super::container::{ContainerSpec, Error, Overrides, names, volumes};
+use super::container::{ContainerSpec, Error, NetworkMode, Overrides, names, volumes};
 use super::pull::PullPolicy;
 use super::when;
 use crate::image::{BoxError, select_platform};
@@ -77,12 +77,17 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
     let image = find_image(store, &request, helper)?;
     warn_platform(&request, &image, helper);
     let mut spec = merge(&image.config.config, request.overrides)?;
+    if let NetworkMode::Container(name) = &mut spec.host.network {
+        // Names may move; what was meant is meant for good.
+        *name = store.find_container(name)?.record.id;
+    }
     if let (true, Some(name)) = (request.replace, name) {
         replace(store, name)?;
     }
     let new_name = name.map_or(NewName::Proposed(propose), NewName::Given);
     let (dir, lock) = keep(store, &image, &mut spec, &request.image, new_name)?;
     let created = Created { dir, spec, lock, image };
+    created.dir.tell("create", &[]);
     if let Some(path) = &request.cidfile
         && let Err(error) = write_cidfile(path, &created.dir.record.id)
     {
@@ -172,7 +177,7 @@ fn keep(
 ) -> Result<(ContainerDir, RunLock), Error> {
     let held = (!volumes::uses(spec).is_empty()).then(|| store.hold_volumes()).transpose()?;
     let own = volumes::make(store, spec)?;
-    let made = record(image_name, image, spec)
+    let made = record(store, image_name, image, spec)
         .and_then(|record| Ok(store.create_container(record, name, !spec.host.auto_remove)?));
     drop(held);
     if made.is_err() {
@@ -209,7 +214,12 @@ fn replace(store: &Store, name: &str) -> Result<(), Error> {
     }
 }
 
-fn record(image_name: &str, image: &Image, spec: &ContainerSpec) -> Result<ContainerRecord, Error> {
+fn record(
+    store: &Store,
+    image_name: &str,
+    image: &Image,
+    spec: &ContainerSpec,
+) -> Result<ContainerRecord, Error> {
     let id = random_id()?;
     let layers = image.manifest.layers().iter().cloned().zip(image.config.rootfs.diff_ids.iter().cloned());
     Ok(ContainerRecord {
@@ -220,7 +230,9 @@ fn record(image_name: &str, image: &Image, spec: &ContainerSpec) -> Result<Conta
         manifest: image.raw.digest.clone(),
         layers: layers.collect(),
         volumes: Some(volumes::uses(spec)),
-        spec: serde_json::to_value(spec).map_err(|source| Error::Spec { id: id.clone(), source })?,
+        stores: store.stores_of(image),
+        spec: serde_json::value::to_raw_value(spec)
+            .map_err(|source| Error::Spec { id: id.clone(), source })?,
         id,
     })
 }
@@ -236,6 +248,6 @@ fn write_cidfile(path: &Path, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Spec`]
 pub fn spec_of(dir: &ContainerDir) -> Result<ContainerSpec, Error> {
-    serde::Deserialize::deserialize(&dir.record.spec)
+    serde_json::from_str(dir.record.spec.get())
         .map_err(|source| Error::Spec { id: dir.short_id().into(), source })
 }

@@ -26,6 +26,28 @@ pub fn enter(cx: &mut Context) -> Result<(), Error> {
     Ok(())
 }
 
+/// As [`enter`], but for a container that has the network of another: into the user namespace of that one, if it is not
+/// ours. Where that cannot be done the ladder is climbed as ever, and the start of the container says what is wrong.
+///
+/// # Errors
+/// See [`Error`].
+pub fn enter_beside(cx: &mut Context, container: &str) -> Result<(), Error> {
+    let pid = super::store::read(cx)
+        .ok()
+        .and_then(|store| store.find_container(container).ok())
+        .and_then(|dir| super::container::target::Target::of(&dir).ok())
+        .map(|target| target.pid());
+    let identity = |who: &str| {
+        rustix::fs::stat(format!("/proc/{who}/ns/user")).map(|stat| (stat.st_dev, stat.st_ino)).ok()
+    };
+    if let Some(pid) = pid
+        && identity(&pid.to_string()).is_some_and(|theirs| Some(theirs) != identity("self"))
+    {
+        cx.entered = Some(userns::join(pid).map_err(Error::Enter)?);
+    }
+    enter(cx)
+}
+
 /// What is asked of the ladder, from the context.
 ///
 /// # Errors

@@ -1,18 +1,22 @@
 //! `exec`: a further program in a running container.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::container::attend::client::{Left, Session};
+use super::container::attend::hub::{Hub, Owner};
+use super::container::attend::{self, keys::DetachKeys, serve::Serving};
 use super::container::log::LogWriter;
 use super::container::spec::{ContainerSpec, set_env};
 use super::container::target::Target;
 use super::container::{Error, monitor, mounts, plan, streams, values};
 use super::create::spec_of;
-use super::start::{HostFacts, account};
+use super::start::{HostFacts, Outcome, account, exit_code};
 use crate::context::Context;
-use crate::runtime::{self, ExecRequest, Plan};
-use crate::storage::{Backing, ContainerDir, Store};
+use crate::runtime::relay::Pipes;
+use crate::runtime::{self, ExecRequest, ExitStatus, Plan};
+use crate::storage::{Backing, ContainerDir, Status, Store};
 use crate::sys::SysError;
 
 /// What to run, and where.
@@ -36,17 +40,28 @@ pub struct Request {
     pub privileged: bool,
     /// In the background.
     pub detach: bool,
+    /// The keys that leave it.
+    pub keys: DetachKeys,
 }
 
-/// Run a program in a running container; its exit code, 0 when it goes on in the background.
+/// Run a program in a running container: its exit code, if it is not left to go on.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn exec(cx: &Context, store: &Store, request: &Request) -> Result<u8, Error> {
+pub fn exec(cx: &Context, store: &Store, request: &Request) -> Result<Outcome, Error> {
     let dir = store.find_container(&request.container)?;
+    if dir.state()?.status == Status::Paused {
+        return Err(Error::Paused(dir.record.name.clone()));
+    }
     let target = Target::of(&dir)?;
-    let exec = ExecRequest { plan: program(&dir, &target, request)?, pid: target.pid() };
-    let wanted = streams::Wanted { tty: request.tty, interactive: request.interactive, output_seen: false };
+    let exec = ExecRequest { plan: plan_of(&dir, target.pid(), request)?, pid: target.pid() };
+    let wanted = streams::Wanted {
+        tty: request.tty,
+        interactive: request.interactive,
+        output_seen: false,
+        shown: [true; 2],
+    };
+    dir.tell(&format!("exec_start: {}", request.command.join(" ")), &[]);
     if request.detach {
         monitor::leave_behind(&dir.record.name, &[], |report| {
             let started = streams::detached(&wanted)
@@ -59,19 +74,64 @@ pub fn exec(cx: &Context, store: &Store, request: &Request) -> Result<u8, Error>
                 Err(error) => report.failed(&error),
             }
         })?;
-        return Ok(0);
+        return Ok(Outcome::Detached);
+    }
+    if request.tty {
+        return on_terminal(cx, &dir.record.name, &exec, request);
     }
     let (stdio, streams) = streams::attached(cx, &wanted)?;
     let process = runtime::exec(&exec, stdio)?;
     let status = streams.relay(&process, true, &mut LogWriter::none())?;
-    Ok(u8::try_from(status.code() & 0xff).unwrap_or(1))
+    Ok(Outcome::Ended(exit_code(status.code())))
 }
 
-/// The container's description with the request's words in it becomes the program's plan.
-fn program(dir: &ContainerDir, target: &Target, request: &Request) -> Result<Plan, Error> {
+/// With a terminal, which a process of its own holds: the user may leave it, and the program goes on.
+fn on_terminal(cx: &Context, name: &str, exec: &ExecRequest, request: &Request) -> Result<Outcome, Error> {
+    let (ours, theirs) = attend::pair()?;
+    let size = streams::terminal_size(cx);
+    let keep = [theirs.as_raw_fd()];
+    monitor::leave_behind(name, &keep, |report| {
+        let started =
+            streams::attended(true, true, size).and_then(|(stdio, _)| Ok(runtime::exec(exec, stdio)?));
+        let mut process = match started {
+            Ok(process) => process,
+            Err(error) => return report.failed(&error),
+        };
+        report.started();
+        let mut hub = Hub::new(None, Some(Owner { fd: theirs, shows: [true; 2] }));
+        let mut log = LogWriter::none();
+        let serving =
+            Serving { hub: &mut hub, log: &mut log, stdin_once: false, ends_with_owner: true, chore: None };
+        let status = serving.run(&mut process, Pipes::default()).unwrap_or(ExitStatus::Code(255));
+        hub.farewell(status.code());
+    })?;
+    let session = Session {
+        socket: ours,
+        tty: true,
+        input: request.interactive,
+        own_terminal: cx.terminals[0],
+        proxy: true,
+        keys: request.keys.clone(),
+        stays: true,
+    };
+    match session.run()? {
+        Left::Ended(code) => Ok(Outcome::Ended(exit_code(code))),
+        Left::Signal(signal) => Ok(Outcome::Ended(exit_code(128 + signal))),
+        Left::Detached | Left::OutputGone => Ok(Outcome::Left),
+        Left::Dismissed(Some(why)) => Err(Error::Dismissed { name: name.into(), why }),
+        Left::Dismissed(None) => Err(Error::MonitorLost(name.into())),
+    }
+}
+
+/// The container's description with the request's words in it becomes the plan of a further program beside the main one,
+/// which is `pid`.
+///
+/// # Errors
+/// See [`Error`].
+pub fn plan_of(dir: &ContainerDir, pid: i32, request: &Request) -> Result<Plan, Error> {
     let mut spec = spec_of(dir)?;
     overlay(&mut spec, request)?;
-    let path = format!("/proc/{}/root", target.pid());
+    let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|error| SysError::path("open", &path, error))?;

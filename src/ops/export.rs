@@ -54,8 +54,9 @@ pub fn export(
     report: &dyn Reporter,
     notice: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    let store = store::write(cx, notice)?;
+    let mut store = store::write(cx, notice)?;
     let dir = store.find_container(&request.container)?;
+    store.read_stores_of(&dir.record);
     let out = OutFile::create(&request.output)?;
     let failed = |source: BoxError| Error::Export { id: dir.short_id().into(), source };
     let out = write(&store, &dir, out, report).map_err(failed)?;
@@ -94,7 +95,7 @@ fn write(
 }
 
 /// The container's changes as one more layer: only looked at, they may go on changing.
-fn with_changes(mut stack: Stack, upper: &Path) -> Stack {
+pub(super) fn with_changes(mut stack: Stack, upper: &Path) -> Stack {
     if upper.is_dir() {
         stack.layers.push(Snapshot { fs: upper.to_owned(), owners: Arc::default(), size: 0 });
     }

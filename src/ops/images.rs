@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{store, when};
 use crate::context::Context;
-use crate::oci::{Digest, ImageId, Reference};
+use crate::oci::Reference;
 use crate::storage::{self, ImageRecord, Store};
 
 /// What to list.
@@ -19,23 +19,7 @@ pub struct Request {
 }
 
 /// One line of the listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The name; `None` for an untagged image.
-    pub name: Option<Reference>,
-    /// The digest it was pulled or pushed by.
-    pub digest: Digest,
-    /// The image's id.
-    pub id: ImageId,
-    /// RFC 3339.
-    pub created: Option<String>,
-    /// Bytes of its unpacked layers.
-    pub size: u64,
-    /// Whether the name stands for an index.
-    pub is_index: bool,
-    /// Whether it lies in an additional store.
-    pub read_only: bool,
-}
+pub use crate::storage::ListedImage as Row;
 
 /// Why images could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -67,22 +51,16 @@ pub enum Error {
 /// When a filter makes no sense or the store cannot be read.
 pub fn images(cx: &Context, request: &Request) -> Result<Vec<Row>, Error> {
     let store = store::read(cx)?;
-    let filters = Filters::parse(&request.filters, &store)?;
     let wanted = request.reference.as_deref();
+    if wanted.is_none() && request.filters.is_empty() {
+        return Ok(store.listed_images()?);
+    }
+    let filters = Filters::parse(&request.filters, &store)?;
     let mut records = store.images()?;
     records.retain(|record| {
         wanted.is_none_or(|text| matches_reference(record, text)) && filters.pick(record, &store)
     });
-    let row = |record: ImageRecord| Row {
-        is_index: record.is_index(),
-        read_only: record.store.is_some(),
-        name: record.name,
-        digest: record.digest,
-        id: record.id,
-        created: record.created,
-        size: record.size,
-    };
-    Ok(records.into_iter().map(row).collect())
+    Ok(records.iter().map(Row::of).collect())
 }
 
 /// Parsed filters: the values of one key are alternatives (labels: all must fit), different keys must all fit.

@@ -26,7 +26,16 @@ pub fn info(cx: &Context) -> Result<Value, Error> {
     let images: BTreeSet<String> =
         store.images().map_err(Error::Store)?.iter().map(|image| image.id.to_string()).collect();
     let counts = count_containers(&store)?;
+    let damaged = store.damaged_containers().map_err(Error::Store)?.len();
     let (driver, mut warnings) = layering(cx);
+    if damaged > 0 {
+        let which = if damaged == 1 {
+            "1 container is damaged and".into()
+        } else {
+            format!("{damaged} containers are damaged and")
+        };
+        warnings.push(format!("{which} not counted: `strate system check` names what is wrong"));
+    }
     let rung = cx.entered.as_ref().map_or(Rung::None, |entered| entered.rung);
     if rung == Rung::Single || rung == Rung::None {
         warnings.push(format!("user namespace rung `{rung}`: `strate doctor` says what is missing"));
@@ -65,6 +74,7 @@ pub fn info(cx: &Context) -> Result<Value, Error> {
         map.insert("Host".into(), podman_host(rootless));
         map.insert("Store".into(), json!({"GraphRoot": cx.root, "GraphDriverName": driver}));
         map.insert("Strate".into(), ours(cx, rung, driver, &store));
+        map["Strate"]["ContainersDamaged"] = damaged.into();
     }
     Ok(value)
 }
@@ -74,7 +84,7 @@ fn count_containers(store: &Store) -> Result<[usize; 3], Error> {
     let mut counts = [0; 3];
     for container in store.containers().map_err(Error::Store)? {
         let which = match container.state().map_err(Error::Store)?.status {
-            Status::Running => 0,
+            Status::Running | Status::Restarting => 0,
             Status::Paused => 1,
             Status::Created | Status::Exited | Status::Dead => 2,
         };

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::container::health;
 use super::container::mounts::{Mount, MountKind};
 use super::container::plan;
 use super::container::spec::DEFAULT_SHM;
 use super::container::values::Ulimit;
-use super::container::{ContainerSpec, Error, NetworkMode};
+use super::container::{ContainerSpec, Error, NetworkMode, network};
 use super::create::spec_of;
 use super::ps::{network_name, state_word};
 use crate::runtime;
@@ -38,7 +39,7 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "HostsPath": "",
         "LogPath": if spec.host.no_log { String::new() } else { dir.log().display().to_string() },
         "Name": format!("/{}", dir.record.name),
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": "overlay",
         "Platform": "linux",
         "MountLabel": "",
@@ -49,13 +50,29 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "GraphDriver": graph_driver(&dir),
         "Mounts": spec.mounts.iter().filter_map(|mount| mount_value(&dir, mount)).collect::<Vec<_>>(),
         "Config": config(&dir, &spec),
-        "NetworkSettings": network_settings(&spec),
+        "NetworkSettings": network_settings(&dir, &spec, &state),
         "ImageManifestDescriptor": Value::Null,
+        "ImageStores": dir.record.stores,
     });
+    if let Some(health) = health::command(&spec).and_then(|_| health::read(&dir)) {
+        all["State"]["Health"] = serde_json::to_value(health).unwrap_or_default();
+    }
+    tell_lost_stores(store, &dir);
     if size {
         all["SizeRw"] = dir.size().into();
     }
     Ok(all)
+}
+
+/// What the container cannot be started without is said before it is.
+fn tell_lost_stores(store: &Store, dir: &ContainerDir) {
+    for path in dir.record.stores.iter().filter(|path| !Store::is_readable(path)) {
+        store.remark(&format!(
+            "container `{}` needs layers of the additional image store `{}`, which is not there",
+            dir.record.name,
+            path.display()
+        ));
+    }
 }
 
 fn state_value(state: &ContainerState) -> Value {
@@ -64,7 +81,7 @@ fn state_value(state: &ContainerState) -> Value {
         "Status": word,
         "Running": state.is_running(),
         "Paused": word == "paused",
-        "Restarting": false,
+        "Restarting": word == "restarting",
         "OOMKilled": false,
         "Dead": false,
         "Pid": state.pid.unwrap_or(0),
@@ -103,7 +120,7 @@ fn config(dir: &ContainerDir, spec: &ContainerSpec) -> Value {
     let attached = !spec.detached;
     let mut all = json!({
         "Hostname": spec.host_name(&dir.record.id, ""),
-        "Domainname": "",
+        "Domainname": spec.host.domainname,
         "User": spec.config.user,
         "AttachStdin": attached && spec.open_stdin,
         "AttachStdout": attached,
@@ -141,9 +158,9 @@ fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
         "Binds": binds(spec),
         "ContainerIDFile": "",
         "LogConfig": { "Type": if host.no_log { "none" } else { "json-file" }, "Config": {} },
-        "NetworkMode": match host.network { NetworkMode::Default => "default", _ => network_name(spec) },
-        "PortBindings": {},
-        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "NetworkMode": match host.network { NetworkMode::Default => "default".to_owned(), _ => network_name(spec) },
+        "PortBindings": port_bindings(spec),
+        "RestartPolicy": { "Name": host.restart.name(), "MaximumRetryCount": host.restart.most().unwrap_or(0) },
         "AutoRemove": host.auto_remove,
         "VolumeDriver": "",
         "VolumesFrom": Value::Null,
@@ -163,7 +180,7 @@ fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
         "OomScoreAdj": 0,
         "PidMode": "",
         "Privileged": host.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": host.wishes.publish_all,
         "ReadonlyRootfs": host.read_only,
         "SecurityOpt": list_or_null(&host.security.given),
         "UTSMode": if host.uts_host { "host" } else { "" },
@@ -215,22 +232,67 @@ fn tmpfs(spec: &ContainerSpec) -> Map<String, Value> {
     spec.mounts.iter().filter_map(entry).collect()
 }
 
-/// Both the old keys and the new ones: scripts read either.
-fn network_settings(spec: &ContainerSpec) -> Value {
-    let ports: Map<String, Value> =
-        spec.config.exposed_ports.keys().map(|port| (port.clone(), Value::Null)).collect();
+/// What was asked for, by the container's ports.
+fn port_bindings(spec: &ContainerSpec) -> Value {
+    let mut all = Map::new();
+    for port in &spec.host.wishes.ports {
+        let ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let binding = json!({ "HostIp": ip, "HostPort": port.host_port_text() });
+        push(&mut all, port.key(), binding);
+    }
+    all.into()
+}
+
+fn push(map: &mut Map<String, Value>, key: String, value: Value) {
+    match map.entry(key).or_insert_with(|| json!([])) {
+        Value::Array(list) => list.push(value),
+        other => *other = json!([value]),
+    }
+}
+
+/// Both the old keys and the new ones: scripts read either. Addresses and ports are there while the container runs.
+fn network_settings(dir: &ContainerDir, spec: &ContainerSpec, state: &ContainerState) -> Value {
+    let running = state.is_running();
+    let mut ports = Map::new();
+    if running {
+        for port in &state.ports {
+            let binding =
+                json!({ "HostIp": port.host_ip.to_string(), "HostPort": port.host_port.to_string() });
+            push(&mut ports, port.key(), binding);
+        }
+        for key in spec.config.exposed_ports.keys() {
+            ports.entry(key.clone()).or_insert(Value::Null);
+        }
+    }
+    let address = network::address(spec).filter(|_| running);
+    let ip = address.map(|ip| ip.to_string()).unwrap_or_default();
+    let usual = spec.host.network.is_private() && spec.host.wishes.address.is_none();
+    let gateway = match address {
+        Some(ip) if usual && ip == runtime::network::ADDRESS => runtime::network::GATEWAY.to_string(),
+        _ => String::new(),
+    };
+    let prefix = if address.is_some() { runtime::network::PREFIX } else { 0 };
+    let mac = spec.host.wishes.mac.as_deref().filter(|_| running).unwrap_or_default();
+    let ip6 = spec.host.wishes.address6.filter(|_| running).map(|ip| ip.to_string()).unwrap_or_default();
+    let sandbox = match (running && spec.host.network.is_private(), state.pid) {
+        (true, Some(pid)) => format!("/proc/{pid}/ns/net"),
+        _ => String::new(),
+    };
     let mut networks = Map::new();
-    networks.insert(
-        network_name(spec).into(),
-        json!({
-            "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null,
-            "GwPriority": 0, "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
-            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
-        }),
-    );
+    if !matches!(spec.host.network, NetworkMode::Container(_)) {
+        networks.insert(
+            network_name(spec),
+            json!({
+                "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": mac, "DriverOpts": null,
+                "GwPriority": 0, "NetworkID": "", "EndpointID": "", "Gateway": gateway, "IPAddress": ip,
+                "IPPrefixLen": prefix, "IPv6Gateway": "", "GlobalIPv6Address": ip6, "GlobalIPv6PrefixLen": 0,
+                "DNSNames": null,
+            }),
+        );
+    }
     json!({
-        "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "Gateway": "", "IPAddress": "",
-        "IPPrefixLen": 0, "MacAddress": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "EndpointID": "",
-        "Networks": networks,
+        "Bridge": "", "SandboxID": if sandbox.is_empty() { "" } else { &dir.record.id }, "SandboxKey": sandbox,
+        "Ports": ports, "Gateway": gateway, "IPAddress": ip, "IPPrefixLen": prefix, "MacAddress": mac,
+        "GlobalIPv6Address": ip6, "GlobalIPv6PrefixLen": 0, "EndpointID": "", "Networks": networks,
     })
 }

@@ -1,13 +1,19 @@
 //! `load`: the images of an archive come into the store, byte for byte.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::store::Store;
 use crate::archive::{self, Format, ImageEntry, Reader};
 use crate::context::Context;
-use crate::image::{BoxError, CopyError, Location, Platforms, Reporter, Selection, Sink, Source, What, copy};
+use crate::image::{BoxError, CopyError, Location, Platforms, Reporter, Selection, Source, What, copy};
 use crate::oci::{Descriptor, ImageConfig, Parsed, Platform, Reference};
 use crate::storage;
+
+/// So many images get their names together at most, and so long the first of them waits.
+const TOGETHER: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to load.
 #[derive(Debug)]
@@ -90,9 +96,16 @@ pub fn load(
     if images.is_empty() {
         return Err(Error::Empty(reader.path().to_owned()));
     }
+    let mut arrived = Arrived::new(&store);
     for image in images {
-        done(load_one(&store, &reader, image, &request.platforms, report)?);
+        let one = bring(&store, &reader, image, &request.platforms, report);
+        // Those that came before it are here, whatever has become of this one.
+        if one.is_err() || arrived.are_due() {
+            arrived.name_all(done)?;
+        }
+        arrived.add(one?);
     }
+    arrived.name_all(done)?;
     // Whoever writes into our pipe has ended too, or has said that it broke.
     reader.finish()?;
     store.settle()?;
@@ -115,7 +128,12 @@ pub(super) fn load_as(
     let reader = reader.with_gate(gate);
     let entry = reader.images().first().ok_or_else(|| Error::Empty(dir.to_owned()))?;
     let target = reader.target(entry)?;
-    load_one(store, &reader, Image { target, names, unused: Vec::new() }, &[], report)
+    let one = bring(store, &reader, Image { target, names, unused: Vec::new() }, &[], report)?;
+    let mut arrived = Arrived::new(store);
+    arrived.add(one);
+    let mut loaded = None;
+    arrived.name_all(&mut |one| loaded = Some(one))?;
+    loaded.ok_or_else(|| Error::Empty(dir.to_owned()))
 }
 
 /// The place that the user's policy is asked about.
@@ -175,13 +193,77 @@ fn unused(entry: &ImageEntry) -> Vec<String> {
     entry.labels.iter().filter(|label| !used(label)).cloned().collect()
 }
 
-fn load_one(
+/// An image whose content is here and whose names are not.
+struct Brought {
+    image: Image,
+    target: Descriptor,
+    id: String,
+}
+
+/// Images that wait for their names. A list of names is written and synced as a whole: many small images get theirs
+/// together, and nobody waits long to hear of one.
+struct Arrived<'a> {
+    store: &'a Store,
+    waiting: Vec<Brought>,
+    since: Instant,
+}
+
+impl<'a> Arrived<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self { store, waiting: Vec::new(), since: Instant::now() }
+    }
+
+    fn add(&mut self, one: Brought) {
+        if self.waiting.is_empty() {
+            self.since = Instant::now();
+        }
+        self.waiting.push(one);
+    }
+
+    fn are_due(&self) -> bool {
+        self.waiting.len() >= TOGETHER || self.since.elapsed() >= PATIENCE
+    }
+
+    /// Give all of them their names, and tell it.
+    fn name_all(&mut self, done: &mut dyn FnMut(Loaded)) -> Result<(), Error> {
+        let Some(first) = self.waiting.first() else { return Ok(()) };
+        let label = first.image.label();
+        let record = |record: crate::storage::ImageRecord| {
+            let name = record.name.as_ref()?.to_string();
+            Some((name, (record.target.digest().to_string(), record.id.to_string())))
+        };
+        let mut before: BTreeMap<String, (String, String)> =
+            self.store.images()?.into_iter().filter_map(record).collect();
+        let all: Vec<_> =
+            self.waiting.iter().map(|one| (one.target.clone(), one.image.names.clone())).collect();
+        self.store.set_names(&all).map_err(|source| Error::Name { name: label, source: source.into() })?;
+        for one in std::mem::take(&mut self.waiting) {
+            let target = one.target.digest().to_string();
+            let mut moved = Vec::new();
+            for name in &one.image.names {
+                let now = (target.clone(), one.id.clone());
+                if let Some((old, id)) =
+                    before.insert(name.to_string(), now).filter(|(old, _)| *old != target)
+                {
+                    drop(old);
+                    moved.push((name.familiar(), id));
+                }
+            }
+            let names = one.image.names.iter().map(Reference::familiar).collect();
+            done(Loaded { names, id: one.id, moved, unused: one.image.unused });
+        }
+        Ok(())
+    }
+}
+
+/// Bring over what an image needs.
+fn bring(
     store: &Store,
     reader: &Reader,
     image: Image,
     platforms: &[Platform],
     report: &dyn Reporter,
-) -> Result<Loaded, Error> {
+) -> Result<Brought, Error> {
     let label = image.label();
     let failed = |source| Error::Copy { image: label.clone(), source };
     if !platforms.is_empty() {
@@ -198,22 +280,7 @@ fn load_one(
     };
     let copied = copy(reader, store, &selection, report).map_err(failed)?;
     let id = copied.id.as_ref().map_or_else(|| copied.target.digest().to_string(), ToString::to_string);
-    let mut moved = Vec::new();
-    for name in &image.names {
-        let before = store.find_image(&name.to_string()).ok();
-        let before = before.filter(|old| old.name.as_ref() == Some(name));
-        store
-            .set_name(name, &copied.target)
-            .map_err(|source| Error::Name { name: name.familiar(), source })?;
-        if let Some(before) = before.filter(|before| before.target.digest() != copied.target.digest()) {
-            moved.push((name.familiar(), before.id.to_string()));
-        }
-    }
-    if image.names.is_empty() {
-        store.keep_untagged(&copied.target)?;
-    }
-    let names = image.names.iter().map(Reference::familiar).collect();
-    Ok(Loaded { names, id, moved, unused: image.unused })
+    Ok(Brought { image, target: copied.target, id })
 }
 
 /// A single image is only taken when it is for one of the platforms; an index is looked at by the copy.

@@ -7,13 +7,17 @@ pub mod commit;
 pub mod complete;
 pub mod container;
 pub mod copy;
+pub mod cp;
 pub mod create;
 pub mod delete;
 pub mod df;
+pub mod diff;
 pub mod doctor;
 pub mod enter;
+pub mod events;
 pub mod exec;
 pub mod export;
+pub mod healthcheck;
 pub mod history;
 pub mod host;
 pub mod image_stores;
@@ -30,6 +34,9 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod manifest;
+pub mod mount;
+pub mod pause;
+pub mod port;
 pub mod prune;
 pub mod ps;
 pub mod pull;
@@ -40,6 +47,7 @@ pub mod remote;
 pub mod remote_inspect;
 pub mod remove_image;
 pub mod reset;
+pub mod restart;
 pub mod rm;
 pub mod save;
 pub mod search;
@@ -50,11 +58,28 @@ pub mod store;
 pub mod sync;
 pub mod tag;
 pub mod tags;
+pub mod top;
 pub mod transport;
+pub mod unshare;
 pub mod version;
 pub mod volume;
 pub mod wait;
 pub mod when;
 
 /// Names of signals and capabilities, as flags give them.
-pub use crate::runtime::{capability, signal};
+pub use crate::runtime::{Error as RuntimeError, capability, network::mac_address, signal};
+
+/// An error with all its causes on one line.
+#[must_use]
+pub fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = cause.source();
+    }
+    text
+}

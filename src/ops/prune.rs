@@ -1,5 +1,7 @@
 //! `image prune`, `builder prune`, `system prune`: what nothing uses goes. Each can be asked first what it would do.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::images::{self, Filters};
@@ -7,7 +9,7 @@ use super::{container, rm, store, volume, when};
 use crate::context::Context;
 use crate::storage::{self, ImageRecord, Store, Unlink};
 
-pub use crate::storage::{Budget, CacheItem, Collected, Limits, PrunePlan, Swept, parse_size};
+pub use crate::storage::{Budget, CacheItem, Collected, Kept, Limits, PrunePlan, Swept, parse_size};
 
 /// Why nothing was pruned.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +63,14 @@ impl Images {
 /// # Errors
 /// When a filter makes no sense or the store cannot be read.
 pub fn plan_images(cx: &Context, what: &Images) -> Result<PrunePlan, Error> {
+    plan_images_without(cx, what, &BTreeSet::new())
+}
+
+/// The same, as if the containers with these ids were gone.
+fn plan_images_without(cx: &Context, what: &Images, without: &BTreeSet<String>) -> Result<PrunePlan, Error> {
     let store = store::read(cx)?;
     let (all, filters) = what.filters(&store)?;
-    Ok(store.plan_prune(all, &|record: &ImageRecord, store: &Store| filters.pick(record, store))?)
+    Ok(store.plan_prune(all, &|record: &ImageRecord, store: &Store| filters.pick(record, store), without)?)
 }
 
 /// Remove the images that are picked and collect the garbage.
@@ -189,7 +196,7 @@ pub fn cache(cx: &Context, what: &Cache) -> Result<Vec<CacheItem>, Error> {
 /// # Errors
 /// When the store cannot be read.
 pub fn plan_cache(cx: &Context, what: &Cache) -> Result<Vec<CacheItem>, Error> {
-    Ok(store::read(cx)?.doomed_cache(&what.limits, &|item| what.takes(item))?)
+    Ok(store::read(cx)?.doomed_cache(&what.limits, &|item| what.takes(item), None)?)
 }
 
 /// Remove parts of the build cache.
@@ -214,6 +221,8 @@ pub struct System {
     pub all: bool,
     /// Also anonymous volumes that no container uses.
     pub volumes: bool,
+    /// Also what repairs have kept.
+    pub damaged: bool,
     /// `until=`, `label=`, `label!=`
     pub filters: Vec<String>,
 }
@@ -233,6 +242,8 @@ pub struct SystemPruned {
     pub cache: Vec<CacheItem>,
     /// What could not be removed of the cache's.
     pub cache_swept: Swept,
+    /// What repairs had kept.
+    pub damaged: Kept,
 }
 
 impl SystemPruned {
@@ -240,7 +251,7 @@ impl SystemPruned {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let volumes: u64 = self.volumes.iter().map(|(_, bytes)| bytes).sum();
-        self.containers.bytes + volumes + self.images.bytes + self.cache_swept.bytes
+        self.containers.bytes + volumes + self.images.bytes + self.cache_swept.bytes + self.damaged.bytes
     }
 
     /// Bytes on disk that would be freed.
@@ -287,9 +298,14 @@ pub fn plan_system(
     notice: impl Fn(&str) + Send + Sync + Clone + 'static,
 ) -> Result<SystemPruned, Error> {
     let mut plan = prune_used(cx, what, notice, true)?;
-    plan.plan = plan_images(cx, &what.images())?;
+    let gone: BTreeSet<String> = plan.containers.removed.iter().cloned().collect();
+    plan.plan = plan_images_without(cx, &what.images(), &gone)?;
     if let Some(cache) = what.cache()? {
-        plan.cache = plan_cache(cx, &cache)?;
+        let takes = |item: &CacheItem| cache.takes(item);
+        plan.cache = store::read(cx)?.doomed_cache(&cache.limits, &takes, Some(&plan.plan))?;
+    }
+    if what.damaged {
+        plan.damaged = store::read(cx)?.kept()?;
     }
     Ok(plan)
 }
@@ -307,7 +323,12 @@ pub fn prune_system(
     let mut pruned = prune_used(cx, what, notice.clone(), false)?;
     pruned.images = prune_images(cx, &what.images(), notice.clone())?;
     if let Some(cache) = cache {
-        (pruned.cache, pruned.cache_swept) = prune_cache(cx, &cache, notice)?;
+        (pruned.cache, pruned.cache_swept) = prune_cache(cx, &cache, notice.clone())?;
+    }
+    if what.damaged {
+        let store = store::write(cx, notice)?;
+        pruned.damaged = store.kept()?;
+        pruned.damaged.bytes = store.drop_kept()?;
     }
     Ok(pruned)
 }
@@ -332,7 +353,8 @@ fn prune_used(
         for text in &what.filters {
             filter.add(text)?;
         }
-        let gone = volume::prune(&store, &filter, dry_run)?;
+        let without = pruned.containers.removed.iter().cloned().collect();
+        let gone = volume::prune(&store, &filter, dry_run, &without)?;
         pruned.volumes = gone.into_iter().map(|volume| (volume.name, volume.bytes)).collect();
     }
     Ok(pruned)

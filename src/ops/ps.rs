@@ -1,7 +1,7 @@
 //! `ps`: which containers there are.
 
 use super::container::pattern::Pattern;
-use super::container::{ContainerSpec, Error};
+use super::container::{ContainerSpec, Error, network};
 use super::create::spec_of;
 use crate::oci::DiffId;
 use crate::storage::{ContainerDir, ContainerState, Status, Store};
@@ -15,6 +15,8 @@ pub struct Row {
     pub spec: ContainerSpec,
     /// Where it stands.
     pub state: ContainerState,
+    /// How it is, when it runs and is checked.
+    pub health: Option<String>,
 }
 
 /// What to list.
@@ -41,11 +43,16 @@ pub struct Filters {
     since: Option<String>,
     volumes: Vec<String>,
     networks: Vec<String>,
-    ports: Vec<String>,
+    exposed: Vec<String>,
+    published: Vec<String>,
+    healths: Vec<String>,
 }
 
 /// Docker's words for states.
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+/// Docker's words for how containers are.
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 impl Filters {
     /// Take one `--filter`.
@@ -74,9 +81,10 @@ impl Filters {
             "since" => self.since = Some(value.into()),
             "volume" => self.volumes.push(value.into()),
             "network" => self.networks.push(value.into()),
-            "publish" | "expose" => self.ports.push(value.into()),
-            "health" if value == "none" => {}
-            "health" => return refuse("health checks are not run yet, so the health is always none"),
+            "publish" => self.published.push(value.into()),
+            "expose" => self.exposed.push(value.into()),
+            "health" if HEALTHS.contains(&value) => self.healths.push(value.into()),
+            "health" => return refuse(&format!("there are {}", HEALTHS.join(", "))),
             _ => {
                 return refuse(
                     "there are id, name, label, exited, status, ancestor, before, since, volume, network, publish, \
@@ -95,6 +103,7 @@ pub fn state_word(state: &ContainerState) -> &'static str {
         Status::Created => "created",
         Status::Running => "running",
         Status::Paused => "paused",
+        Status::Restarting => "restarting",
         Status::Exited | Status::Dead => "exited",
     }
 }
@@ -127,7 +136,9 @@ pub fn ps(store: &Store, request: &Request) -> Result<Vec<Row>, Error> {
                 continue;
             }
         };
-        let row = Row { dir, spec, state };
+        let checked = state.is_running() && super::container::health::command(&spec).is_some();
+        let health = checked.then(|| super::container::health::read(&dir)).flatten();
+        let row = Row { dir, spec, state, health: health.map(|health| health.status) };
         if filters.take(&row) {
             rows.push(row);
         }
@@ -169,8 +180,20 @@ impl<'a> Resolved<'a> {
     }
 
     fn take(&self, row: &Row) -> bool {
-        let Filters { ids, names, labels, exited, states, ancestors, volumes, networks, ports, .. } =
-            self.filters;
+        let Filters {
+            ids,
+            names,
+            labels,
+            exited,
+            states,
+            ancestors,
+            volumes,
+            networks,
+            exposed,
+            published,
+            healths,
+            ..
+        } = self.filters;
         let record = &row.dir.record;
         let config = &row.spec.config;
         let label = |wanted: &String| match wanted.split_once('=') {
@@ -185,10 +208,10 @@ impl<'a> Resolved<'a> {
             && self.before.as_ref().is_none_or(|time| record.created < *time)
             && self.since.as_ref().is_none_or(|time| record.created > *time)
             && any(volumes, |volume| row.spec.mounts.iter().any(|mount| mounts(mount, volume)))
-            && any(networks, |network| network == network_name(&row.spec))
-            && any(ports, |port| {
-                config.exposed_ports.keys().any(|have| have == port || have.starts_with(&format!("{port}/")))
-            })
+            && any(healths, |health| health == row.health.as_deref().unwrap_or("none"))
+            && any(networks, |network| row.spec.host.network.is_called(network))
+            && any(exposed, |port| config.exposed_ports.keys().any(|have| is_port(have, port)))
+            && any(published, |port| network::ports(&row.spec).iter().any(|have| is_port(&have.key(), port)))
             && (ancestors.is_empty() || self.descends(row))
     }
 
@@ -199,6 +222,11 @@ impl<'a> Resolved<'a> {
         };
         self.ancestors.iter().any(starts) || self.filters.ancestors.contains(&row.dir.record.image_name)
     }
+}
+
+/// Whether `have` (`80/tcp`) is the port `wanted` (`80` or `80/tcp`).
+fn is_port(have: &str, wanted: &str) -> bool {
+    have == wanted || have.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn any<T>(wanted: &[T], fits: impl Fn(&T) -> bool) -> bool {
@@ -217,11 +245,8 @@ fn mounts(mount: &super::container::mounts::Mount, wanted: &str) -> bool {
 
 /// The network as docker names it.
 #[must_use]
-pub fn network_name(spec: &ContainerSpec) -> &'static str {
-    match spec.host.network {
-        super::container::NetworkMode::None => "none",
-        _ => "host",
-    }
+pub fn network_name(spec: &ContainerSpec) -> String {
+    spec.host.network.name()
 }
 
 #[cfg(test)]
@@ -232,11 +257,11 @@ mod tests {
     fn filters_that_mean_nothing_are_refused() {
         let mut filters = Filters::default();
         for good in
-            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=none"]
+            ["id=a", "name=^/web$", "label=a=b", "exited=0", "status=running", "ancestor=x", "health=healthy"]
         {
             filters.add(good).unwrap();
         }
-        for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=healthy"] {
+        for bad in ["id", "odd=1", "status=odd", "exited=x", "name=(", "health=odd"] {
             assert!(filters.add(bad).is_err(), "{bad}");
         }
         assert!(filters.names[0].matches("web") && !filters.names[0].matches("web2"));

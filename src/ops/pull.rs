@@ -219,6 +219,7 @@ fn fetch(cx: &Context, request: &PullRequest, report: &dyn Reporter) -> Result<P
     };
     let copied = copy(&client, &store, &selection, report).map_err(|error| failed(inner(error)))?;
     remember(&store, reference, &copied);
+    store.tell("image", "pull", &reference.familiar(), &[("name", &reference.familiar())]);
     let record = match store.find_image(&reference.to_string()) {
         // A peer has taken the name away again: the pull has done its work all the same.
         Err(storage::Error::NoSuchImage(_)) => store.record_of(reference, &copied.target)?,

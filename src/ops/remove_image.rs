@@ -59,7 +59,10 @@ pub fn remove_images(
     let mut outcomes = Vec::new();
     for image in &images {
         outcomes.push(match store.remove_image(image, force) {
-            Ok(removed) => Outcome { removed, failure: None },
+            Ok(removed) => {
+                tell(&store, &removed);
+                Outcome { removed, failure: None }
+            }
             Err(Error::NoSuchImage(_)) if request.ignore || request.all => {
                 Outcome { removed: Vec::new(), failure: None }
             }
@@ -67,6 +70,15 @@ pub fn remove_images(
         });
     }
     Ok(outcomes)
+}
+
+fn tell(store: &Store, removed: &[Removed]) {
+    for one in removed {
+        match one {
+            Removed::Untagged(name) => store.tell("image", "untag", name, &[("name", name)]),
+            Removed::Deleted(id) => store.tell("image", "delete", id, &[("name", id)]),
+        }
+    }
 }
 
 impl Failure {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::container::{Error, names, target::Target};
 use super::create::spec_of;
 use super::{stop, when};
-use crate::storage::{ContainerDir, RunLock, Store};
+use crate::storage::{ContainerDir, RunLock, StopMark, Store};
 
 /// How long a container that is just being started or ended by somebody else is waited for.
 const BUSY: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ pub fn rm(store: &Store, text: &str, force: bool, volumes: bool) -> Result<bool,
 /// [`Error::RemoveRunning`], or when the store cannot be written.
 pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), Error> {
     let Some(lock) = stopped(dir, force)? else { return Ok(()) };
+    // One that ended while it was paused has left its cgroup; where that cannot be removed it is empty and harmless.
+    let _ = super::pause::release(dir);
     // One that should have removed itself takes its own volumes along.
     let volumes = volumes || dir.removes_itself();
     Ok(store.remove_container(dir, lock, volumes)?)
@@ -49,7 +51,14 @@ pub(super) fn stopped(dir: &ContainerDir, force: bool) -> Result<Option<RunLock>
         match Target::of(dir) {
             Ok(target) if force => stop::kill_and_wait(dir, &target)?,
             Ok(_) => return Err(Error::RemoveRunning(dir.record.name.clone())),
-            Err(Error::NotRunning(_)) => {}
+            // Between two runs whoever watches over it is told not to start it again.
+            Err(Error::NotRunning(_)) => match dir.state() {
+                Ok(state) if state.is_running() && force => dir.mark_stop(StopMark::Stop)?,
+                Ok(state) if state.is_running() => {
+                    return Err(Error::RemoveRunning(dir.record.name.clone()));
+                }
+                _ => {}
+            },
             Err(Error::Storage(crate::storage::Error::NoSuchContainer(_))) => return Ok(None),
             Err(error) => return Err(error),
         }
@@ -105,7 +114,7 @@ impl PruneFilter {
 pub struct Pruned {
     /// Ids.
     pub removed: Vec<String>,
-    /// Bytes of the containers' own files.
+    /// Bytes on disk of all that was the containers' own.
     pub bytes: u64,
 }
 
@@ -120,13 +129,16 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
             continue;
         }
         // Whoever holds the lock works with the container: it is in use.
-        let Ok(Some(lock)) = dir.try_lock() else { continue };
-        let bytes = dir.size();
-        if !dry_run {
-            store.remove_container(&dir, lock, dir.removes_itself())?;
-        }
+        let lock = match dir.try_lock() {
+            Ok(Some(lock)) => lock,
+            Ok(None) | Err(crate::storage::Error::NoSuchContainer(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        pruned.bytes += match dry_run {
+            true => dir.size(),
+            false => store.remove_container_now(&dir, lock, dir.removes_itself())?,
+        };
         pruned.removed.push(dir.record.id.clone());
-        pruned.bytes += bytes;
     }
     if !dry_run {
         store.sweep_ended();
@@ -142,5 +154,8 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
 pub fn rename(store: &Store, text: &str, name: &str) -> Result<(), Error> {
     let name = names::check(name)?;
     let mut dir = store.find_container(text)?;
-    Ok(store.rename_container(&mut dir, name)?)
+    let old = format!("/{}", dir.record.name);
+    store.rename_container(&mut dir, name)?;
+    dir.tell("rename", &[("oldName", old)]);
+    Ok(())
 }

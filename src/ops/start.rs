@@ -1,16 +1,25 @@
 //! `start`, and the second half of `run`: a container's tree is mounted, its program started, its end written down.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+mod foreground;
+mod watch;
 
+pub(super) use foreground::exit_code;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use super::container::attend::keys::DetachKeys;
 use super::container::log::LogWriter;
+use super::container::network::{self, Connected, Wiring};
 use super::container::plan::{self, Account, Facts};
-use super::container::{ContainerSpec, Error, monitor, streams, volumes};
+use super::container::{ContainerSpec, Error, volumes};
 use super::create::{Created, spec_of};
-use super::when;
+use super::{mount, when};
 use crate::context::Context;
 use crate::image::Silent;
 use crate::runtime::{self, ExitStatus, Plan, Process, Stdio};
-use crate::storage::{Backing, ContainerDir, ContainerState, Mounted, RunLock, Stack, Status, Store};
+use crate::storage::{
+    Backing, ContainerDir, ContainerState, Mounted, RunLock, Stack, Status, StopMark, Store,
+};
 use crate::userns::Rung;
 
 /// How a start came out.
@@ -20,8 +29,21 @@ pub enum Outcome {
     Ended(u8),
     /// It runs in the background.
     Detached,
+    /// It ran in the foreground, until the user left it with the keys.
+    Left,
     /// It ran before, and was to be attached to: [`attach`](super::attach::attach).
     RanBefore,
+}
+
+/// How a program in the foreground is attended.
+#[derive(Debug, Clone)]
+pub struct Foreground {
+    /// Our standard input is the program's, where the program has one.
+    pub stdin: bool,
+    /// Pass our signals on.
+    pub sig_proxy: bool,
+    /// The keys that leave it.
+    pub keys: DetachKeys,
 }
 
 /// A container that only waits for its streams.
@@ -31,48 +53,73 @@ struct Ready {
     lock: RunLock,
     mounted: Mounted,
     plan: Plan,
+    wiring: Wiring,
+    /// What keeps its network up while its program runs.
+    network: Connected,
 }
 
 /// Start a container that was just created.
 ///
 /// # Errors
 /// See [`Error`]; a container with auto-remove is gone then.
-pub fn first(cx: &Context, store: Store, created: Created, sig_proxy: bool) -> Result<Outcome, Error> {
+pub fn first(cx: &Context, store: Store, created: Created, foreground: Foreground) -> Result<Outcome, Error> {
     let Created { dir, spec, lock, image } = created;
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack(&image, &Silent)?));
     let prepared = stack.and_then(|stack| {
         prepare(cx, &store, &Opened { dir: &dir, spec: &spec, lock: &lock, new: true }, &stack)
     });
-    let (mounted, plan) = match prepared {
+    let (mounted, plan, wiring) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
-    let detached = spec.detached;
-    let interactive = spec.open_stdin;
-    let ready = Ready { dir, spec, lock, mounted, plan };
-    if detached { background(ready) } else { foreground(cx, store, ready, interactive, sig_proxy) }
+    let ready = Ready { dir, spec, lock, mounted, plan, wiring, network: Connected::default() };
+    if ready.spec.detached {
+        drop(store);
+        watch::background(cx, ready)
+    } else {
+        foreground::run(cx, store, ready, foreground)
+    }
 }
 
-/// Start a container again, by the name that the user typed.
+/// Start a container again, by the name that the user typed; attended with `foreground`.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn again(cx: &Context, store: Store, text: &str, attach: bool, stdin: bool) -> Result<Outcome, Error> {
+pub fn again(
+    cx: &Context,
+    mut store: Store,
+    text: &str,
+    foreground: Option<Foreground>,
+) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
-    let new = dir.state()?.status == Status::Created;
+    let status = dir.state()?.status;
+    if status == Status::Paused {
+        return Err(Error::Paused(dir.record.name.clone()));
+    }
+    let new = status == Status::Created;
     let Some(lock) = lock_unless_running(&dir)? else {
-        return Ok(if attach { Outcome::RanBefore } else { Outcome::Detached });
+        return Ok(if foreground.is_some() { Outcome::RanBefore } else { Outcome::Detached });
     };
+    mount::refuse_mounted(&dir)?;
+    // It may have ended while it was paused.
+    let _ = super::pause::release(&dir);
+    lock.clear_marks()?;
     let spec = spec_of(&dir)?;
+    store.read_stores_of(&dir.record);
     let stack = require_namespace(cx).and_then(|()| Ok(store.stack_of(&dir.record.layers, &Silent)?));
     let opened = Opened { dir: &dir, spec: &spec, lock: &lock, new };
-    let (mounted, plan) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
+    let (mounted, plan, wiring) = match stack.and_then(|stack| prepare(cx, &store, &opened, &stack)) {
         Ok(prepared) => prepared,
         Err(error) => return Err(give_up(&dir, &spec, lock, error)),
     };
-    let stdin = stdin && spec.open_stdin;
-    let ready = Ready { dir, spec, lock, mounted, plan };
-    if attach { foreground(cx, store, ready, stdin, true) } else { background(ready) }
+    let ready = Ready { dir, spec, lock, mounted, plan, wiring, network: Connected::default() };
+    match foreground {
+        Some(foreground) => foreground::run(cx, store, ready, foreground),
+        None => {
+            drop(store);
+            watch::background(cx, ready)
+        }
+    }
 }
 
 /// The lock; `None` when the program runs. Somebody who only works with the container is waited for.
@@ -112,8 +159,10 @@ fn prepare(
     store: &Store,
     opened: &Opened<'_>,
     stack: &Stack,
-) -> Result<(Mounted, Plan), Error> {
+) -> Result<(Mounted, Plan, Wiring), Error> {
     let Opened { dir, spec, lock, new } = *opened;
+    let wiring = Wiring::find(cx, store, dir, spec)?;
+    let giver = network::name_giver(store, spec)?;
     if spec.host.auto_remove {
         dir.mark_auto_remove(lock)?;
     }
@@ -129,10 +178,12 @@ fn prepare(
     let host = HostFacts::read();
     let missing = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
     let volume = |name: &str| volumes.get(name).cloned().unwrap_or_else(|| missing(name));
-    let mut plan = plan::plan(spec, &host.facts(&dir.record.id, &volume), &account)?;
+    let mut facts = host.facts(&dir.record.id, &volume);
+    facts.name_giver = giver.as_ref().map(|(spec, id)| (spec, id.as_str()));
+    let mut plan = plan::plan(spec, &facts, &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
-    Ok((mounted, plan))
+    Ok((mounted, plan, wiring))
 }
 
 /// Files of the host that a container gets its own version of.
@@ -151,7 +202,14 @@ impl HostFacts {
     }
 
     pub(super) fn facts<'a>(&'a self, id: &'a str, volume: &'a dyn Fn(&str) -> Backing) -> Facts<'a> {
-        Facts { id, host_name: &self.name, resolv_conf: &self.resolv_conf, hosts: &self.hosts, volume }
+        Facts {
+            id,
+            host_name: &self.name,
+            resolv_conf: &self.resolv_conf,
+            hosts: &self.hosts,
+            name_giver: None,
+            volume,
+        }
     }
 }
 
@@ -196,83 +254,57 @@ fn discard(dir: &ContainerDir, lock: RunLock) {
     let _ = dir.remove_own_volumes();
 }
 
-/// Run in the foreground: this process watches over the program, shows its output and keeps its log.
-fn foreground(
-    cx: &Context,
-    store: Store,
-    ready: Ready,
-    interactive: bool,
-    sig_proxy: bool,
-) -> Result<Outcome, Error> {
-    let keeps_log = !ready.spec.host.no_log && !ready.spec.host.auto_remove;
-    let wanted = streams::Wanted { tty: ready.spec.tty, interactive, output_seen: keeps_log };
-    let streams = streams::attached(cx, &wanted);
-    let started = streams.and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
-    let ((process, state), streams) = match started {
-        Ok(started) => started,
-        Err(error) => return Err(give_up(&ready.dir, &ready.spec, ready.lock, error)),
-    };
-    // The record keeps the container's layers from here on, and a collector need not wait for the program.
-    drop(store);
-    let mut log = if keeps_log { open_log(&ready.dir) } else { LogWriter::none() };
-    let status = streams.relay(&process, sig_proxy, &mut log)?;
-    log.finish();
-    finish(ready, state, status);
-    Ok(Outcome::Ended(u8::try_from(status.code() & 0xff).unwrap_or(1)))
-}
-
-/// Run in the background: a monitor watches over the program.
-fn background(ready: Ready) -> Result<Outcome, Error> {
-    let name = ready.dir.record.name.clone();
-    let keep = [ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
-    // The parent's own descriptors go when this returns; the monitor's copies hold the lock.
-    monitor::leave_behind(&name, &keep, |report| watch(ready, report))?;
-    Ok(Outcome::Detached)
-}
-
-/// The monitor's life.
-fn watch(ready: Ready, report: monitor::Report) {
-    let wanted = streams::Wanted {
-        tty: ready.spec.tty,
-        interactive: ready.spec.open_stdin,
-        output_seen: !ready.spec.host.no_log,
-    };
-    let started =
-        streams::detached(&wanted).and_then(|(stdio, streams)| Ok((launch(&ready, stdio)?, streams)));
-    let ((process, state), streams) = match started {
-        Ok(started) => started,
-        Err(error) => return report.failed(&give_up(&ready.dir, &ready.spec, ready.lock, error)),
-    };
-    let mut log = if ready.spec.host.no_log { LogWriter::none() } else { open_log(&ready.dir) };
-    report.started();
-    let status = streams.relay(&process, false, &mut log);
-    log.finish();
-    finish(ready, state, status.unwrap_or(ExitStatus::Code(255)));
-}
-
 /// A log that cannot be opened is no reason to end the program.
 fn open_log(dir: &ContainerDir) -> LogWriter {
     LogWriter::open(&dir.log()).unwrap_or_else(|_| LogWriter::none())
 }
 
-/// Start the program and write down that it runs.
-fn launch(ready: &Ready, stdio: Stdio) -> Result<(Process, ContainerState), Error> {
-    let process = runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio)?;
+/// The container's descriptors that a process needs that goes on with it.
+fn descriptors(ready: &Ready) -> Vec<RawFd> {
+    let mut all = vec![ready.lock.as_fd().as_raw_fd(), ready.mounted.root.as_raw_fd()];
+    all.extend(ready.wiring.descriptors());
+    all
+}
+
+/// Start the program and write down that it runs. The network is set up beside it.
+fn launch(ready: &mut Ready, stdio: Stdio) -> Result<(Process, ContainerState), Error> {
     let before = ready.dir.state().unwrap_or_default();
+    let mut network = ready.wiring.connect(&ready.spec, &ready.dir)?;
+    ready.plan.network.clone_from(&network.join);
+    let process = match runtime::spawn(ready.mounted.root.as_fd(), &ready.plan, stdio) {
+        Ok(process) => process,
+        Err(error) => return Err(network.reason(error)),
+    };
+    network.settled();
     let mut state = ContainerState::running(process.pid, when::now());
     state.stubs = before.stubs;
-    state.stubs.extend(process.stubs.iter().cloned());
+    for stub in &process.stubs {
+        if !state.stubs.contains(stub) {
+            state.stubs.push(stub.clone());
+        }
+    }
+    state.ports.clone_from(&network.ports);
+    ready.network = network;
     ready.lock.write_state(&state)?;
+    ready.dir.tell("start", &[]);
     Ok((process, state))
 }
 
-/// Write down how the program ended; with auto-remove, remove the container instead.
+/// Write down how the program ended; with auto-remove, remove the container instead. Its ports are free before anybody
+/// hears of its end.
 fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
-    let Ready { dir, spec, lock, .. } = ready;
-    if spec.host.auto_remove {
+    let Ready { dir, spec, lock, network, .. } = ready;
+    drop(network);
+    lock.forget_socket();
+    dir.tell("die", &[("exitCode", status.code().to_string())]);
+    let stays = dir.stop_mark() == Some(StopMark::Restart);
+    if spec.host.auto_remove && !stays {
         lock.tell_waiters(status.code());
         discard(&dir, lock);
-    } else {
-        let _ = lock.write_state(&state.exited(status.code(), when::now()));
+        return;
     }
+    if spec.host.auto_remove {
+        dir.keep_this_once(&lock);
+    }
+    let _ = lock.write_state(&state.exited(status.code(), when::now()));
 }

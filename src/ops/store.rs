@@ -1,11 +1,11 @@
 //! Opening the store as a verb needs it.
 
 use crate::context::Context;
-use crate::storage::{Error, Method, Notice, Opening};
+use crate::storage::{Method, Notice, Opening};
 use crate::sys::atomic::set_sync_mode;
 
 /// What verbs hold and show of it.
-pub use crate::storage::{ContainerState, Status, Store};
+pub use crate::storage::{ContainerState, Error, Status, Store};
 
 /// Open the store for a verb that only looks.
 ///

@@ -41,6 +41,7 @@ pub fn tag(
     let image = store.find_image(source)?;
     for name in &names {
         store.tag(&image, name)?;
+        store.tell("image", "tag", &image.id.to_string(), &[("name", &name.familiar())]);
     }
     Ok(())
 }

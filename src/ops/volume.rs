@@ -1,6 +1,6 @@
 //! `volume`: directories that outlive containers, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::os::fd::AsFd;
@@ -76,7 +76,8 @@ impl Error {
     /// Podman's code for a volume that cannot be removed as it is in use: 2; else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Store(storage::Error::VolumeInUse { .. })) { 2 } else { 1 }
+        use storage::Error::{VolumeInUse, VolumeMaybeInUse};
+        if matches!(self, Self::Store(VolumeInUse { .. } | VolumeMaybeInUse { .. })) { 2 } else { 1 }
     }
 }
 
@@ -244,12 +245,13 @@ pub fn inspect(store: &Store, name: &str) -> Result<Value, storage::Error> {
     }))
 }
 
-/// Remove a volume that no container uses; with `force` one that is not there is no error.
+/// Remove a volume that no container uses; with `force` one that is not there is no error, and a container with a damaged
+/// record does not keep it.
 ///
 /// # Errors
-/// [`storage::Error::VolumeInUse`], [`storage::Error::NoSuchVolume`], or when the store cannot be written.
+/// [`storage::Error::VolumeInUse`], [`storage::Error::VolumeMaybeInUse`], [`storage::Error::NoSuchVolume`], or when the store cannot be written.
 pub fn remove(store: &Store, name: &str, force: bool) -> Result<(), Error> {
-    match store.remove_volume(name) {
+    match store.remove_volume(name, force) {
         Err(storage::Error::NoSuchVolume(_)) if force => Ok(()),
         other => Ok(other?),
     }
@@ -297,16 +299,22 @@ impl PruneFilter {
     }
 }
 
-/// Remove the volumes that no container uses; with `dry_run` only say which.
+/// Remove the volumes that no container uses; with `dry_run` only say which, as if the containers with the ids `without`
+/// were gone.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Vec<VolumeUsage>, Error> {
+pub fn prune(
+    store: &Store,
+    filter: &PruneFilter,
+    dry_run: bool,
+    without: &BTreeSet<String>,
+) -> Result<Vec<VolumeUsage>, Error> {
     // What should have removed itself uses nothing any more.
     if !dry_run {
         store.sweep_ended();
     }
-    Ok(store.prune_volumes(&|volume| filter.takes(&volume.record), dry_run)?)
+    Ok(store.prune_volumes(&|volume| filter.takes(&volume.record), dry_run, without)?)
 }
 
 /// Write a volume's files as a tar to a file, or to standard output (`-`).

@@ -66,9 +66,29 @@ fn name_and_network(plan: &Plan) -> Result<(), StepFailure> {
         rustix::system::sethostname(plan.hostname.as_bytes())
             .step("set", format!("the host name `{}`", plan.hostname))?;
     }
-    match plan.namespaces.network {
-        Network::None => ns::loopback_up().step("set up", "the loopback interface"),
-        Network::Host => Ok(()),
+    if plan.namespaces.uts && !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes())
+            .step("set", format!("the domain name `{}`", plan.domainname))?;
+    }
+    match (&plan.network, plan.namespaces.network) {
+        (Some(join), _) => {
+            ns::join(join.namespace.as_fd(), libc::CLONE_NEWNET).step("join", "the container's network")
+        }
+        (None, Network::None) => ns::loopback_up().step("set up", "the loopback interface"),
+        (None, Network::Host) => Ok(()),
+    }
+}
+
+/// Wait until the network stands. Until here its set-up and ours went on side by side.
+fn network_ready(plan: &Plan) -> Result<(), StepFailure> {
+    let Some(gate) = plan.network.as_ref().and_then(|join| join.gate.as_ref()) else { return Ok(()) };
+    loop {
+        match rustix::io::read(gate, &mut [0; 1]) {
+            Ok(1) => return ns::loopback_up().step("set up", "the loopback interface"),
+            Ok(_) => return Err(failure("set up", "the network", libc::ENETDOWN)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).step("wait for", "the network"),
+        }
     }
 }
 
@@ -82,13 +102,15 @@ fn build_tree(root: BorrowedFd<'_>, plan: &Plan, teller: Teller<'_>) -> Result<(
     use rustix::mount::{MountPropagationFlags as Flags, mount_change};
     // Mounts of the host may still arrive below slave binds; ours never travel back.
     mount_change("/", Flags::DOWNSTREAM | Flags::REC).step("make", "the mounts our own")?;
+    // Before anything covers it.
+    let mut host = mounts::HostRoots::copy(plan)?;
     let mut scratch = if scratch_needed(plan) { Some(Scratch::new()?) } else { None };
     attach_over_root(root).step("attach", "the root")?;
     if !plan.devices {
         mounts::without_devices(root)?;
     }
     let tree = Rootfs::new(root, Some(teller));
-    let pts = mounts::mount_all(plan, &tree, &mut scratch)?;
+    let pts = mounts::mount_all(plan, &tree, &mut scratch, &mut host)?;
     mounts::mask(&plan.masked_paths, &tree, scratch.as_mut())?;
     mounts::read_only(&plan.read_only_paths, &tree)?;
     Ok((pts, scratch.is_some_and(|scratch| scratch.attached())))
@@ -115,6 +137,7 @@ fn finish(
     teller: Teller<'_>,
 ) -> Result<Infallible, Error> {
     exec::new_session_keyring();
+    network_ready(plan)?;
     privileges::set_limits(&plan.rlimits)?;
     let program = Program::find(plan)?;
     if let Some(terminal) = &terminal {

@@ -63,6 +63,9 @@ pub enum Error {
         /// What was given.
         value: String,
     },
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] super::network::Error),
     /// The container's process is gone.
     #[error("the container is not running")]
     NotRunning,
@@ -78,6 +81,15 @@ impl From<StepFailure> for Error {
 }
 
 impl Error {
+    /// A port of the host that could not be had, and why.
+    #[must_use]
+    pub fn port(&self) -> Option<(u16, &std::io::Error)> {
+        match self {
+            Self::Network(super::network::Error::Port { port, source, .. }) => Some((*port, source)),
+            _ => None,
+        }
+    }
+
     /// The exit code that docker gives this: 127 for a program that is not there, 126 for one that cannot be executed, 125
     /// for everything that is our failure.
     #[must_use]

@@ -1,6 +1,8 @@
 //! The mount list, walked by one loop. Everything is mounted by descriptor, so no path is looked up twice.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,7 +13,7 @@ use rustix::mount::{
 
 use super::dev::{self, Pts};
 use super::rootfs::{Kind, Rootfs, Step, failure};
-use super::{MountOp, Plan, StepFailure};
+use super::{BindOptions, MountOp, Plan, StepFailure};
 use crate::sys::mount_attr::{MountAttr, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, mount_setattr};
 
 /// `PROC_SUPER_MAGIC` (`man 2 statfs`).
@@ -63,7 +65,7 @@ impl Scratch {
         let file = rustix::fs::openat(&self.tmpfs, &name, flags, Mode::from_raw_mode(0o600))?;
         let mut rest = content;
         while !rest.is_empty() {
-            let written = rustix::io::write(&file, rest)?;
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
             rest = rest.get(written..).unwrap_or_default();
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
@@ -78,11 +80,35 @@ impl Scratch {
     }
 }
 
+/// Copies of the host's root for the binds of it, in their order: once the container's root lies over it, a copy would
+/// take that along.
+#[derive(Debug)]
+pub(super) struct HostRoots(VecDeque<OwnedFd>);
+
+impl HostRoots {
+    /// Copy it as often as it is bound.
+    pub(super) fn copy(plan: &Plan) -> Result<Self, StepFailure> {
+        let wanted = plan.mounts.iter().filter_map(|op| match op {
+            MountOp::Bind { source, recursive, options, .. } if is_host_root(source, options) => {
+                Some(*recursive)
+            }
+            _ => None,
+        });
+        let copies = wanted.map(|recursive| open_source(Path::new("/"), recursive));
+        copies.collect::<Result<_, _>>().map(Self).step("bind", "`/`")
+    }
+}
+
+fn is_host_root(source: &Path, options: &BindOptions) -> bool {
+    options.beneath.is_none() && source.canonicalize().is_ok_and(|source| source == Path::new("/"))
+}
+
 /// Walk the list. The terminals' file system, if one was mounted, comes back.
 pub(super) fn mount_all(
     plan: &Plan,
     root: &Rootfs<'_>,
     scratch: &mut Option<Scratch>,
+    host: &mut HostRoots,
 ) -> Result<Pts, StepFailure> {
     let mut pts = Pts::default();
     for op in &plan.mounts {
@@ -98,7 +124,10 @@ pub(super) fn mount_all(
                     "`{}`",
                     below.map_or(source.clone(), |path| source.join(path.trim_start_matches('/'))).display()
                 );
-                let tree = open_source_beneath(source, below, *recursive).step("bind", &subject)?;
+                let tree = match is_host_root(source, options).then(|| host.0.pop_front()).flatten() {
+                    Some(copy) => copy,
+                    None => open_source_beneath(source, below, *recursive).step("bind", &subject)?,
+                };
                 if !plan.devices && !shows_devices(source) && kind_of(&tree) == Ok(Kind::Directory) {
                     attrs.set |= NO_DEV;
                 }

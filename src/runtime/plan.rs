@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::network::Join;
 
 /// Everything between fork and exec.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +23,8 @@ pub struct Plan {
     pub groups: Vec<u32>,
     /// Host name in an own UTS namespace.
     pub hostname: String,
+    /// NIS domain name there; empty leaves it.
+    pub domainname: String,
     /// Mounts, in order; targets are resolved beneath the root.
     pub mounts: Vec<MountOp>,
     /// Files replaced by an empty one, directories by an empty directory.
@@ -39,6 +44,8 @@ pub struct Plan {
     pub no_new_privileges: bool,
     /// Namespaces of its own.
     pub namespaces: Namespaces,
+    /// A network namespace to join; then `namespaces.network` does not count.
+    pub network: Option<Arc<Join>>,
     /// A small reaper as pid 1, the program as its child.
     pub init: bool,
     /// Give the program a terminal of its own.

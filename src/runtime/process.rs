@@ -133,7 +133,7 @@ fn namespace_flags(plan: &Plan) -> i32 {
     let namespaces = &plan.namespaces;
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
     for (wanted, flag) in [
-        (namespaces.network == Network::None, libc::CLONE_NEWNET),
+        (namespaces.network == Network::None && plan.network.is_none(), libc::CLONE_NEWNET),
         (namespaces.ipc, libc::CLONE_NEWIPC),
         (namespaces.uts, libc::CLONE_NEWUTS),
         (namespaces.cgroup, libc::CLONE_NEWCGROUP),
@@ -248,6 +248,24 @@ pub fn exec(request: &ExecRequest, stdio: Stdio) -> Result<Process, Error> {
         if flags & libc::CLONE_NEWUSER != 0 { become_root() } else { Ok(()) }
     };
     launch_sibling(&ours, theirs, between, |teller| child::join(plan, &stdio, teller))
+}
+
+/// Become user 0 of the user namespace of a running container, in its other namespaces or not: for a process of one
+/// thread that goes on to work on the container's files.
+///
+/// # Errors
+/// As [`exec`].
+pub fn become_root_of(pid: i32) -> Result<(), Error> {
+    let pidfd = open_pidfd(pid)?;
+    let flags = foreign_namespaces(pid)? & libc::CLONE_NEWUSER;
+    // In the new namespace's own eyes we may be traced by the container's root: nothing of ours may be opened.
+    child::hide().map_err(Error::Setup)?;
+    if flags != 0 {
+        ns::join(pidfd.as_fd(), flags)?;
+        become_root()?;
+        child::hide().map_err(Error::Setup)?;
+    }
+    Ok(())
 }
 
 /// After joining a user namespace: user 0 of it, whoever we were outside.

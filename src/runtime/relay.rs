@@ -14,13 +14,13 @@ use crate::sys::SysError;
 use crate::sys::signals::SignalReader;
 
 /// Bytes carried at once; also the most input that waits for a program which does not read.
-const CHUNK: usize = 64 * 1024;
+pub const CHUNK: usize = 64 * 1024;
 
 /// The most that a pipe can hold without privileges (`man 7 pipe`).
-const MOST_LEFT: usize = 1 << 20;
+pub const MOST_LEFT: usize = 1 << 20;
 
 /// As docker: who interrupts three times means it.
-const PATIENCE: usize = 3;
+pub const PATIENCE: usize = 3;
 
 /// Where bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +100,20 @@ impl<'a> RawTerminal<'a> {
     /// When it is no terminal.
     pub fn new(fd: BorrowedFd<'a>) -> Result<Self, Error> {
         let failed = |error| SysError::new("set", "the terminal to raw mode", error);
-        let before = tcgetattr(fd).map_err(failed)?;
-        let mut raw = before.clone();
+        let terminal = Self { fd, before: tcgetattr(fd).map_err(failed)? };
+        terminal.set().map_err(failed)?;
+        Ok(terminal)
+    }
+
+    /// Switch to raw mode again: a shell may have changed it while we were stopped.
+    pub fn renew(&self) {
+        let _ = self.set();
+    }
+
+    fn set(&self) -> Result<(), Errno> {
+        let mut raw = self.before.clone();
         raw.make_raw();
-        tcsetattr(fd, OptionalActions::Now, &raw).map_err(failed)?;
-        Ok(Self { fd, before })
+        tcsetattr(self.fd, OptionalActions::Now, &raw)
     }
 }
 
@@ -146,33 +155,38 @@ impl Relay<'_> {
         Running::new(self, process, signals)?.run(on_output)
     }
 
-    /// Signals that concern the program. Not those that stop or continue us, nor those of our own faults.
     fn watched(&self) -> Vec<i32> {
-        let skipped = [
-            libc::SIGKILL,
-            libc::SIGSTOP,
-            libc::SIGTSTP,
-            libc::SIGTTIN,
-            libc::SIGTTOU,
-            libc::SIGCONT,
-            libc::SIGCHLD,
-            libc::SIGPIPE,
-            libc::SIGURG,
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGILL,
-            libc::SIGFPE,
-            libc::SIGTRAP,
-            libc::SIGABRT,
-            32,
-            33,
-        ];
         match self.signals {
             Signals::Ignore => Vec::new(),
-            Signals::Forward => (1..=64).filter(|signal| !skipped.contains(signal)).collect(),
+            Signals::Forward => forwarded(),
             Signals::Return => vec![libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGWINCH],
         }
     }
+}
+
+/// Signals that concern the program. Not those that stop or continue us, nor those of our own faults.
+#[must_use]
+pub fn forwarded() -> Vec<i32> {
+    let skipped = [
+        libc::SIGKILL,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGCONT,
+        libc::SIGCHLD,
+        libc::SIGPIPE,
+        libc::SIGURG,
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+        32,
+        33,
+    ];
+    (1..=64).filter(|signal| !skipped.contains(signal)).collect()
 }
 
 /// The loop's state.

@@ -4,6 +4,7 @@
 //! Blobs are found there by their digest and verified as any. An unpacked layer is used as it lies when it belongs to
 //! the same user, whose ids mean the same in it; for everybody else it is unpacked from the blob into the own store.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +15,9 @@ use super::index::{IndexFile, REF_NAME, SIZE, STORES};
 use super::listing::{Line, Lines, Notes};
 use super::lock::Notice;
 use super::snapshots::Marker;
-use super::{Error, ImageRecord, Store, layout::Layout};
+use super::{ContainerDir, ContainerRecord, Error, Image, ImageRecord, Store, layout::Layout};
 use crate::image::INDEX_DIGEST_ANNOTATION;
-use crate::oci::{Descriptor, DiffId, Digest, Parsed, RawManifest, digest_of};
+use crate::oci::{Descriptor, DiffId, Digest, Parsed, RawManifest, Reference, digest_of};
 use crate::sys::regular;
 
 /// A store beside our own.
@@ -28,9 +29,9 @@ pub(super) struct Additional {
 }
 
 impl Additional {
-    /// Where the snapshot of a key lies, if it can be used by us at all.
-    pub(super) fn snapshot(&self, key: &Digest) -> Option<PathBuf> {
-        self.ours.then(|| self.layout.snapshot(key))
+    /// Where everything lies whose owners are ours.
+    fn of_ours(&self) -> Option<&Layout> {
+        self.ours.then_some(&self.layout)
     }
 }
 
@@ -114,17 +115,25 @@ impl Store {
     /// The images of the additional stores whose names are not taken by `own`, or by a store that was named before.
     pub(super) fn images_elsewhere(&self, own: &[ImageRecord]) -> Vec<ImageRecord> {
         let mut found: Vec<ImageRecord> = Vec::new();
+        if self.additional.is_empty() {
+            return found;
+        }
+        let mut names: HashSet<Reference> = own.iter().filter_map(|known| known.name.clone()).collect();
+        let mut targets: HashSet<String> =
+            own.iter().map(|known| known.target.digest().to_string()).collect();
         for store in &self.additional {
             // One that cannot be read any more was there when we began: somebody is taking it away.
             let Ok(bytes) = Lines::read(&store.layout) else { continue };
             let Ok(lines) = Lines::parse(&store.layout, &bytes) else { continue };
             for line in &lines.manifests {
                 let Some(mut record) = self.record_elsewhere(store, line) else { continue };
-                let taken = own.iter().chain(&found).any(|known| match &record.name {
-                    Some(name) => known.name.as_ref() == Some(name),
-                    None => known.target.digest() == record.target.digest(),
-                });
-                if !taken {
+                let target = record.target.digest().to_string();
+                let is_new = match &record.name {
+                    Some(name) => names.insert(name.clone()),
+                    None => !targets.contains(&target),
+                };
+                if is_new {
+                    targets.insert(target);
                     record.store = Some(store.layout.root().to_owned());
                     found.push(record);
                 }
@@ -155,33 +164,74 @@ impl Store {
     /// The additional stores that hold layers of an image which are not here, as an annotation has them; `None` when it
     /// needs none of them.
     pub(super) fn stores_needed(&self, layers: &[Descriptor]) -> Option<String> {
-        let mut stores: Vec<String> = Vec::new();
-        for digest in layers.iter().filter_map(|layer| digest_of(layer).ok()) {
-            if self.layout.blob(&digest).is_file() {
-                continue;
-            }
-            let holder = self.additional.iter().find(|store| store.layout.blob(&digest).is_file());
-            let root = holder.map(|store| store.layout.root().display().to_string());
+        let digests: Vec<Digest> = layers.iter().filter_map(|layer| digest_of(layer).ok()).collect();
+        let stores = self.stores_with(&digests);
+        (!stores.is_empty()).then(|| serde_json::json!(stores).to_string())
+    }
+
+    /// The additional stores that hold parts of an image which are not here.
+    #[must_use]
+    pub fn stores_of(&self, image: &Image) -> Vec<PathBuf> {
+        let layers = image.manifest.layers().iter().filter_map(|layer| digest_of(layer).ok());
+        let parts: Vec<Digest> = layers.chain([image.raw.digest.clone(), image.id.0.clone()]).collect();
+        self.stores_with(&parts)
+    }
+
+    /// Whether a store lies there whose images can be read.
+    #[must_use]
+    pub fn is_readable(root: &Path) -> bool {
+        open(root).is_ok()
+    }
+
+    fn stores_with(&self, digests: &[Digest]) -> Vec<PathBuf> {
+        let mut stores: Vec<PathBuf> = Vec::new();
+        for digest in digests.iter().filter(|digest| !self.layout.blob(digest).is_file()) {
+            let holder = self.additional.iter().find(|store| store.layout.blob(digest).is_file());
+            let root = holder.map(|store| store.layout.root().to_owned());
             stores.extend(root.filter(|root| !stores.contains(root)));
         }
-        (!stores.is_empty()).then(|| serde_json::json!(stores).to_string())
+        stores
+    }
+
+    /// Read the additional stores too that a container's image was taken from, named this time or not. Those that cannot
+    /// be used are told.
+    pub fn read_stores_of(&mut self, container: &ContainerRecord) {
+        let known = |path: &PathBuf| self.additional.iter().any(|store| store.layout.root() == path);
+        let new: Vec<PathBuf> = container.stores.iter().filter(|path| !known(path)).cloned().collect();
+        let opened = open_all(&self.layout, &new, &self.notice);
+        self.additional.extend(opened);
     }
 
     /// A blob that is missing may have lain in an additional store that is gone, or is not named this time.
     pub(super) fn say_where(&self, error: Error) -> Error {
         let Error::MissingBlob(digest) = error else { return error };
-        let Ok(index) = IndexFile::read(&self.layout) else { return Error::MissingBlob(digest) };
-        for entry in &index.manifests {
-            let Some(stores) = entry.annotations.get(STORES) else { continue };
-            let stores: Vec<String> = serde_json::from_str(stores).unwrap_or_default();
-            let chosen = entry.digest_annotation(super::index::MANIFEST).or_else(|| entry.digest());
-            let image = chosen.and_then(|manifest| self.image(&manifest).ok());
-            let names = |layer: &Descriptor| digest_of(layer).is_ok_and(|layer| layer == digest);
-            if image.is_some_and(|image| image.manifest.layers().iter().any(names)) {
-                return Error::BlobElsewhere { digest, stores };
-            }
+        match self.stores_in_names(&digest).or_else(|| self.stores_in_containers(&digest)) {
+            Some(stores) => Error::BlobElsewhere { digest, stores },
+            None => Error::MissingBlob(digest),
         }
-        Error::MissingBlob(digest)
+    }
+
+    /// Where the layers of the image with this layer lay, as the list of names says.
+    fn stores_in_names(&self, digest: &Digest) -> Option<Vec<String>> {
+        let index = IndexFile::read(&self.layout).ok()?;
+        index.manifests.iter().find_map(|entry| {
+            let stores = serde_json::from_str(entry.annotations.get(STORES)?).unwrap_or_default();
+            let chosen = entry.digest_annotation(super::index::MANIFEST).or_else(|| entry.digest())?;
+            let image = self.image(&chosen).ok()?;
+            let names = |layer: &Descriptor| digest_of(layer).is_ok_and(|layer| layer == *digest);
+            image.manifest.layers().iter().any(names).then_some(stores)
+        })
+    }
+
+    /// The same, as the containers say.
+    fn stores_in_containers(&self, digest: &Digest) -> Option<Vec<String>> {
+        let containers = ContainerDir::every(&self.layout).ok()?;
+        let record = containers.into_iter().map(|container| container.record).find(|record| {
+            let parts = record.layers.iter().filter_map(|(layer, _)| digest_of(layer).ok());
+            !record.stores.is_empty()
+                && parts.chain([record.manifest.clone(), record.image.0.clone()]).any(|part| part == *digest)
+        })?;
+        Some(record.stores.iter().map(|store| store.display().to_string()).collect())
     }
 
     /// What was read is not what `digest` says: in the own store, or in the additional one that it was read from.
@@ -198,7 +248,8 @@ impl Store {
 
     /// The marker of a snapshot in an additional store, with the directory it lies in.
     pub(super) fn markers_elsewhere(&self, key: &Digest) -> impl Iterator<Item = (PathBuf, Marker)> {
-        let dirs = self.additional.iter().filter_map(|store| store.snapshot(key));
+        let ours = self.additional.iter().filter_map(Additional::of_ours);
+        let dirs = ours.flat_map(|layout| self.places_of(layout, key));
         dirs.filter_map(|dir| Marker::read(&dir).ok().flatten().map(|marker| (dir, marker)))
     }
 

@@ -139,8 +139,13 @@ impl Store {
     /// Sync a file whose bytes were verified and rename it to its digest. One that is there already is replaced: it may
     /// be damaged, and these bytes are known to be right.
     pub(super) fn publish_blob(&self, file: &File, path: &Path, digest: &Digest) -> Result<(), Error> {
-        self.pin([digest])?;
         sync_content(file, path)?;
+        self.publish_synced(path, digest)
+    }
+
+    /// The same for a file that was synced after its last byte was written.
+    pub(super) fn publish_synced(&self, path: &Path, digest: &Digest) -> Result<(), Error> {
+        self.pin([digest])?;
         let target = self.layout.blob(digest);
         let mut renamed = fs::rename(path, &target);
         if matches!(&renamed, Err(error) if error.kind() == ErrorKind::NotFound) {
@@ -150,7 +155,9 @@ impl Store {
             )?;
             renamed = fs::rename(path, &target);
         }
-        renamed.map_err(|error| SysError::path("rename to", &target, error).into())
+        renamed.map_err(|error| SysError::path("rename to", &target, error))?;
+        self.forget_kept(digest);
+        Ok(())
     }
 }
 

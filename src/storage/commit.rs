@@ -135,16 +135,18 @@ impl Store {
         for path in skipped {
             tree::remove_path(&upper.join(path))?;
         }
+        let top = fs::metadata(upper).map_err(|error| SysError::path("look at", upper, error))?;
         let dir = self.stage_dir("layer")?;
         fs::rename(upper, dir.join("fs")).map_err(|error| SysError::path("rename", upper, error))?;
         let applied = Applied {
+            highest_id: Some(stats.highest_id.max(top.uid()).max(top.gid())),
             entries: stats.entries,
             bytes: stats.bytes,
             disk: stats.disk,
             owners: seen.owners.into_inner(),
             ..Applied::default()
         };
-        let marker = Marker::new(diff_id, &applied, self.writable()?.mapped_ids);
+        let marker = Marker::new(diff_id, &applied, self.writable()?.mapped_ids, self.ids());
         self.publish_tree(&dir, &diff_id.0, &marker, &applied.owners).map(drop)
     }
 }

@@ -11,28 +11,31 @@
 mod damaged;
 mod ended;
 mod every;
+mod marks;
 mod run_lock;
 mod state;
 mod uses;
 
+pub use marks::StopMark;
 pub use run_lock::RunLock;
 pub use state::{ContainerState, Status};
 pub use uses::VolumeUse;
-pub(super) use uses::{Users, volume_users};
+pub(super) use uses::{Users, volume_users, volume_users_but};
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::collect::Trash;
 use super::layout::Layout;
 use super::lock::{self, LockMode, LockName, Patience};
 use super::{Error, Store};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId};
 use crate::sys::atomic::{Durability, create_dirs, replace_file, sync_dir};
-use crate::sys::{SysError, tree};
+use crate::sys::{SysError, regular, tree};
 
 /// What never changes of a container, but its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,8 +57,11 @@ pub struct ContainerRecord {
     /// The volumes that it mounts. Absent in records of older binaries: ask [`ContainerRecord::volume_uses`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<VolumeUse>>,
-    /// How to run it: `ops`' own document, opaque to the store.
-    pub spec: serde_json::Value,
+    /// Additional stores that hold parts of the image which were not here when it was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<PathBuf>,
+    /// How to run it: `ops`' own document, opaque to the store, as text until somebody wants it.
+    pub spec: Box<RawValue>,
 }
 
 /// A container's directory.
@@ -65,7 +71,7 @@ pub struct ContainerDir {
     pub record: ContainerRecord,
     /// The directory.
     pub path: PathBuf,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 const RECORD: &str = "config.json";
@@ -112,11 +118,10 @@ impl ContainerDir {
         self.record.id.get(..12).unwrap_or(&self.record.id)
     }
 
-    /// Bytes of the files that the container changed, as far as they can be seen.
+    /// Bytes on disk of all that is the container's own, as far as it can be seen: what its removal frees.
     #[must_use]
     pub fn size(&self) -> u64 {
-        let changes = self.path.join("upper");
-        tree::size(&if changes.exists() { changes } else { self.path.join("rootfs") })
+        tree::on_disk(&self.path)
     }
 
     /// Where a volume of the store has its data.
@@ -148,7 +153,7 @@ fn read_record(dir: &Path) -> Result<Found, Error> {
     let is_absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     for _ in 0..2 {
-        match fs::read(&file) {
+        match regular::read_small(&file) {
             Ok(bytes) => return Ok(Found::Record(bytes)),
             Err(error) if !is_absent(&error) => return Err(SysError::path("read", file, error).into()),
             Err(_) if is_half_made(dir) => return Ok(Found::Nothing),
@@ -214,6 +219,7 @@ impl Store {
         for id in ids(self.layout())? {
             match ContainerDir::read(self.layout(), &id) {
                 Ok(found) => all.extend(found),
+                Err(error) if error.is_shortage() => return Err(error),
                 Err(error) => {
                     let id = id.get(..12).unwrap_or(&id);
                     self.say_left_out("container", id, &format!("strate rm -f {id}"), &error);
@@ -287,13 +293,10 @@ impl Store {
     ) -> Result<(ContainerDir, RunLock), Error> {
         self.writable()?;
         let path = self.layout().container(&record.id);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| SysError::path("create", &path, error))?;
+        let lock = self.make_locked(&path)?;
         let mut dir = ContainerDir { record, path, layout: self.layout().clone() };
         match self.publish_container(&mut dir, name, durable) {
-            Ok(lock) => Ok((dir, lock)),
+            Ok(()) => Ok((dir, lock)),
             Err(error) => {
                 let _ = tree::remove_path(&dir.path);
                 Err(error)
@@ -301,13 +304,20 @@ impl Store {
         }
     }
 
+    /// Make a container's directory, locked before anybody can see it: one without a record that nobody holds is swept.
+    fn make_locked(&self, path: &Path) -> Result<RunLock, Error> {
+        let staged = self.stage_dir("container")?;
+        let lock = RunLock::new(&staged)?;
+        fs::rename(&staged, path).map_err(|error| SysError::path("create", path, error))?;
+        Ok(lock)
+    }
+
     fn publish_container(
         &self,
         dir: &mut ContainerDir,
         name: NewName<'_>,
         durable: bool,
-    ) -> Result<RunLock, Error> {
-        let lock = RunLock::new(&dir.path)?;
+    ) -> Result<(), Error> {
         let names = self.lock(&LockName::Names, LockMode::Exclusive)?;
         self.take_name(&mut dir.record, name)?;
         let durability = if durable { Durability::Durable } else { Durability::Fast };
@@ -319,7 +329,7 @@ impl Store {
         if durable {
             self.sync_container_names()?;
         }
-        Ok(lock)
+        Ok(())
     }
 
     /// Containers and the links with their names stay after a power cut.
@@ -381,7 +391,7 @@ impl Store {
     pub fn sweep_containers(&self) -> Result<(), Error> {
         for id in ids(self.layout())? {
             let path = self.layout().container(&id);
-            // A maker locks the directory right after it made it; the record comes under that lock.
+            // A maker holds the directory from before it is here; the record comes under that lock.
             if is_half_made(&path)
                 && let Ok(_lock) = RunLock::new(&path)
                 && is_half_made(&path)
@@ -425,12 +435,15 @@ impl Store {
 
 impl ContainerDir {
     /// Remove the container, whose lock proves that its program does not run: it is gone at once, and its files
-    /// shortly after.
+    /// shortly after, by a process that stays behind where that takes long.
     ///
     /// # Errors
     /// When the directory cannot be moved. What cannot be deleted after that is left to the collector.
     pub fn remove(&self, run: RunLock) -> Result<(), Error> {
-        self.take_away(run, false)
+        let mut trash = Trash::default();
+        self.take_away(run, false, &mut trash)?;
+        trash.discard();
+        Ok(())
     }
 
     /// The same, and it stays away after a power cut: for a container that was made to outlive one.
@@ -438,18 +451,21 @@ impl ContainerDir {
     /// # Errors
     /// As [`ContainerDir::remove`], or when the disk fails.
     pub fn remove_durably(&self, run: RunLock) -> Result<(), Error> {
-        self.take_away(run, true)
+        let mut trash = Trash::default();
+        self.take_away(run, true, &mut trash)?;
+        trash.discard();
+        Ok(())
     }
 
-    fn take_away(&self, run: RunLock, durable: bool) -> Result<(), Error> {
-        let trash = self.layout.tmp().join(format!("removed-{}", self.record.id));
-        fs::rename(&self.path, &trash).map_err(|error| SysError::path("remove", &self.path, error))?;
+    /// Move the container to the trash, and free its name.
+    pub(super) fn take_away(&self, run: RunLock, durable: bool, trash: &mut Trash) -> Result<(), Error> {
+        trash.take_anyhow(&self.layout, &self.path)?;
         if durable {
             // Before its files go: a container that comes back without them would be worse than either.
             sync_dir(&self.layout.containers())?;
         }
         ended::forget(&self.layout, &self.record.id);
-        let _ = tree::remove_path(&trash);
+        self.tell("destroy", &[]);
         // The link last: a container must never be there without its name. One that leads nowhere is harmless.
         let names = lock::lock(&self.layout, &LockName::Names, LockMode::Exclusive, &Patience::usual());
         let link = self.layout.containers().join("by-name").join(&self.record.name);

@@ -79,6 +79,14 @@ pub enum Error {
         /// The names of the containers, running or not.
         containers: Vec<String>,
     },
+    /// A container's record is damaged, so that nobody knows whether it uses the volume.
+    #[error("volume {name} may be in use by container {container}, whose record is damaged")]
+    VolumeMaybeInUse {
+        /// The volume.
+        name: String,
+        /// The container's short id.
+        container: String,
+    },
     /// The record of a volume cannot be read.
     #[error("the record of volume {name} is damaged")]
     DamagedVolume {
@@ -141,6 +149,14 @@ pub enum Error {
     /// A blob that should be here is not.
     #[error("blob {0} is missing from the store")]
     MissingBlob(Digest),
+    /// An unpacked layer cannot be made again while somebody reads its files.
+    #[error("the files of layer {key} are damaged, and container `{}` runs from them", containers.join("`, `"))]
+    SnapshotInUse {
+        /// The snapshot's key.
+        key: Digest,
+        /// The names of the containers.
+        containers: Vec<String>,
+    },
     /// A layer that lay in an additional store is not there any more.
     #[error(
         "layer {digest} is not here: the image took it from the additional store `{}`",
@@ -330,6 +346,14 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     Sys(#[from] SysError),
+}
+
+impl Error {
+    /// Whether this process lacks what it takes to look, which says nothing about what it looked at.
+    pub(super) fn is_shortage(&self) -> bool {
+        let Self::Sys(error) = self else { return false };
+        matches!(error.errno(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
 }
 
 /// The version of this program.

@@ -1,12 +1,12 @@
 //! Names: `index.json` holds one descriptor per name, with what listing needs as annotations.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use super::index::{CONFIG, CREATED, Entry, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE, STORES};
 use super::indexes::{Kind, parse_origins};
-use super::listing::{Line, Lines, Notes};
+use super::listing::{Gathered, Line, ListedImage, Notes, gather};
 use super::{Error, Store};
 use crate::image::{Edit, INDEX_DIGEST_ANNOTATION, append, is_container_image};
 use crate::oci::{
@@ -107,33 +107,56 @@ impl Store {
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn own_images(&self) -> Result<Vec<ImageRecord>, Error> {
-        let bytes = Lines::read(&self.layout)?;
-        let lines = Lines::parse(&self.layout, &bytes)?;
-        let mut records: Vec<_> = lines.manifests.iter().filter_map(|line| self.record(line)).collect();
-        let skipped = lines.manifests.len() - records.len();
+        let mut records = self.gather(|line| self.record(line))?;
+        newest_first(&mut records);
+        Ok(records)
+    }
+
+    /// What a listing shows of every name and every untagged image, newest first, those of additional stores with them.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn listed_images(&self) -> Result<Vec<ListedImage>, Error> {
+        let mut listed = match self.additional.is_empty() {
+            true => self.gather(|line| {
+                ListedImage::of_line(line).or_else(|| self.record(line).as_ref().map(ListedImage::of))
+            })?,
+            false => self.images()?.iter().map(ListedImage::of).collect(),
+        };
+        ListedImage::newest_first(&mut listed);
+        Ok(listed)
+    }
+
+    /// What is made of each line of `index.json`; that lines were left out is said.
+    fn gather<T>(&self, take: impl FnMut(&Line<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
+        let Gathered { found, lines } = gather(&self.layout, take)?;
+        let skipped = lines - found.len();
         if skipped > 0 {
             let entries = if skipped == 1 { "entry" } else { "entries" };
             self.notice.say(&format!(
                 "{skipped} {entries} of the list of images cannot be read and left out: `strate system check` says why"
             ));
         }
-        newest_first(&mut records);
-        Ok(records)
+        Ok(found)
     }
 
-    /// All names with whether each stands for an index, in no order: what completion needs.
+    /// All names as docker shows them, with whether each stands for an index, in no order: what completion needs.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
-    pub fn image_names(&self) -> Result<Vec<(Reference, bool)>, Error> {
-        let bytes = Lines::read(&self.layout)?;
-        let lines = Lines::parse(&self.layout, &bytes)?;
-        let name = |line: &Line<'_>| Some((line.name()?, media_type::is_index(line.media_type())));
-        let mut names: Vec<_> = lines.manifests.iter().filter_map(name).collect();
-        for record in self.images_elsewhere(&[]) {
+    pub fn image_names(&self) -> Result<Vec<(String, bool)>, Error> {
+        let name =
+            |line: &Line<'_>| Some((line.name_parts()?.familiar(), media_type::is_index(line.media_type())));
+        let mut names = gather(&self.layout, name)?.found;
+        let elsewhere = self.images_elsewhere(&[]);
+        let known: HashSet<String> = match elsewhere.is_empty() {
+            true => HashSet::new(),
+            false => names.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        for record in elsewhere {
             let is_index = record.is_index();
-            if let Some(name) = record.name
-                && !names.iter().any(|(known, _)| *known == name)
+            if let Some(name) = record.name.map(|name| name.familiar())
+                && !known.contains(&name)
             {
                 names.push((name, is_index));
             }
@@ -159,15 +182,14 @@ impl Store {
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn same_image(&self, record: &ImageRecord) -> Result<Vec<ImageRecord>, Error> {
-        let bytes = Lines::read(&self.layout)?;
-        let lines = Lines::parse(&self.layout, &bytes)?;
         // What another tool wrote says nothing of its config before it was looked into.
-        let may_be = |line: &&Line<'_>| match line.annotations.get(CONFIG) {
+        let may_be = |line: &Line<'_>| match line.annotations.get(CONFIG) {
             Some(config) => config == record.id.digest().as_str(),
             None => true,
         };
-        let found = lines.manifests.iter().filter(may_be).filter_map(|line| self.record(line));
-        let mut found: Vec<_> = found.filter(|found| found.id == record.id).collect();
+        let record_of = |line: &Line<'_>| may_be(line).then(|| self.record(line)).flatten();
+        let mut found = gather(&self.layout, record_of)?.found;
+        found.retain(|found| found.id == record.id);
         if record.store.is_some() {
             let others = self.images_elsewhere(&found);
             found.extend(others.into_iter().filter(|found| found.id == record.id));
@@ -206,11 +228,11 @@ impl Store {
 
     /// The image whose name is written just so: the usual case, without a look at all the others.
     fn find_exactly(&self, wanted: &Reference) -> Result<Option<ImageRecord>, Error> {
-        let bytes = Lines::read(&self.layout)?;
-        let lines = Lines::parse(&self.layout, &bytes)?;
         let name = wanted.to_string();
-        let line = lines.manifests.iter().find(|line| line.annotations.get(REF_NAME) == Some(&name));
-        Ok(line.and_then(|line| self.record(line)))
+        let named = |line: &Line<'_>| line.annotations.get(REF_NAME) == Some(&name);
+        let found = gather(&self.layout, |line| named(line).then(|| self.record(line)))?.found;
+        // Of lines with one name the first counts, as everywhere.
+        Ok(found.into_iter().next().flatten())
     }
 
     /// Read and verify an image's documents. Opened for writing, the store keeps a collector from taking any part of
@@ -303,16 +325,37 @@ impl Store {
     /// Move a name to a manifest or index that is here (the commit point of a pull). What the descriptor's
     /// [`INDEX_DIGEST_ANNOTATION`] says is kept.
     pub(super) fn move_name(&self, name: &Reference, target: &Descriptor) -> Result<(), Error> {
-        let mut annotations = self.describe_target(target)?;
-        let from = target.annotations().as_ref().and_then(|all| all.get(INDEX_DIGEST_ANNOTATION));
-        if let Some(index) = from {
-            annotations.insert(INDEX_DIGEST_ANNOTATION.to_owned(), index.clone());
-        }
-        let entry = Entry::new(target, annotations);
-        // A digest is the stronger statement of the two, and docker keeps no tag beside it either.
-        let name = name.digest().map_or_else(|| name.clone(), |digest| name.with_digest(digest.clone()));
+        self.set_names(&[(target.clone(), vec![name.clone()])])
+    }
+
+    /// Move many names at once, each to a manifest or index that is here: the list of names is written and synced once.
+    /// What has no name is kept without one.
+    ///
+    /// # Errors
+    /// When one cannot be described or the list not be written: no name is moved then.
+    pub fn set_names(&self, all: &[(Descriptor, Vec<Reference>)]) -> Result<(), Error> {
+        let entry = |target: &Descriptor| {
+            let mut annotations = self.describe_target(target)?;
+            let from = target.annotations().as_ref().and_then(|all| all.get(INDEX_DIGEST_ANNOTATION));
+            if let Some(index) = from {
+                annotations.insert(INDEX_DIGEST_ANNOTATION.to_owned(), index.clone());
+            }
+            Ok::<_, Error>(Entry::new(target, annotations))
+        };
+        let entries = all.iter().map(|(target, _)| entry(target)).collect::<Result<Vec<_>, _>>()?;
         self.edit_index(|index| {
-            index.set_name(&name, entry);
+            for (entry, (_, names)) in entries.into_iter().zip(all) {
+                if names.is_empty() {
+                    index.add_untagged(entry);
+                    continue;
+                }
+                for name in names {
+                    // A digest is the stronger statement of the two, and docker keeps no tag beside it either.
+                    let digest = name.digest();
+                    let name = digest.map_or_else(|| name.clone(), |digest| name.with_digest(digest.clone()));
+                    index.set_name(&name, entry.clone());
+                }
+            }
             Ok(())
         })
     }

@@ -1,5 +1,6 @@
 //! Every path of the store.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use crate::sys::SysError;
 
 /// What `mkfs` makes at the top of a disk: none of ours, and no reason to refuse one.
 pub(super) const LOST_AND_FOUND: &str = "lost+found";
+
+const DAMAGED_INDEX: &str = "index.json.damaged";
 
 /// Knows every path of the store; nothing else joins path strings.
 #[derive(Debug, Clone)]
@@ -73,6 +76,34 @@ impl Layout {
         self.root.join("index.json.bak")
     }
 
+    /// `index.json.damaged`, `index.json.damaged.1`, …: lists of names as repairs found them.
+    #[must_use]
+    pub fn damaged_index(&self, number: u32) -> PathBuf {
+        match number {
+            0 => self.root.join(DAMAGED_INDEX),
+            _ => self.root.join(format!("{DAMAGED_INDEX}.{number}")),
+        }
+    }
+
+    /// Those of them that are there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn damaged_indexes(&self) -> Result<Vec<PathBuf>, Error> {
+        if !self.root.exists() {
+            return Ok(Vec::new());
+        }
+        let mut found = self.entries(&self.root)?;
+        found.retain(|path| path.file_name().is_some_and(is_damaged_index));
+        Ok(found)
+    }
+
+    /// `damaged/`: what was found wrong and cannot be had anew.
+    #[must_use]
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
     /// `blobs/`
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
@@ -115,6 +146,15 @@ impl Layout {
         self.snapshots().join(file_name(key))
     }
 
+    /// `snapshots/<key>.<map>/`: for those whose ids are not those of the first, or the same as [`Layout::snapshot`].
+    #[must_use]
+    pub fn snapshot_under(&self, key: &Digest, map: Option<&str>) -> PathBuf {
+        match map {
+            Some(map) => self.snapshots().join(format!("{}.{map}", file_name(key))),
+            None => self.snapshot(key),
+        }
+    }
+
     /// `containers/`
     #[must_use]
     pub fn containers(&self) -> PathBuf {
@@ -131,6 +171,18 @@ impl Layout {
     #[must_use]
     pub fn auto_removes(&self) -> PathBuf {
         self.containers().join("auto-remove")
+    }
+
+    /// `containers/events`: what happened lately.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.containers().join("events")
+    }
+
+    /// `containers/events.1`: what happened before that.
+    #[must_use]
+    pub fn older_events(&self) -> PathBuf {
+        self.containers().join("events.1")
     }
 
     /// `volumes/`
@@ -240,8 +292,11 @@ impl Layout {
 
     /// Whether a name at the top of the store is one of those above.
     #[must_use]
-    pub fn is_ours(&self, name: &std::ffi::OsStr) -> bool {
-        let names = [self.index(), self.previous_index()];
+    pub fn is_ours(&self, name: &OsStr) -> bool {
+        if is_damaged_index(name) {
+            return true;
+        }
+        let names = [self.index(), self.previous_index(), self.damaged()];
         let files = [self.oci_layout(), self.format(), self.format_copy(), self.probe()];
         files
             .iter()
@@ -279,6 +334,14 @@ impl Layout {
     }
 }
 
+fn is_damaged_index(name: &OsStr) -> bool {
+    let rest = name.to_str().and_then(|name| name.strip_prefix(DAMAGED_INDEX));
+    rest.is_some_and(|rest| match rest.strip_prefix('.') {
+        Some(number) => !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()),
+        None => rest.is_empty(),
+    })
+}
+
 /// A digest as one file name.
 #[must_use]
 pub fn file_name(digest: &Digest) -> String {
@@ -292,9 +355,28 @@ pub fn parse_file_name(name: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
+/// The key that a snapshot's name stands for, and its id map where that is in the name.
+#[must_use]
+pub fn parse_snapshot_name(name: &str) -> Option<(Digest, Option<&str>)> {
+    let Some((key, map)) = name.split_once('.') else { return Some((parse_file_name(name)?, None)) };
+    super::snapshots::is_tag(map).then_some((parse_file_name(key)?, Some(map)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_a_store_are_ours() {
+        let layout = Layout::new(Path::new("/s"));
+        for name in ["index.json", "index.json.damaged", "index.json.damaged.17", "damaged", "tmp", "blobs"] {
+            assert!(layout.is_ours(OsStr::new(name)), "{name}");
+        }
+        for name in ["index.json.damaged.", "index.json.damaged.x", "index.json.damaged2", "damaged.txt", "x"]
+        {
+            assert!(!layout.is_ours(OsStr::new(name)), "{name}");
+        }
+    }
 
     #[test]
     fn file_names_of_digests_go_both_ways() {
@@ -302,6 +384,23 @@ mod tests {
         assert_eq!(parse_file_name(&file_name(&digest)), Some(digest));
         for bad in ["", "CACHEDIR.TAG", "sha256-../x", "sha256"] {
             assert_eq!(parse_file_name(bad), None);
+            assert_eq!(parse_snapshot_name(bad), None);
+        }
+    }
+
+    #[test]
+    fn names_of_snapshots_go_both_ways() {
+        let (layout, key) = (Layout::new(Path::new("/s")), Digest::sha256("x"));
+        for map in [None, Some("0123abcd")] {
+            let path = layout.snapshot_under(&key, map);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+            assert_eq!(parse_snapshot_name(name), Some((key.clone(), map)));
+        }
+        let name = file_name(&key);
+        for bad in
+            [format!("{name}."), format!("{name}.x"), format!("{name}.0123ABCD"), format!("{name}.0123abcd.")]
+        {
+            assert_eq!(parse_snapshot_name(&bad), None, "{bad}");
         }
     }
 }

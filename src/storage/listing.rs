@@ -1,6 +1,11 @@
 //! `index.json` as a reader needs it: the file that `index.rs` edits, with its strings borrowed from the bytes that were
 //! read. With a thousand images this is what listings and completion cost.
 
+mod listed;
+mod scan;
+
+pub use listed::ListedImage;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +16,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use super::index::{CONFIG, CREATED, KIND, MANIFEST, ORIGINS, REF_NAME, SIZE};
 use super::{Error, layout::Layout};
 use crate::image::INDEX_DIGEST_ANNOTATION;
-use crate::oci::Reference;
+use crate::oci::{Parts, Reference};
 use crate::sys::{SysError, regular};
 
 /// A string of the file: borrowed, unless it is written with escapes.
@@ -112,10 +117,46 @@ impl<'a> Line<'a> {
         &self.digest.0
     }
 
+    /// The name, checked and not copied; `None` when there is none, or one that is no reference.
+    pub(super) fn name_parts(&self) -> Option<Parts<'_>> {
+        Parts::parse(self.annotations.get(REF_NAME)?).ok()
+    }
+
     /// The name; `None` when there is none, or one that is no reference.
     pub(super) fn name(&self) -> Option<Reference> {
         Reference::parse(self.annotations.get(REF_NAME)?).ok()
     }
+}
+
+/// What was made of the lines of a file.
+pub(super) struct Gathered<T> {
+    /// Of those that are wanted, in their order.
+    pub found: Vec<T>,
+    /// How many lines there are.
+    pub lines: usize,
+}
+
+/// Look at each line of the file, of which only what `take` makes of it stays in memory. It may be asked for the first
+/// lines once more.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn gather<T>(
+    layout: &Layout,
+    mut take: impl FnMut(&Line<'_>) -> Option<T>,
+) -> Result<Gathered<T>, Error> {
+    let mut gathered = Gathered { found: Vec::new(), lines: 0 };
+    if let Ok(file) = regular::open(&layout.index())
+        && scan::lines(file, super::index::LONGEST, |line| {
+            gathered.found.extend(take(line));
+            gathered.lines += 1;
+        })
+    {
+        return Ok(gathered);
+    }
+    let bytes = Lines::read(layout)?;
+    let lines = Lines::parse(layout, &bytes)?.manifests;
+    Ok(Gathered { found: lines.iter().filter_map(take).collect(), lines: lines.len() })
 }
 
 /// All descriptors of the file.

@@ -21,7 +21,6 @@ use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use super::{Error, layout::Layout};
 use crate::oci::Digest;
@@ -132,7 +131,12 @@ pub(super) fn lock(
     loop {
         let file = open(layout, name)?;
         if !flock::try_lock(&file, mode == LockMode::Exclusive)? {
-            wait::wait(layout, name, mode, &file, patience)?;
+            let grows = match name {
+                LockName::Blob(digest) => Some(layout.partial(digest)),
+                _ => None,
+            };
+            let awaited = wait::Awaited { what: name, path: layout.lock(&name.file_name()), grows };
+            wait::wait(&awaited, mode, &file, patience)?;
         }
         // Also false when the wait ended as the file has gone.
         if let Some(locked) = held(layout, name, mode, file) {
@@ -141,26 +145,23 @@ pub(super) fn lock(
     }
 }
 
-/// Take the lock of an open directory, alone. After a second the wait is announced.
+/// Take the lock of the open directory that lies at `path`, alone, waiting as long as `patience` says. `None` when
+/// another or none lies there by then.
 ///
 /// # Errors
-/// When the file system has no locks.
+/// [`Error::Busy`], or when the file system has no locks.
 pub(super) fn lock_dir(
-    dir: &std::os::fd::OwnedFd,
-    name: &dyn Fn() -> String,
-    say: &dyn Fn(&str),
-) -> Result<(), Error> {
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    while !flock::try_lock(dir, true)? {
-        if start.elapsed() >= Duration::from_secs(1) {
-            say(&format!("waiting for {}, which another process works on", name()));
-            return Ok(flock::lock(dir, true)?);
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(25));
+    dir: OwnedFd,
+    path: PathBuf,
+    what: &dyn fmt::Display,
+    patience: &Patience<'_>,
+) -> Result<Option<OwnedFd>, Error> {
+    let dir = File::from(dir);
+    let awaited = wait::Awaited { what, path, grows: None };
+    if !flock::try_lock(&dir, true)? {
+        wait::wait(&awaited, LockMode::Exclusive, &dir, patience)?;
     }
-    Ok(())
+    Ok(in_place(&dir, &awaited.path).then(|| dir.into()))
 }
 
 /// Take a lock if nobody is in the way.

@@ -113,8 +113,11 @@ impl Merge<'_> {
         if entry.stat.st_nlink > 1 {
             let inode = (entry.stat.st_dev, entry.stat.st_ino);
             if let Some(first) = self.links.get(&inode) {
-                let linked = rustix::fs::linkat(self.root, first, entry.to, entry.name, AtFlags::empty());
-                return linked.map_err(|error| failed(error).into());
+                match rustix::fs::linkat(self.root, first, entry.to, entry.name, AtFlags::empty()) {
+                    // More names than a file can have here: those that follow are of a copy.
+                    Err(Errno::MLINK) => {}
+                    linked => return linked.map_err(|error| failed(error).into()),
+                }
             }
             self.links.insert(inode, entry.path.clone());
         }

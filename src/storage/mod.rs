@@ -12,6 +12,7 @@ mod collect;
 mod commit;
 mod containers;
 mod error;
+mod events;
 mod facts;
 mod format;
 mod hold;
@@ -38,16 +39,20 @@ mod volumes;
 pub use additional::is_containers_storage;
 pub use blobs::BlobWriter;
 pub use cache::{Budget, CacheItem, CacheKind, Limits, parse_size};
-pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, LostBlob, Progress};
+pub use check::{Amount, CheckOptions, CheckReport, Counts, Fault, Kept, LostBlob, Progress};
 pub use collect::{Swept, Unlink};
 pub use commit::CommitOptions;
-pub use containers::{ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, VolumeUse};
+pub use containers::{
+    ContainerDir, ContainerRecord, ContainerState, NewName, RunLock, Status, StopMark, VolumeUse,
+};
 pub use error::Error;
+pub use events::{Event, Events};
 pub use format::Probe;
 pub use images::{Image, ImageRecord};
 pub use indexes::{Kind, NewIndex};
 pub use layering::{Method, Mounted};
 pub use layout::Layout;
+pub use listing::ListedImage;
 pub use lock::{LockMode, LockName, Locked, Notice};
 pub use places::Place;
 pub use remove::{Collected, DoomedImage, Pick, PrunePlan, Removed};
@@ -60,7 +65,7 @@ pub use volumes::{
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::sys::SysError;
@@ -117,6 +122,8 @@ pub struct Store {
     /// Whether other users may read what is published.
     shared: bool,
     staging: Mutex<Option<Arc<staging::Staging>>>,
+    /// Asked for once, when the first snapshot is looked for.
+    ids: OnceLock<snapshots::IdMap>,
     _lock: Option<Locked>,
 }
 
@@ -202,6 +209,7 @@ impl Store {
             forced_method: how.layering,
             shared,
             staging: Mutex::default(),
+            ids: OnceLock::new(),
             _lock: None,
         }
     }
@@ -254,8 +262,12 @@ impl Store {
     /// # Errors
     /// As [`Store::lock`].
     fn lock_saying(&self, name: &LockName<'_>, mode: LockMode, say: &dyn Fn(&str)) -> Result<Locked, Error> {
-        let limit = self.abilities.map_or(Some(Abilities::LOCK_TIMEOUT), |abilities| abilities.lock_timeout);
-        lock::lock(&self.layout, name, mode, &Patience { limit, say })
+        lock::lock(&self.layout, name, mode, &Patience { limit: self.lock_limit(), say })
+    }
+
+    /// How long the holder of a lock may do nothing.
+    fn lock_limit(&self) -> Option<Duration> {
+        self.abilities.map_or(Some(Abilities::LOCK_TIMEOUT), |abilities| abilities.lock_timeout)
     }
 
     /// Take a lock if nobody is in the way.

@@ -46,8 +46,11 @@ pub struct DoomedImage {
 pub struct PrunePlan {
     /// The images.
     pub images: Vec<DoomedImage>,
-    /// Bytes on disk that nothing needs already: what dead processes and old downloads left, content without a name.
+    /// Bytes on disk that nothing needs already: what dead processes and old downloads left, content without a name, lock
+    /// files.
     pub leftovers: u64,
+    /// What images and containers would go on to need.
+    pub(super) held: BTreeSet<Digest>,
 }
 
 impl PrunePlan {
@@ -250,14 +253,20 @@ impl Store {
         Ok(collected)
     }
 
-    /// What [`Store::prune_images`] would do.
+    /// What [`Store::prune_images`] would do, as if the containers with the ids `without` were gone.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn plan_prune(&self, all: bool, pick: &Pick<'_>) -> Result<PrunePlan, Error> {
-        let census = self.census()?;
+    pub fn plan_prune(
+        &self,
+        all: bool,
+        pick: &Pick<'_>,
+        without: &BTreeSet<String>,
+    ) -> Result<PrunePlan, Error> {
+        let mut census = self.census()?;
+        census.containers.retain(|container| !without.contains(&container.record.id));
         let doomed = self.choose(&census, all, pick);
-        let mut forecast = self.forecast(&|entry| doomed.values().any(|one| one.owns(entry)))?;
+        let mut forecast = self.forecast(&|entry| doomed.values().any(|one| one.owns(entry)), without)?;
         let targets = doomed.values().flat_map(|one| one.targets.iter().cloned()).collect();
         let reach = self.reach_of(&targets);
         let mut plan = PrunePlan::default();
@@ -267,7 +276,9 @@ impl Store {
             let names = one.names.iter().cloned().collect();
             plan.images.push(DoomedImage { names, digest: thing.digest().clone(), bytes });
         }
-        plan.leftovers = forecast.leftovers + forecast.gone.values().sum::<u64>();
+        let locks: u64 = self.old_locks()?.iter().map(|path| crate::sys::tree::on_disk(path)).sum();
+        plan.leftovers = forecast.leftovers + locks + forecast.gone.values().sum::<u64>();
+        plan.held = forecast.held;
         Ok(plan)
     }
 

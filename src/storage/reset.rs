@@ -32,7 +32,7 @@ pub struct ResetPlan {
 /// something is mounted below it.
 pub fn plan_reset(root: &Path, home: Option<&Path>) -> Result<Option<ResetPlan>, Error> {
     let is_there = may_go(root, home)?;
-    Ok(is_there.then(|| ResetPlan { root: root.to_owned(), bytes: disk_usage(root) }))
+    Ok(is_there.then(|| ResetPlan { root: root.to_owned(), bytes: tree::on_disk(root) }))
 }
 
 /// Whether something is at `root`; an error when it may not be removed.
@@ -146,25 +146,6 @@ fn foreign_entries(layout: &Layout) -> Result<Vec<String>, Error> {
     }
     foreign.sort();
     Ok(foreign)
-}
-
-/// Bytes on disk of everything below; links are not followed.
-fn disk_usage(top: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut seen = std::collections::HashSet::new();
-    let (mut dirs, mut blocks) = (vec![top.to_owned()], 0_u64);
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                dirs.push(entry.path());
-            }
-            if meta.is_dir() || meta.nlink() == 1 || seen.insert(meta.ino()) {
-                blocks += meta.blocks();
-            }
-        }
-    }
-    blocks * 512
 }
 
 #[cfg(test)]

@@ -388,7 +388,7 @@ impl<'a> Transfer<'a> {
             let (expected, found) = (place.diff_id.0.clone(), fact.diff_id.0.clone());
             return Err(self.failed(layer::Error::Digest { expected, found }));
         }
-        self.store.publish_blob(self.out.file(), &self.path, &self.digest)?;
+        self.store.publish_synced(&self.path, &self.digest)?;
         if let Some(fact) = &fact {
             self.store.remember_layer(&self.digest, fact);
         }

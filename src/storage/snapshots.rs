@@ -5,19 +5,24 @@
 //! when it is made; the marker says in which boot that was, and one of an earlier boot that nobody has synced since is
 //! made again from its blob.
 
+mod ids;
+mod marker;
+mod places;
+
+pub(super) use ids::{IdMap, is_tag};
+pub(super) use marker::{Marker, read_owners};
+pub(super) use places::User;
+
 use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use serde::{Deserialize, Serialize};
 
 use super::lock::{LockMode, LockName};
 use super::unpack::Unpacked;
 use super::{Error, Image, Store};
 use crate::image::{Event, Reporter};
-use crate::layer::{Applied, OwnerTable};
+use crate::layer::OwnerTable;
 use crate::oci::{ChainId, Descriptor, DiffId, Digest, chain_ids, digest_of};
 use crate::sys::{SysError, atomic, boot};
 
@@ -27,9 +32,6 @@ const THREADS: usize = 2;
 /// A snapshot is marked synced by a command that comes so many seconds after it was made: the kernel has written most
 /// of it by then, and a pull that is followed by a run does not wait for the disk.
 const SETTLE_SECONDS: u64 = 600;
-
-/// Bytes that a snapshot takes beside what its tar names: its directory, the top of the tree and the marker, a block each.
-const MARKER_BLOCKS: u64 = 3 * 4096;
 
 /// One unpacked layer.
 #[derive(Debug, Clone)]
@@ -51,92 +53,6 @@ pub struct Stack {
     pub diff_ids: Vec<DiffId>,
     /// True owners of what was changed on top and not committed yet, where the disk could not hold them.
     pub changes: OwnerTable,
-}
-
-/// `meta.json`: written before the rename that publishes a snapshot, so a snapshot without it does not exist.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Marker {
-    version: u32,
-    pub diff_id: DiffId,
-    boot_id: String,
-    /// Seconds since boot.
-    made: u64,
-    synced: bool,
-    /// Bytes of file content.
-    pub size: u64,
-    /// Bytes on disk, as near as was known; absent in markers of earlier versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    disk: Option<u64>,
-    /// Ids below it could be put on disk.
-    pub mapped_ids: u32,
-    /// Whether `owners` lies beside it.
-    owners: bool,
-}
-
-impl Marker {
-    pub(super) fn new(diff_id: &DiffId, applied: &Applied, mapped_ids: u32) -> Self {
-        Self {
-            version: 1,
-            diff_id: diff_id.clone(),
-            boot_id: boot::boot_id().to_owned(),
-            made: boot::uptime(),
-            synced: false,
-            size: applied.bytes,
-            disk: Some(applied.disk),
-            mapped_ids,
-            owners: !applied.owners.is_empty(),
-        }
-    }
-
-    /// Write the marker (last) and the owner table into an unpublished snapshot.
-    pub(super) fn write(&self, dir: &Path, owners: &OwnerTable) -> Result<(), Error> {
-        if self.owners {
-            let path = dir.join("owners");
-            atomic::write_file(&path, &owners.to_bytes())?;
-        }
-        let path = dir.join("meta.json");
-        Ok(atomic::write_file(&path, &self.to_bytes(&path)?)?)
-    }
-
-    /// Bytes on disk, the directory and the marker too.
-    pub(super) fn on_disk(&self) -> u64 {
-        self.disk.unwrap_or(self.size) + MARKER_BLOCKS
-    }
-
-    fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self).map_err(|source| Error::Json { path: path.to_owned(), source })
-    }
-
-    /// Read back; `None` when there is none that makes sense.
-    pub(super) fn read(dir: &Path) -> Result<Option<Self>, Error> {
-        let path = dir.join("meta.json");
-        match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok().filter(|marker: &Self| marker.version == 1)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(SysError::path("read", path, error).into()),
-        }
-    }
-
-    /// Whether there is no marker, or one that was not written to its end.
-    pub(super) fn is_unwritten(dir: &Path) -> bool {
-        match fs::read(dir.join("meta.json")) {
-            Ok(bytes) => bytes.last() != Some(&b'}'),
-            Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-        }
-    }
-
-    /// Whether no power cut can have hit it.
-    pub(super) fn is_safe(&self) -> bool {
-        self.synced || self.boot_id == boot::boot_id()
-    }
-
-    /// Whether the snapshot can be trusted and its owners fit the present id map: with a larger map more owners could
-    /// be put on disk than were, and with a smaller one there may be owners on disk that no id stands for.
-    pub(super) fn usable(&self, diff_id: &DiffId, mapped_ids: u32) -> bool {
-        let fits = if mapped_ids > self.mapped_ids { !self.owners } else { mapped_ids == self.mapped_ids };
-        self.is_safe() && self.diff_id == *diff_id && fits
-    }
 }
 
 /// One layer of a stack being put together.
@@ -189,31 +105,6 @@ impl Store {
             self.make_missing(&wanted, &mut found, report)?;
         }
         Ok(Stack { layers: found.into_iter().flatten().collect(), diff_ids, changes: OwnerTable::default() })
-    }
-
-    /// A layer's snapshot, when there is one that can be used.
-    pub(super) fn find_snapshot(
-        &self,
-        diff_id: &DiffId,
-        chain_id: &ChainId,
-    ) -> Result<Option<Snapshot>, Error> {
-        let keys = [&diff_id.0, &chain_id.0];
-        let keys = if keys[0] == keys[1] { &keys[..1] } else { &keys[..] };
-        for key in keys {
-            let own = self.layout.snapshot(key);
-            let marker = Marker::read(&own)?;
-            let own = marker.map(|marker| (own, marker));
-            for (dir, marker) in own.into_iter().chain(self.markers_elsewhere(key)) {
-                let mapped_ids = self.abilities.map_or(marker.mapped_ids, |a| a.mapped_ids);
-                if marker.usable(diff_id, mapped_ids)
-                    && let Some(owners) = read_owners(&dir, &marker)
-                {
-                    let (fs, owners) = (dir.join("fs"), Arc::new(owners));
-                    return Ok(Some(Snapshot { fs, owners, size: marker.size }));
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Where the unpacked layers of an image lie, lowest first: those that are unpacked.
@@ -355,12 +246,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// The owner table beside a marker; `None` when it should be there and does not make sense.
-pub(super) fn read_owners(dir: &Path, marker: &Marker) -> Option<OwnerTable> {
-    if !marker.owners {
-        return Some(OwnerTable::default());
-    }
-    OwnerTable::from_bytes(&fs::read(dir.join("owners")).ok()?)
 }

@@ -333,10 +333,10 @@ fn a_collector_leaves_what_others_have_pinned_and_records_keep() {
     put(&other, &pinned);
     drop(store);
     let store = open(&dir);
-    let before = crate::sys::tree::disk_usage(&store.root());
+    let before = crate::sys::tree::on_disk(&store.root());
     let swept = store.collect(Unlink::Now).unwrap();
     assert_eq!(swept.gone, [loose.digest(), loose.diff_id().0].into());
-    let after = crate::sys::tree::disk_usage(&store.root());
+    let after = crate::sys::tree::on_disk(&store.root());
     // What was computed from the blob went too, and lock files may have come.
     let freed = before - after;
     assert!(freed.abs_diff(swept.bytes) <= 3 * 4096, "{freed} freed, {} said", swept.bytes);
@@ -359,16 +359,16 @@ fn pruning_follows_its_filters() {
     image(&store, Some("moved"), &[&base], "3");
     assert_eq!(store.prune_images(false, &|_, _| false).unwrap().removed, []);
     let kept = |record: &ImageRecord, _: &Store| record.label() != "kept:latest";
-    assert_eq!(store.plan_prune(true, &kept).unwrap().images.len(), 2);
+    assert_eq!(store.plan_prune(true, &kept, &std::collections::BTreeSet::new()).unwrap().images.len(), 2);
     let dangling = store.prune_images(false, &|_, _| true).unwrap();
     assert_eq!(dangling.removed.len(), 1);
     assert_eq!(store.images().unwrap().len(), 2);
-    let plan = store.plan_prune(true, &|_, _| true).unwrap();
-    let before = crate::sys::tree::disk_usage(&store.root());
+    let plan = store.plan_prune(true, &|_, _| true, &std::collections::BTreeSet::new()).unwrap();
+    let before = crate::sys::tree::on_disk(&store.root());
     let all = store.prune_images(true, &|_, _| true).unwrap();
     assert!(all.bytes > base.blob.len() as u64);
     assert!(plan.bytes().abs_diff(all.bytes) <= 2 * 4096, "{} announced, {} freed", plan.bytes(), all.bytes);
-    let after = crate::sys::tree::disk_usage(&store.root());
+    let after = crate::sys::tree::on_disk(&store.root());
     assert!((before - after).abs_diff(all.bytes) <= 3 * 4096, "{} freed, {} said", before - after, all.bytes);
     assert_eq!(files(&store.layout().blob_dir("sha256")), [""; 0]);
 }
@@ -399,10 +399,10 @@ fn the_collect_lock_is_held_for_renames_only() {
             }
             longest
         });
-        let before = crate::sys::tree::disk_usage(&store.root());
+        let before = crate::sys::tree::on_disk(&store.root());
         let pruned = store.prune_images(true, &|_, _| true).unwrap();
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        let freed = before - crate::sys::tree::disk_usage(&store.root());
+        let freed = before - crate::sys::tree::on_disk(&store.root());
         assert!(
             freed.abs_diff(pruned.bytes) < freed / 20 + 64 * 1024,
             "{freed} freed, {} said",
@@ -465,7 +465,7 @@ fn the_build_cache_keeps_to_its_limits_least_used_first() {
     let (root, limits) = (store.root(), Limits { max_used: 2 * one + one / 2, ..Limits::default() });
     drop(store);
     let store = Store::open_writable(&root, abilities()).unwrap();
-    let planned = store.doomed_cache(&limits, &|_| true).unwrap();
+    let planned = store.doomed_cache(&limits, &|_| true, None).unwrap();
     let (gone, swept) = store.prune_cache(&limits, &|_| true, Unlink::Now).unwrap();
     assert_eq!((planned.len(), gone.len(), swept.gone.len()), (2, 2, 4));
     assert!(swept.bytes >= 2 * 9000);
@@ -493,9 +493,10 @@ fn usage_counts_everything_once() {
     let unique: u64 = usage.images.iter().map(|image| image.size - image.shared).sum();
     assert_eq!(usage.images_size, unique + shared[0]);
     assert_eq!(usage.images_evictable, usage.images_size);
-    assert_eq!((usage.other[0].count, usage.other[0].size), (2, usage.other[0].evictable));
+    let loose = usage.other.iter().find(|other| other.what == "Unreferenced content").unwrap();
+    assert_eq!((loose.count, loose.size), (2, loose.evictable));
     let rest: u64 = usage.other.iter().map(|other| other.size).sum();
-    let all = crate::sys::tree::disk_usage(&root);
+    let all = crate::sys::tree::on_disk(&root);
     // Directories themselves are a few blocks that belong to nobody.
     let counted = usage.images_size + rest;
     assert!(counted.abs_diff(all) <= 20 * 4096, "{counted} of {all}");

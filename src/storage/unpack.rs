@@ -62,8 +62,8 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Unpack a layer from the store's own blob. A blob that turns out to be corrupt is taken away, so that the next
-    /// pull fetches it again.
+    /// Unpack a layer from the store's own blob. A blob that turns out to be corrupt is moved away, so that the next
+    /// pull fetches it again; it is kept until then.
     pub(super) fn unpack_blob(&self, layer: &Descriptor, diff_id: &DiffId) -> Result<Unpacked, Error> {
         let unpacked = self.unpack_to_compare(layer, diff_id);
         match &unpacked {
@@ -71,8 +71,9 @@ impl Store {
                 let digest = digest_of(layer).map_err(crate::oci::ManifestError::from)?;
                 self.remember_layer(&digest, &unpacked.fact());
             }
-            Err(Error::CorruptBlob { digest, .. }) => {
-                let _ = fs::remove_file(self.layout.blob(digest));
+            Err(Error::CorruptBlob { digest, source }) => {
+                // One that stays is found again.
+                let _ = self.keep_wrong_blob(digest, &source.to_string());
             }
             Err(_) => {}
         }
@@ -111,16 +112,19 @@ impl Store {
             .zip(below)
             .map(|(root, lower)| Lower { root: root.as_fd(), owners: &lower.owners })
             .collect();
+        // Owners came from below too.
+        unpacked.applied.highest_id = None;
         layer::complete(root.as_fd(), &mut unpacked.applied, &lowers).map_err(failed)
     }
 
-    /// Publish an unpacked layer under `key`: marker, then rename. What lay there before was not usable and makes way.
+    /// Publish an unpacked layer under `key`: marker, then rename. What lay there before is good for nobody and makes way.
     pub(super) fn publish_snapshot(&self, unpacked: &Unpacked, key: &Digest) -> Result<Snapshot, Error> {
-        let marker = Marker::new(&unpacked.diff_id, &unpacked.applied, self.writable()?.mapped_ids);
+        let marker =
+            Marker::new(&unpacked.diff_id, &unpacked.applied, self.writable()?.mapped_ids, self.ids());
         self.publish_tree(&unpacked.dir, key, &marker, &unpacked.applied.owners)
     }
 
-    /// Publish a directory with `fs/` in it as the snapshot `key`.
+    /// Publish a directory with `fs/` in it as the snapshot `key`. The caller holds the layer's lock.
     pub(super) fn publish_tree(
         &self,
         dir: &Path,
@@ -130,7 +134,7 @@ impl Store {
     ) -> Result<Snapshot, Error> {
         self.pin([key])?;
         marker.write(dir, owners)?;
-        let target = self.layout.snapshot(key);
+        let target = self.place_for(key, &marker.diff_id)?;
         let failed = |error| SysError::path("rename to", &target, error);
         if let Err(error) = fs::rename(dir, &target) {
             if !target.exists() {

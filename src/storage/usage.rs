@@ -5,13 +5,13 @@
 //! volumes, cache mounts) is walked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::cache::CacheItem;
 use super::collect::{Graph, Marked, roots, snapshot_keys};
 use super::index::IndexFile;
 use super::staging::{is_alive, pins};
-use super::{ContainerDir, ContainerState, Error, ImageRecord, Store};
+use super::{ContainerDir, ContainerState, Error, ImageRecord, PrunePlan, Store};
 use crate::oci::{DiffId, Digest, digest_of};
 use crate::sys::tree;
 
@@ -22,7 +22,7 @@ pub struct Usage {
     pub images: Vec<ImageUsage>,
     /// Bytes of all that images need, each blob and snapshot once.
     pub images_size: u64,
-    /// Bytes of that which no image that a container uses, and no container, needs.
+    /// Bytes of that which `image prune -a` would free: neither a container, nor a process, nor the build cache needs it.
     pub images_evictable: u64,
     /// The containers.
     pub containers: Vec<ContainerUsage>,
@@ -54,7 +54,7 @@ pub struct ContainerUsage {
     pub dir: ContainerDir,
     /// Where it stands.
     pub state: ContainerState,
-    /// Bytes of its own files, and of layers that nothing else needs any more.
+    /// Bytes on disk of all that is its own: what its removal frees.
     pub size: u64,
 }
 
@@ -84,6 +84,8 @@ struct Survey {
     by_images: Marked,
     /// What images and containers need.
     held: Marked,
+    /// What living processes and the build cache need.
+    kept: Marked,
 }
 
 impl Survey {
@@ -105,11 +107,14 @@ impl Store {
         for container in &containers {
             held.extend(needs(container));
         }
+        let mut kept: BTreeSet<Digest> = pins(&self.layout, None)?;
+        let records = super::cache::Records::read(&self.layout)?;
+        kept.extend(records.iter().flat_map(|record| record.keeps().clone()));
         let mut sizes = BTreeMap::new();
         for content in self.contents()? {
-            *sizes.entry(content.digest.clone()).or_default() += content.on_disk();
+            *sizes.entry(content.digest.clone()).or_default() += content.on_disk(&self.layout);
         }
-        Ok(Survey { graph, images: self.own_images()?, containers, sizes, by_images, held })
+        Ok(Survey { graph, images: self.own_images()?, containers, sizes, by_images, held, kept })
     }
 
     /// The parts of the build cache, the least recently used first.
@@ -117,8 +122,13 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub fn build_cache(&self) -> Result<Vec<CacheItem>, Error> {
+        self.build_cache_after(None)
+    }
+
+    /// The same, as if a prune of images had come before.
+    pub(super) fn build_cache_after(&self, plan: Option<&PrunePlan>) -> Result<Vec<CacheItem>, Error> {
         let survey = self.survey()?;
-        self.cache_items(&survey.sizes, &survey.held)
+        self.cache_items(&survey.sizes, plan.map_or(&survey.held, |plan| &plan.held))
     }
 
     /// What takes how much room.
@@ -133,7 +143,7 @@ impl Store {
         self.usage_of_containers(&survey, &mut usage);
         for volume in self.layout.entries(&self.layout.volumes())? {
             let name = volume.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            usage.volumes.push((name, tree::disk_usage(&volume)));
+            usage.volumes.push((name, tree::on_disk(&volume)));
         }
         usage.volumes.sort();
         self.usage_of_rest(&survey, &mut usage)?;
@@ -170,31 +180,37 @@ impl Store {
             usage.images.push(ImageUsage { record, size, shared, containers: users });
         }
         let in_use: BTreeSet<Digest> = survey.containers.iter().flat_map(needs).collect();
-        let idle = survey.by_images.iter().filter(|d| !active.contains(d) && !in_use.contains(d));
+        let idle = survey.by_images.iter();
+        let idle = idle.filter(|d| !active.contains(d) && !in_use.contains(d) && !survey.kept.contains(d));
         usage.images_evictable = survey.size_of(idle);
     }
 
     fn usage_of_containers(&self, survey: &Survey, usage: &mut Usage) {
-        let mut counted = Marked::new();
+        let mut alone = Marked::new();
         for dir in self.all_containers().unwrap_or_default() {
             // One that went meanwhile takes no room.
             let Ok(state) = dir.state() else { continue };
-            let alone = needs(&dir).filter(|d| !survey.by_images.contains(d) && counted.insert(d.clone()));
-            let alone: Vec<Digest> = alone.collect();
-            let size = tree::disk_usage(&dir.path) + survey.size_of(&alone);
+            alone.extend(needs(&dir).filter(|d| !survey.by_images.contains(d)));
+            let size = dir.size();
             usage.containers.push(ContainerUsage { dir, state, size });
         }
+        let count = alone.iter().filter(|digest| survey.sizes.contains_key(digest)).count();
+        // It is garbage once they are gone.
+        usage.other.push(OtherUsage {
+            what: "Content that only containers need",
+            count,
+            active: count,
+            size: survey.size_of(&alone),
+            evictable: 0,
+        });
     }
 
     fn usage_of_rest(&self, survey: &Survey, usage: &mut Usage) -> Result<(), Error> {
         let layout = &self.layout;
-        let mut kept: BTreeSet<Digest> = pins(layout, None)?;
-        let pinned = kept.len();
-        kept.extend(super::cache::Records::read(layout)?.iter().flat_map(|record| record.keeps().clone()));
         let loose: Vec<&Digest> =
             survey.sizes.keys().filter(|digest| !survey.held.contains(digest)).collect();
-        let garbage: Vec<&Digest> = loose.iter().copied().filter(|digest| !kept.contains(digest)).collect();
-        let _ = pinned;
+        let garbage: Vec<&Digest> =
+            loose.iter().copied().filter(|digest| !survey.kept.contains(digest)).collect();
         let size = survey.size_of(garbage.iter().copied());
         usage.other.push(OtherUsage {
             what: "Unreferenced content",
@@ -204,18 +220,19 @@ impl Store {
             evictable: size,
         });
         let partials = layout.entries(&layout.partials())?;
-        let size = partials.iter().map(|path| disk(path)).sum();
+        let old = self.old_partials()?;
         usage.other.push(OtherUsage {
             what: "Partial downloads",
             count: partials.len(),
-            active: 0,
-            size,
-            evictable: size,
+            // The next pull goes on with them.
+            active: partials.len().saturating_sub(old.len()),
+            size: sum(&partials),
+            evictable: sum(&old),
         });
         let mut scratch =
             OtherUsage { what: "Work in progress and leftovers", count: 0, active: 0, size: 0, evictable: 0 };
         for path in layout.entries(&layout.tmp())? {
-            let size = disk(&path);
+            let size = tree::on_disk(&path);
             scratch.count += 1;
             scratch.size += size;
             if is_alive(&path) {
@@ -225,29 +242,35 @@ impl Store {
             }
         }
         usage.other.push(scratch);
-        let known = [layout.layer_facts(), layout.places(), layout.locks()];
-        let files = [layout.index(), layout.format(), layout.oci_layout(), layout.budget()];
-        let size = known.iter().chain(&files).map(|path| disk(path)).sum();
+        let kept = self.kept()?;
+        usage.other.push(OtherUsage {
+            what: "Damaged, kept by repairs",
+            count: kept.paths.len(),
+            active: 0,
+            size: kept.bytes,
+            // A prune takes them when it is told to.
+            evictable: 0,
+        });
+        let known = [layout.places(), layout.locks()];
+        let lists = [layout.index(), layout.previous_index(), layout.budget()];
+        let files = [layout.format(), layout.format_copy(), layout.oci_layout(), layout.probe()];
+        let files: Vec<_> = files.into_iter().chain(lists).collect();
+        let size = known.iter().chain(&files).map(|path| tree::on_disk(path)).sum();
         let count = known.len() + files.len();
         usage.other.push(OtherUsage {
             what: "The store's own notes",
             count,
             active: count,
             size,
-            evictable: 0,
+            evictable: sum(&self.old_locks()?),
         });
         Ok(())
     }
 }
 
-/// Bytes on disk of a file or of a tree.
-fn disk(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => tree::disk_usage(path),
-        Ok(meta) => meta.blocks() * 512,
-        Err(_) => 0,
-    }
+/// Bytes on disk.
+fn sum(paths: &[PathBuf]) -> u64 {
+    paths.iter().map(|path| tree::on_disk(path)).sum()
 }
 
 /// What a container needs whatever becomes of its image.

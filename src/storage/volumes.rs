@@ -17,7 +17,7 @@ mod usage;
 pub use backing::{Backing, BadOption};
 pub use fill::ImageContent;
 pub use import::Import;
-pub(super) use remove::remove_unused;
+pub(super) use remove::take_unused;
 pub use usage::VolumeUsage;
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::containers::is_name;
 use super::layout::Layout;
-use super::lock::{LockMode, LockName, Locked};
+use super::lock::{LockMode, LockName, Locked, Patience, lock_dir};
 use super::{Error, Store};
 use crate::sys::SysError;
 use crate::sys::atomic::{Durability, replace_file, sync_dir};
@@ -128,10 +128,10 @@ impl Volume {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&self.dir, flags, Mode::empty())
             .map_err(|error| SysError::path("open", &self.dir, error))?;
-        super::lock::lock_dir(&dir, &|| format!("volume {}", self.record.name), &|text| {
-            store.notice.say(text)
-        })?;
-        Ok(dir)
+        let patience = Patience { limit: store.lock_limit(), say: &|text| store.notice.say(text) };
+        let what = format!("volume {}", self.record.name);
+        let locked = lock_dir(dir, self.dir.clone(), &what, &patience)?;
+        locked.ok_or_else(|| Error::NoSuchVolume(self.record.name.clone()))
     }
 }
 
@@ -179,6 +179,7 @@ impl Store {
                 sync_dir(&self.layout().volumes())?;
             }
             let dir = self.layout().volume(&record.name);
+            self.tell("volume", "create", &record.name, &[("driver", "local")]);
             return Ok((Volume { record, dir }, true));
         }
         Ok((self.find_volume(&record.name)?, false))
@@ -216,6 +217,7 @@ impl Store {
         for name in self.volume_names()? {
             match Volume::read(self.layout(), &name) {
                 Ok(volume) => volumes.extend(volume),
+                Err(error) if error.is_shortage() => return Err(error),
                 Err(error) => self.say_left_out("volume", &name, &format!("strate volume rm {name}"), &error),
             }
         }

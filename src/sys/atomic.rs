@@ -159,16 +159,24 @@ pub fn sync_file_system(path: &Path) -> SysResult<()> {
 /// # Errors
 /// When one cannot be made.
 pub fn create_dirs(path: &Path, mode: u32) -> SysResult<()> {
+    create_dirs_as(path, mode, Durability::Durable)
+}
+
+/// [`create_dirs`], where `Fast` leaves the syncing of the directories above to the caller, who makes several.
+///
+/// # Errors
+/// When one cannot be made.
+pub fn create_dirs_as(path: &Path, mode: u32, durability: Durability) -> SysResult<()> {
     if path.is_dir() {
         return Ok(());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_dirs(parent, mode)?;
+    create_dirs_as(parent, mode, durability)?;
     match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
         result => result.map_err(|error| SysError::path("create", path, error))?,
     }
-    sync_dir(parent)
+    if durability == Durability::Durable { sync_dir(parent) } else { Ok(()) }
 }
 
 #[cfg(test)]

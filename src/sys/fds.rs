@@ -1,8 +1,9 @@
 //! Descriptors of a process that stays behind: which it keeps, and what its standard streams are.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
@@ -33,6 +34,15 @@ pub fn close_all_but(keep: &[RawFd]) -> SysResult<()> {
     Ok(())
 }
 
+/// Close descriptors by number, in a forked process that ends without running destructors: what owns them must never be
+/// used again there.
+pub fn close_these(fds: &[RawFd]) {
+    for fd in fds {
+        // SAFETY: closes a number. What owned it is, by this function's contract, never used again.
+        unsafe { libc::close(*fd) };
+    }
+}
+
 /// Make `/dev/null` the standard streams.
 ///
 /// # Errors
@@ -46,10 +56,22 @@ pub fn silence() -> SysResult<()> {
     rustix::stdio::dup2_stderr(&null).map_err(failed)
 }
 
+/// Standard output as a file of its own: the standard library's takes one that cannot be written for a good one.
+///
+/// # Errors
+/// `EBADF` when there was none when the process was started, and what `man 2 dup` says.
+pub fn own_stdout() -> io::Result<File> {
+    if stdout_was_closed() {
+        return Err(rustix::io::Errno::BADF.into());
+    }
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
 static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process was started without a standard output (`>&-`). The standard library puts `/dev/null` there
-/// before `main`, where a result would be lost without a word.
+/// Whether the process was started without a standard output (`>&-`), or with one that can only be read. The standard
+/// library puts `/dev/null` there before `main`, and takes the other for a good one: a result would be lost without a
+/// word.
 #[must_use]
 pub fn stdout_was_closed() -> bool {
     STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
@@ -57,7 +79,8 @@ pub fn stdout_was_closed() -> bool {
 
 extern "C" fn look_at_stdout() {
     // SAFETY: asks about a number; it may be closed, which is the question.
-    let closed = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1;
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
+    let closed = flags == -1 || flags & libc::O_ACCMODE == libc::O_RDONLY;
     STDOUT_WAS_CLOSED.store(closed, Ordering::Relaxed);
 }
 

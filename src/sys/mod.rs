@@ -11,6 +11,7 @@ pub mod exec;
 pub mod fds;
 pub mod flock;
 pub mod fork;
+pub mod memory;
 pub mod mount_attr;
 pub mod mounts;
 pub mod ns;

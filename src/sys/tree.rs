@@ -2,12 +2,11 @@
 
 mod size;
 
-pub use size::size;
+pub use size::{apparent, blocks, on_disk};
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
@@ -257,39 +256,13 @@ fn lift(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr, lifted: &mut u64
     }
 }
 
-/// Bytes on disk of all that lies below a directory, and of itself: blocks, files with several names once. Links are
-/// not followed, mounts not entered, and what may not be read is left out.
-#[must_use]
-pub fn disk_usage(path: &Path) -> u64 {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(top) = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()) else { return 0 };
-    let mut seen = HashSet::new();
-    let mut bytes = rustix::fs::fstat(&top).map_or(0, |stat| blocks_of(stat.st_blocks));
-    let mut dirs = vec![top];
-    while let Some(dir) = dirs.pop() {
-        for entry in read_names(dir.as_fd()).unwrap_or_default() {
-            let wanted = StatxFlags::NLINK | StatxFlags::BLOCKS | StatxFlags::INO | StatxFlags::TYPE;
-            let name = entry.name.as_os_str();
-            let Ok(status) = rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) else {
-                continue;
-            };
-            if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-                continue;
-            }
-            let is_dir = FileType::from_raw_mode(status.stx_mode.into()) == FileType::Directory;
-            if is_dir || status.stx_nlink <= 1 || seen.insert(status.stx_ino) {
-                bytes += status.stx_blocks * 512;
-            }
-            if is_dir && let Ok(child) = rustix::fs::openat(&dir, name, flags, Mode::empty()) {
-                dirs.push(child);
-            }
-        }
-    }
-    bytes
-}
-
-fn blocks_of(blocks: i64) -> u64 {
-    u64::try_from(blocks).unwrap_or(0) * 512
+/// Let the owner into a directory. By its descriptor: a link that comes into its place meanwhile is not followed.
+fn make_accessible(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    // `fchmod` takes no such descriptor.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::chmod(path, Mode::RWXU)
 }
 
 /// Open a directory to empty it; with the bytes that it takes on disk by itself.
@@ -297,7 +270,7 @@ fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(OwnedFd, u64), Errno> 
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?;
+            make_accessible(dir, name)?;
             rustix::fs::openat(dir, name, flags, Mode::empty())?
         }
         other => other?,
@@ -335,6 +308,21 @@ mod tests {
         remove_all(&top, OsStr::new("t")).unwrap();
         let left = sorted_names(&top).unwrap();
         assert_eq!(left.iter().map(|n| n.name.to_str().unwrap()).collect::<Vec<_>>(), ["canary"]);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_is_not_made_accessible() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::create_dir(&secret).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o500)).unwrap();
+        symlink("secret", dir.path().join("t")).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        assert_eq!(make_accessible(top.as_fd(), OsStr::new("t")), Err(Errno::NOTDIR));
+        let mode = || std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o500);
+        make_accessible(top.as_fd(), OsStr::new("secret")).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 
     #[test]
@@ -415,7 +403,7 @@ mod tests {
         }
         std::fs::hard_link(tree.join("a/1"), tree.join("again")).unwrap();
         std::fs::hard_link(tree.join("a/2"), dir.path().join("kept")).unwrap();
-        let du = disk_usage(&tree);
+        let du = on_disk(&tree);
         assert!(du >= 200 * 5000, "{du}");
         let kept =
             std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.path().join("kept")).unwrap());

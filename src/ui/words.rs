@@ -5,14 +5,23 @@ use jiff::Timestamp;
 /// How long ago `time` (RFC 3339) was, as docker says it: `2 hours ago`; `N/A` when it cannot be read.
 #[must_use]
 pub fn ago(time: &str, now: Timestamp) -> String {
-    seconds_since(time, now).map_or_else(|| "N/A".into(), |seconds| format!("{} ago", duration(seconds)))
+    time.parse().map_or_else(|_| "N/A".into(), |then| ago_since(then, now))
+}
+
+/// How long ago a time was.
+#[must_use]
+pub fn ago_since(then: Timestamp, now: Timestamp) -> String {
+    duration(whole_seconds(then, now)) + " ago"
+}
+
+fn whole_seconds(then: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.as_second().saturating_sub(then.as_second())).unwrap_or(0)
 }
 
 /// Whole seconds from `time` (RFC 3339) to `now`; a time in the future counts as now.
 #[must_use]
 pub fn seconds_since(time: &str, now: Timestamp) -> Option<u64> {
-    let then: Timestamp = time.parse().ok()?;
-    Some(u64::try_from(now.as_second().saturating_sub(then.as_second())).unwrap_or(0))
+    Some(whole_seconds(time.parse().ok()?, now))
 }
 
 /// A duration of whole seconds, as docker rounds it (go-units `HumanDuration`).

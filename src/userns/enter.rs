@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::subid::{self, Kind};
@@ -53,6 +54,28 @@ pub(super) fn climb(request: &Request) -> Result<Entered, Error> {
             climb.arrived(Rung::None)
         }
     }
+}
+
+pub(super) fn join(pid: i32) -> Result<Entered, Error> {
+    let failed = |why: String| Error::Join { pid, why };
+    let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed("there is no such process".into()))?;
+    let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+        .map_err(|error| failed(error.to_string()))?;
+    ns::join(pidfd.as_fd(), libc::CLONE_NEWUSER).map_err(|error| failed(describe(&error)))?;
+    ns::unshare(libc::CLONE_NEWNS).map_err(|error| failed(describe(&error)))?;
+    become_root().map_err(failed)?;
+    let map = read_maps();
+    let mapped_ids = mapped_ids(&map);
+    let rung = if mapped_ids > 1 { Rung::Full } else { Rung::Single };
+    Ok(Entered { rung, refused: Vec::new(), map, mapped_ids })
+}
+
+/// Where we are already, if we have the powers of root there and many ids; nothing is entered.
+pub(super) fn present() -> Option<Entered> {
+    let map = read_maps();
+    let mapped_ids = mapped_ids(&map);
+    let powers = rustix::process::geteuid().is_root() && has_sys_admin() && mapped_ids > 1;
+    powers.then(|| Entered { rung: Rung::Root, refused: Vec::new(), map, mapped_ids })
 }
 
 impl Climb<'_> {
@@ -221,7 +244,7 @@ impl MapJob {
                 let _guard = NeverReturn;
                 drop(go);
                 // Without the word (the parent failed to unshare) there is nothing to do.
-                if rustix::io::read(&wait, &mut [0u8; 1]) != Ok(1) {
+                if retry_on_intr(|| rustix::io::read(&wait, &mut [0u8; 1])) != Ok(1) {
                     exit_now(0);
                 }
                 match program {
@@ -235,7 +258,7 @@ impl MapJob {
 
     fn go(&self) {
         // Failure means that the child is gone, which `finish` will see.
-        let _ = rustix::io::write(&self.go, b"g");
+        let _ = retry_on_intr(|| rustix::io::write(&self.go, b"g"));
     }
 
     fn finish(self) -> Result<Kind, String> {
@@ -277,7 +300,8 @@ fn write_map(tell: &OwnedFd, kind: Kind, own: i32, map: &[IdRange]) -> ! {
     match std::fs::write(&path, lines.collect::<String>()) {
         Ok(()) => exit_now(0),
         Err(error) => {
-            let _ = rustix::io::write(tell, format!("writing {path}: {error}").as_bytes());
+            let text = format!("writing {path}: {error}");
+            let _ = retry_on_intr(|| rustix::io::write(tell, text.as_bytes()));
             exit_now(1)
         }
     }

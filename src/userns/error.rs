@@ -14,6 +14,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The namespace of a running process could not be entered.
+    #[error("cannot enter the user namespace of process {pid}: {why}")]
+    Join {
+        /// The process.
+        pid: i32,
+        /// Why.
+        why: String,
+    },
     /// A system call failed half way.
     #[error(transparent)]
     Sys(#[from] SysError),

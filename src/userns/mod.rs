@@ -89,6 +89,22 @@ pub fn enter(request: &Request) -> Result<Entered, Error> {
     enter::climb(request)
 }
 
+/// Go into the user namespace of a running process of the same user instead of making one, with a mount namespace of our
+/// own there: what belongs to that namespace (a network) can be joined from it.
+///
+/// # Errors
+/// [`Error::Join`]: when the process has ended, or belongs to somebody else.
+pub fn join(pid: i32) -> Result<Entered, Error> {
+    enter::join(pid)
+}
+
+/// The namespaces that this process is in already, where it has the powers of root in them. Nothing is entered, so what is
+/// mounted then stays for whoever shares them.
+#[must_use]
+pub fn present() -> Option<Entered> {
+    enter::present()
+}
+
 /// What each rung would answer, without entering any (for `info` and `doctor`): probed in a child.
 #[must_use]
 pub fn probe(request: &Request) -> Vec<(Rung, Result<String, String>)> {

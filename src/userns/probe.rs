@@ -33,7 +33,7 @@ fn try_rung(request: &Request, rung: Rung) -> Result<String, String> {
                 Err(super::Error::Refused { why, .. }) => format!("-{why}"),
                 Err(error) => format!("-{error}"),
             };
-            let _ = rustix::io::write(&write, answer.as_bytes());
+            let _ = rustix::io::retry_on_intr(|| rustix::io::write(&write, answer.as_bytes()));
             exit_now(0)
         }
     };

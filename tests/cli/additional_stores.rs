@@ -310,3 +310,63 @@ fn an_ordinary_user_runs_what_root_shares() {
     assert!(bytes(&own.join("blobs")) * 4 < bytes(&site.join("blobs")), "no layer's blob is copied");
     assert_eq!(state(&site), before);
 }
+
+/// A container knows where the layers lie that it runs from, and finds them again without being told.
+#[test]
+fn a_container_says_which_store_it_came_from_when_that_is_gone() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = Env::new();
+    let (site, image) = site(&env);
+    let (root, shown) = (site.to_str().unwrap(), site.display().to_string());
+    let create = ["create", "--network", "none", "--name", "web", &image, "echo", "it runs"];
+    env.run(["--imagestore", root].iter().chain(&create)).success();
+    env.run(["inspect", "-f", "{{json .ImageStores}}", "web"])
+        .success()
+        .prints(&format!("[\"{shown}\"]"))
+        .stderr_lacks("is not there");
+    env.run(["start", "-a", "web"]).success().prints("it runs");
+    env.check_store().sound();
+
+    let moved = env.work().join("moved");
+    fs::rename(&site, &moved).unwrap();
+    env.run(["inspect", "web"])
+        .success()
+        .stderr_has(&format!("container `web` needs layers of the additional image store `{shown}`"));
+    env.run(["start", "-a", "web"])
+        .code(125)
+        .stderr_has(&format!("took it from the additional store `{shown}`"))
+        .stderr_has(&format!("--imagestore {shown}"));
+    fs::rename(&moved, &site).unwrap();
+    env.run(["start", "-a", "web"]).success().prints("it runs");
+    // One that was made from what is here names none.
+    env.run(["pull", "-q", &image]).success();
+    env.run(["create", "--network", "none", "--name", "own", &image, "true"]).success();
+    env.run(["inspect", "-f", "{{json .ImageStores}}", "own"]).success().prints("[]");
+}
+
+/// In a shared store too only what others are to read is open: unpacked layers hold set-user-id programs.
+#[test]
+fn what_is_open_further_than_a_shared_store_is_closed_again() {
+    let env = Env::new();
+    env.run(["system", "share"]).success();
+    let mode = |name: &str| fs::metadata(env.store().join(name)).unwrap().permissions().mode() & 0o777;
+    let open = |name: &str, mode| {
+        fs::set_permissions(env.store().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    env.run(["system", "check"]).success();
+    for wide in [0o755, 0o777, 0o701] {
+        for name in ["snapshots", "containers", "volumes", "tmp", "locks"] {
+            open(name, wide);
+        }
+        env.run(["system", "check"]).code(1).stdout_has(&format!("is open to others (mode {wide:04o})"));
+        env.run(["system", "check", "--repair"]).success().stdout_has("was closed to others");
+        for name in ["snapshots", "containers", "volumes", "tmp", "locks"] {
+            assert_eq!(mode(name), 0o700, "{name} was {wide:o}");
+        }
+    }
+    open("blobs", 0o777);
+    open("cache", 0o755);
+    env.run(["system", "check", "--repair"]).success();
+    assert_eq!((mode("."), mode("blobs"), mode("cache")), (0o755, 0o755, 0o711));
+    env.run(["system", "check"]).success();
+}

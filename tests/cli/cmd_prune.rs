@@ -157,8 +157,11 @@ fn disk_usage_leaves_nothing_out() {
     env.run(["system", "df"]).success().stdout_has("RECLAIMABLE");
     build(&env, "one", 50, 5000);
     build(&env, "two", 50, 5000);
-    std::fs::write(env.store().join("partial").join(format!("sha256-{}", "a".repeat(64))), vec![1; 100_000])
-        .unwrap();
+    let partial = env.store().join("partial").join(format!("sha256-{}", "a".repeat(64)));
+    std::fs::write(&partial, vec![1; 100_000]).unwrap();
+    // So old that a prune gives it up.
+    let old = std::time::SystemTime::now() - Duration::from_secs(8 * 86_400);
+    std::fs::File::options().write(true).open(&partial).unwrap().set_modified(old).unwrap();
     std::fs::create_dir_all(env.store().join("tmp/00000000-1-0")).unwrap();
     std::fs::write(env.store().join("tmp/00000000-1-0/dead"), vec![1; 50_000]).unwrap();
     let rows = env.run(["system", "df", "--format", "json"]).success();

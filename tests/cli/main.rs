@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment of their runner")]
 
+mod stopped;
 mod support;
 
 mod additional_stores;
@@ -16,8 +17,13 @@ mod build_output;
 mod build_races;
 mod build_sources;
 mod build_ssh;
+mod build_store_races;
+mod clock;
+mod cmd_attach;
 mod cmd_build;
 mod cmd_copy;
+mod cmd_cp;
+mod cmd_events;
 mod cmd_format;
 mod cmd_imagetools;
 mod cmd_import;
@@ -29,6 +35,7 @@ mod cmd_prune;
 mod cmd_pull;
 mod cmd_push;
 mod cmd_reset;
+mod cmd_restart;
 mod cmd_rmi;
 mod cmd_run;
 mod cmd_save;
@@ -37,16 +44,25 @@ mod cmd_usage;
 mod cmd_version;
 mod cmd_volume;
 mod damage;
+mod damage_kept;
+mod descriptors;
 mod docker_alias;
+mod figures;
+mod hostile_store;
+mod id_maps;
 mod import_store;
 mod independent;
 mod interop;
 mod limits;
+mod load_many;
+mod lost_output;
+mod network;
 mod parallel;
 mod policy;
 mod registries_conf;
 mod registry_attacks;
 mod registry_faults;
+mod removal;
 mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.

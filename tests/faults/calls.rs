@@ -32,6 +32,8 @@ pub enum Kind {
     Mount,
     /// A file opened only to read it: changes nothing, but fails when descriptors run out.
     Open,
+    /// Waiting for somebody: a child, a pipe, a connection. Changes nothing on disk, but a signal may interrupt it.
+    Wait,
     /// A new thread or process: changes nothing on disk, but fails when there are too many.
     Spawn,
     /// The end of a process.
@@ -41,7 +43,7 @@ pub enum Kind {
 impl Kind {
     /// Whether the call can change what is on disk, or a lock.
     pub fn changes(self) -> bool {
-        !matches!(self, Self::Open | Self::Spawn)
+        !matches!(self, Self::Open | Self::Spawn | Self::Wait)
     }
 }
 
@@ -52,6 +54,8 @@ enum Subject {
     Fd(usize),
     /// A path.
     Path(usize),
+    /// A descriptor that is no file: those of files neither wait nor change anything.
+    Stream(usize),
     /// Nothing that has a name.
     None,
 }
@@ -114,6 +118,17 @@ const TABLE: &[Row] = &[
     Row(libc::SYS_open_tree, "open_tree", Kind::Mount, Subject::Path(1)),
     Row(libc::SYS_mount_setattr, "mount_setattr", Kind::Mount, Subject::Path(1)),
     Row(libc::SYS_pivot_root, "pivot_root", Kind::Mount, Subject::Path(0)),
+    Row(libc::SYS_wait4, "wait4", Kind::Wait, Subject::None),
+    Row(libc::SYS_waitid, "waitid", Kind::Wait, Subject::None),
+    Row(libc::SYS_poll, "poll", Kind::Wait, Subject::None),
+    Row(libc::SYS_ppoll, "ppoll", Kind::Wait, Subject::None),
+    Row(libc::SYS_connect, "connect", Kind::Wait, Subject::Stream(0)),
+    Row(libc::SYS_accept4, "accept4", Kind::Wait, Subject::Stream(0)),
+    Row(libc::SYS_recvfrom, "recvfrom", Kind::Wait, Subject::Stream(0)),
+    Row(libc::SYS_recvmsg, "recvmsg", Kind::Wait, Subject::Stream(0)),
+    Row(libc::SYS_sendto, "sendto", Kind::Wait, Subject::Stream(0)),
+    Row(libc::SYS_sendmsg, "sendmsg", Kind::Wait, Subject::Stream(0)),
+    Row(libc::SYS_read, "read", Kind::Wait, Subject::Stream(0)),
     Row(libc::SYS_fork, "fork", Kind::Spawn, Subject::None),
     Row(libc::SYS_vfork, "vfork", Kind::Spawn, Subject::None),
     Row(libc::SYS_clone, "clone", Kind::Spawn, Subject::None),
@@ -156,6 +171,7 @@ pub fn classify(tid: i32, number: u64, args: &[u64; 6], foreign: bool) -> Option
     };
     let path = match subject {
         Subject::Fd(at) => descriptor(tid, args[at])?,
+        Subject::Stream(at) => stream(tid, args[at])?,
         Subject::Path(at) => text_of(tid, args[at]),
         Subject::None => String::new(),
     };
@@ -173,6 +189,13 @@ fn descriptor(tid: i32, fd: u64) -> Option<String> {
     let path = std::fs::read_link(format!("/proc/{tid}/fd/{fd}")).ok()?;
     let lasts = path.is_absolute() && !["/dev", "/proc", "/sys"].iter().any(|top| path.starts_with(top));
     (lasts || path.starts_with("/dev/shm")).then(|| path.display().to_string())
+}
+
+/// The pipe or connection that a descriptor is open on.
+fn stream(tid: i32, fd: u64) -> Option<String> {
+    let fd = i32::try_from(fd & 0xffff_ffff).ok()?;
+    let path = std::fs::read_link(format!("/proc/{tid}/fd/{fd}")).ok()?.display().to_string();
+    (path.starts_with("pipe:") || path.starts_with("socket:")).then_some(path)
 }
 
 fn text_of(tid: i32, address: u64) -> String {

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::calls::Call;
-use super::sweep::{Workload, points, seed};
+use super::sweep::{Workload, points, repeat, seed};
 use super::tracer::{self, Act, Plan, Traced};
 use super::{store, workloads};
 
@@ -33,15 +33,15 @@ pub fn killed_again(workload: &Workload, budget: usize) {
         for step in 1..=2 {
             let second = 1 + (seed() + at * 7 * step) % calls;
             killed += usize::from(trace(workload, second, Act::Kill).hit.is_some());
-            expect_whole(workload, &format!("killed at {at}, then at {second}"));
+            expect_whole(workload, &format!("killed at {at}, then at {second}; {}", repeat(at)));
         }
         let output = super::support::Output::of(&mut workload.command());
-        assert!(output.code == 0 || workload.once, "killed at {at}: {output}");
-        expect_whole(workload, &format!("killed at {at} and twice again"));
+        assert!(output.code == 0 || workload.once, "killed at {at}: {output}\n{}", repeat(at));
+        expect_whole(workload, &format!("killed at {at} and twice again; {}", repeat(at)));
         workload.collect().unwrap();
         let left =
             store::listing(&workload.env.store()).keys().filter(|name| name.starts_with("tmp/")).count();
-        assert_eq!(left, 0, "killed at {at}: something is left in tmp");
+        assert_eq!(left, 0, "killed at {at}: something is left in tmp; {}", repeat(at));
     }
     super::say(&format!(
         "FAULTS: {} and its recovery: {calls} calls, {killed} second kills\n",
@@ -66,8 +66,8 @@ pub fn one_of_two_killed(budget: usize) {
             killed.join().unwrap();
             other
         });
-        assert!(other.code == 0, "the other was killed at {at}: {other}");
-        expect_whole(&workload, &format!("the other was killed at {at}"));
+        assert!(other.code == 0, "the other was killed at {at}: {other}\n{}", repeat(at));
+        expect_whole(&workload, &format!("the other was killed at {at}; {}", repeat(at)));
     }
     super::say(&format!("FAULTS: one of two pulls killed: {calls} calls\n"));
 }
@@ -80,7 +80,9 @@ pub fn asked_to_end(workload: &Workload, budget: usize) {
         for at in points(calls, budget) {
             workload.restore();
             let traced = trace(workload, at, Act::Signal(signal));
-            let why = format!("{} got signal {signal} at {at} {:?}: {traced}", workload.name, traced.hit);
+            let again = repeat(at);
+            let why =
+                format!("{} got signal {signal} at {at} {:?}: {traced}\n{again}", workload.name, traced.hit);
             assert!(traced.strays.is_empty() && !traced.hung, "{:?}: {why}", traced.strays);
             // Near its end a command may as well get done; then it must have.
             assert!(traced.code != 0 || !(workload.result)(workload).is_empty(), "{why}");

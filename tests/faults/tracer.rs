@@ -299,12 +299,12 @@ impl<'a> Tracer<'a> {
             self.hit = Some(call);
         }
         if self.calls == at || (goes_on && self.hit.is_some()) {
-            self.strike(tid);
+            self.strike(tid, number);
         }
         true
     }
 
-    fn strike(&mut self, tid: i32) {
+    fn strike(&mut self, tid: i32, number: u64) {
         match self.plan.act {
             Act::Count => {}
             Act::Kill | Act::KillOne => self.kill(),
@@ -314,7 +314,15 @@ impl<'a> Tracer<'a> {
                 self.change_registers(tid, |registers| registers.orig_rax = u64::MAX);
                 self.threads.get_mut(&tid).unwrap().answer = Some(-i64::from(errno));
             }
-            Act::Short => self.change_registers(tid, |registers| registers.rdx = registers.rdx.div_ceil(2)),
+            Act::Short => self.change_registers(tid, |registers| {
+                // Where the length is in the call's arguments; of `writev` the number of pieces.
+                let length = match libc::c_long::try_from(number) {
+                    Ok(libc::SYS_sendfile) => &mut registers.r10,
+                    Ok(libc::SYS_copy_file_range | libc::SYS_splice) => &mut registers.r8,
+                    _ => &mut registers.rdx,
+                };
+                *length = length.div_ceil(2);
+            }),
         }
     }
 

@@ -39,7 +39,7 @@ impl<'a> Worker<'a> {
     }
 
     /// What he does, with how often.
-    const DEEDS: [(u64, Deed<'a>); 20] = [
+    const DEEDS: [(u64, Deed<'a>); 23] = [
         (12, Self::pull),
         (10, Self::build_own),
         (6, Self::build_shared),
@@ -60,6 +60,9 @@ impl<'a> Worker<'a> {
         (3, Self::container_prune),
         (3, Self::other_prunes),
         (4, Self::volumes),
+        (2, Self::volume_prune),
+        (4, Self::usage),
+        (1, Self::check),
     ];
 
     /// Work until the end.
@@ -111,8 +114,14 @@ impl<'a> Worker<'a> {
         command.current_dir(&self.desk);
         let ran = run(self.world, command, kill);
         let verb: Vec<&str> = args.iter().map(AsRef::as_ref).take_while(|word| word.is_ascii()).collect();
-        let words =
-            if verb.get(1).is_some_and(|word| ["prune", "create", "rm"].contains(word)) { 2 } else { 1 };
+        let words = if verb
+            .get(1)
+            .is_some_and(|word| ["prune", "create", "rm", "df", "du", "ls", "check"].contains(word))
+        {
+            2
+        } else {
+            1
+        };
         let how = if ran.killed() { 2 } else { usize::from(!ran.ok()) };
         self.world.count(&verb[..words].join(" "), how);
         ran
@@ -375,5 +384,27 @@ impl<'a> Worker<'a> {
         if !(self.world.kill_percent > 0 && ran.stderr.contains("in use")) {
             self.must_work(&ran);
         }
+    }
+
+    /// Of others too: a `run` that names one makes it again.
+    fn volume_prune(&mut self) {
+        let all = *self.random.pick(&["-f", "-af"]);
+        let ran = self.strate(&["volume", "prune", all]);
+        self.must_work(&ran);
+    }
+
+    fn usage(&mut self) {
+        let words: &[&[&str]] =
+            &[&["system", "df"], &["system", "df", "-v"], &["builder", "du"], &["volume", "ls"]];
+        let words = *self.random.pick(words);
+        let ran = self.strate(words);
+        self.must_work(&ran);
+        assert_eq!(ran.stderr, "", "{ran:?}");
+    }
+
+    /// What others do meanwhile is no fault.
+    fn check(&mut self) {
+        let ran = self.strate(&["system", "check"]);
+        self.must_work(&ran);
     }
 }

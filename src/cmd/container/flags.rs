@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::health_flags::HealthFlags;
+use super::network_flags::NetworkFlags;
 use super::other_flags::OtherFlags;
 use crate::cmd::registry::PolicyArg;
 use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::container::mounts::{self, Mount};
-use crate::ops::container::{Error, HostOptions, ImageVolumes, NetworkMode, Overrides, names, values};
+use crate::ops::container::{Error, HostOptions, ImageVolumes, Overrides, RestartPolicy, names, values};
 use crate::ops::create::Request;
 use crate::ui::Ui;
 
@@ -24,6 +26,12 @@ pub(super) struct ContainerFlags {
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
     pub(super) tty: bool,
+    /// Attach only to these streams: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM")]
+    attach: Vec<String>,
+    /// When to start the program again: no, on-failure[:COUNT], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
     /// Remove the container and its anonymous volumes when it ends
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
@@ -70,24 +78,6 @@ pub(super) struct ContainerFlags {
     /// Replace the image's entrypoint; empty clears it
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// The network: host or none
-    #[arg(long, visible_alias = "net", value_name = "MODE")]
-    network: Option<String>,
-    /// The container's host name
-    #[arg(short = 'h', long)]
-    hostname: Option<String>,
-    /// Add a line to /etc/hosts
-    #[arg(long, value_name = "HOST:ADDRESS")]
-    add_host: Vec<String>,
-    /// Name servers
-    #[arg(long, value_name = "ADDRESS")]
-    dns: Vec<String>,
-    /// Domains to search
-    #[arg(long, value_name = "DOMAIN")]
-    dns_search: Vec<String>,
-    /// Resolver options
-    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
-    dns_option: Vec<String>,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
@@ -158,6 +148,10 @@ pub(super) struct ContainerFlags {
     #[arg(short, long)]
     pub(super) quiet: bool,
     #[command(flatten)]
+    network: NetworkFlags,
+    #[command(flatten)]
+    health: HealthFlags,
+    #[command(flatten)]
     other: OtherFlags,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
@@ -165,6 +159,17 @@ pub(super) struct ContainerFlags {
     /// The image, the command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     words: Vec<String>,
+}
+
+/// When and how the container will be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starts {
+    /// Now, in the foreground.
+    Foreground,
+    /// Now, in the background.
+    Background,
+    /// By `start`.
+    Later,
 }
 
 /// `--image-volume`
@@ -197,16 +202,22 @@ fn read(flag: &'static str, cwd: &Path, path: &Path) -> Result<String, Error> {
 
 impl ContainerFlags {
     /// What the flags ask for; warnings are said on the way.
-    pub(super) fn request(self, cx: &Context, ui: &mut Ui, detach: bool) -> Result<Request, Error> {
+    pub(super) fn request(self, cx: &Context, ui: &mut Ui, starts: Starts) -> Result<Request, Error> {
+        let detach = starts == Starts::Background;
         if let Some(warning) = self.other.judge()? {
             ui.warn(warning);
         }
         if let Some(name) = &self.name {
             names::check(name)?;
         }
-        let network = self.network(ui)?;
+        let attach = values::attach(&self.attach)?;
+        let health = self.health.check()?;
+        if detach && attach.is_some() {
+            return Err(Error::Conflict("--attach", "--detach"));
+        }
         let mounts = self.mounts(cx)?;
-        let host = self.host(network)?;
+        let mut host = self.host()?;
+        self.network.apply(cx, &mut host, !self.expose.is_empty(), |remark| ui.note(remark))?;
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
         let mut env = Vec::new();
@@ -236,7 +247,7 @@ impl ContainerFlags {
             env,
             user: self.user,
             working_dir: self.workdir,
-            hostname: self.hostname,
+            hostname: self.network.hostname,
             labels,
             expose,
             stop_signal: self.stop_signal,
@@ -247,6 +258,8 @@ impl ContainerFlags {
             tty: self.tty,
             interactive: self.interactive,
             detach,
+            attach,
+            health,
             host,
         };
         Ok(Request {
@@ -260,21 +273,9 @@ impl ContainerFlags {
         })
     }
 
-    fn network(&self, ui: &mut Ui) -> Result<NetworkMode, Error> {
-        let Some(mode) = self.network.as_deref() else { return Ok(NetworkMode::Default) };
-        match mode {
-            "host" => Ok(NetworkMode::Host),
-            "none" => Ok(NetworkMode::None),
-            "default" => Ok(NetworkMode::Default),
-            "bridge" | "private" | "pasta" | "slirp4netns" => {
-                ui.note(format_args!("network {mode} is not available yet: using the host's network"));
-                Ok(NetworkMode::Default)
-            }
-            _ => Err(Error::NotAvailable {
-                flag: format!("--network {mode}"),
-                why: "there are host and none".into(),
-            }),
-        }
+    /// The container whose network the new one is to have.
+    pub(super) fn network_of(&self) -> Option<&str> {
+        self.network.mode.as_deref()?.strip_prefix("container:")
     }
 
     fn mounts(&self, cx: &Context) -> Result<Vec<Mount>, Error> {
@@ -294,11 +295,10 @@ impl ContainerFlags {
         Ok(all)
     }
 
-    fn host(&self, network: NetworkMode) -> Result<HostOptions, Error> {
+    fn host(&self) -> Result<HostOptions, Error> {
         // Unknown capabilities are refused now and not when the container starts.
         crate::ops::capability::resolve(&self.cap_add, &self.cap_drop)?;
         let mut host = HostOptions {
-            network,
             privileged: self.privileged,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
@@ -307,30 +307,23 @@ impl ContainerFlags {
             auto_remove: self.rm,
             shm_size: self.shm_size.as_deref().map(|text| values::size("--shm-size", text)).transpose()?,
             group_add: self.group_add.clone(),
-            dns: self.dns.clone(),
-            dns_search: self.dns_search.clone(),
-            dns_options: self.dns_option.clone(),
             ipc_host: shared("--ipc", self.ipc.as_deref(), &["private", "shareable"])?,
             uts_host: shared("--uts", self.uts.as_deref(), &["private"])?,
             cgroup_host: shared("--cgroupns", self.cgroupns.as_deref(), &["private"])?,
+            restart: self.restart.as_deref().map(RestartPolicy::parse).transpose()?.unwrap_or_default(),
             ..HostOptions::default()
         };
-        if host.uts_host && self.hostname.is_some() {
-            return Err(Error::Conflict("--uts=host", "--hostname"));
+        if host.auto_remove && host.restart != RestartPolicy::No {
+            return Err(Error::Conflict("--restart", "--rm"));
         }
-        for server in &host.dns {
-            if server.parse::<std::net::IpAddr>().is_err() {
-                return Err(bad("--dns", server, "it is not an IP address"));
-            }
+        if host.uts_host && self.network.hostname.is_some() {
+            return Err(Error::Conflict("--uts=host", "--hostname"));
         }
         for option in &self.security_opt {
             host.security.add(option)?;
         }
         for limit in &self.ulimit {
             host.ulimits.push(values::ulimit(limit)?);
-        }
-        for text in &self.add_host {
-            host.extra_hosts.push(values::extra_host(text)?);
         }
         for text in &self.annotation {
             host.annotations.extend([values::label(text)?]);

@@ -1,33 +1,109 @@
 //! `stop`, `kill`, `wait`, `rm`, `prune`, `rename`.
 
+use std::time::Duration;
+
 use clap::Args;
 
+use super::which::{Which, is_up};
 use super::{each, readable, writable};
-use crate::cmd::CmdResult;
+use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::ops;
+use crate::ops::container::{Error, values};
 use crate::ops::rm::PruneFilter;
+use crate::ops::wait::Condition;
 use crate::ui::{Ui, words};
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct StopArgs {
+    /// A container that is not there is no error
+    #[arg(short, long)]
+    ignore: bool,
     /// Seconds to wait before killing; -1 waits without end
     #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
     timeout: Option<i64>,
     /// The signal to send
     #[arg(short, long)]
     signal: Option<String>,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// `strate stop`
 pub(in crate::cmd) fn stop(cx: &mut Context, ui: &mut Ui, args: StopArgs) -> CmdResult {
     let store = readable(cx)?;
-    Ok(each(ui, &args.containers, |ui, name| {
-        ops::stop::stop(&store, name, args.timeout, args.signal.as_deref())?;
+    let names = args.which.names(cx, &store, is_up)?;
+    Ok(each(ui, &names, |ui, name| {
+        match ops::stop::stop(&store, name, args.timeout, args.signal.as_deref()) {
+            Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) if args.ignore => {}
+            done => {
+                done?;
+                ui.line(name);
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// Arguments of `restart`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct RestartArgs {
+    /// With --all: only those that run
+    #[arg(long)]
+    running: bool,
+    /// Seconds to wait before killing; -1 waits without end
+    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
+    timeout: Option<i64>,
+    /// The signal to send
+    #[arg(short, long)]
+    signal: Option<String>,
+    #[command(flatten)]
+    which: Which,
+}
+
+impl RestartArgs {
+    /// The container whose network one of them has.
+    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
+        self.which.network_of(cx)
+    }
+}
+
+/// `strate restart`
+pub(in crate::cmd) fn restart(cx: &mut Context, ui: &mut Ui, args: RestartArgs) -> CmdResult {
+    let fits = |state: &str| !args.running || is_up(state);
+    let names = args.which.names(cx, &readable(cx)?, fits)?;
+    Ok(each(ui, &names, |ui, name| {
+        ops::restart::restart(cx, writable(cx)?, name, args.timeout, args.signal.as_deref())?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
+/// Arguments of `pause` and `unpause`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct PauseArgs {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// `strate pause`
+pub(in crate::cmd) fn pause(cx: &mut Context, ui: &mut Ui, args: PauseArgs) -> CmdResult {
+    let store = readable(cx)?;
+    let names = args.which.names(cx, &store, |state| state == "running")?;
+    Ok(each(ui, &names, |ui, name| {
+        ops::pause::pause(&store, name)?;
+        ui.line(name);
+        Ok(())
+    }))
+}
+
+/// `strate unpause`
+pub(in crate::cmd) fn unpause(cx: &mut Context, ui: &mut Ui, args: PauseArgs) -> CmdResult {
+    let store = readable(cx)?;
+    let names = args.which.names(cx, &store, |state| state == "paused")?;
+    Ok(each(ui, &names, |ui, name| {
+        ops::pause::unpause(&store, name)?;
         ui.line(name);
         Ok(())
     }))
@@ -39,15 +115,15 @@ pub(in crate::cmd) struct KillArgs {
     /// The signal to send
     #[arg(short, long, default_value = "KILL")]
     signal: String,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// `strate kill`
 pub(in crate::cmd) fn kill(cx: &mut Context, ui: &mut Ui, args: KillArgs) -> CmdResult {
     let store = readable(cx)?;
-    Ok(each(ui, &args.containers, |ui, name| {
+    let names = args.which.names(cx, &store, is_up)?;
+    Ok(each(ui, &names, |ui, name| {
         ops::stop::kill(&store, name, &args.signal)?;
         ui.line(name);
         Ok(())
@@ -57,6 +133,15 @@ pub(in crate::cmd) fn kill(cx: &mut Context, ui: &mut Ui, args: KillArgs) -> Cmd
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct WaitArgs {
+    /// What to wait for: stopped, running, paused, created, removed, healthy, unhealthy
+    #[arg(long, value_name = "STATE")]
+    condition: Vec<String>,
+    /// How long to pause between two looks (50ms)
+    #[arg(short, long, value_name = "DURATION")]
+    interval: Option<String>,
+    /// A container that is not there is no error
+    #[arg(long)]
+    ignore: bool,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -64,10 +149,25 @@ pub(in crate::cmd) struct WaitArgs {
 
 /// `strate wait`
 pub(in crate::cmd) fn wait(cx: &mut Context, ui: &mut Ui, args: WaitArgs) -> CmdResult {
+    let mut conditions: Vec<Condition> =
+        args.condition.iter().map(|text| Condition::parse(text)).collect::<Result<_, _>>()?;
+    if conditions.is_empty() {
+        conditions.push(Condition::Stopped);
+    }
+    let pause = args.interval.as_deref().map(|text| {
+        // Podman takes milliseconds without a unit.
+        let unit = if text.bytes().all(|byte| byte.is_ascii_digit()) { "ms" } else { "" };
+        let found = ops::when::go_duration(&format!("{text}{unit}"));
+        let found = found.and_then(|pause| Duration::try_from(pause).ok());
+        found.ok_or_else(|| values::bad("--interval", text, "it is a number with a unit: ms, s, m, h"))
+    });
+    let pause = pause.transpose()?;
     let store = readable(cx)?;
     Ok(each(ui, &args.containers, |ui, name| {
-        let code = ops::wait::wait(&store, name)?;
-        ui.line(code);
+        match ops::wait::wait_for(&store, name, &conditions, pause) {
+            Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) if args.ignore => ui.line(-1),
+            code => ui.line(code?),
+        }
         Ok(())
     }))
 }
@@ -75,23 +175,42 @@ pub(in crate::cmd) fn wait(cx: &mut Context, ui: &mut Ui, args: WaitArgs) -> Cmd
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 pub(in crate::cmd) struct RmArgs {
+    /// A container that is not there is no error
+    #[arg(short, long)]
+    ignore: bool,
+    /// With --force: seconds to wait for the end before killing
+    #[arg(short, long, value_name = "SECONDS", allow_hyphen_values = true, requires = "force")]
+    time: Option<i64>,
     /// Kill it first when it runs; one that is not there is no error
     #[arg(short, long)]
     force: bool,
     /// Remove its anonymous volumes too
     #[arg(short, long)]
     volumes: bool,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// `strate rm`
 pub(in crate::cmd) fn rm(cx: &mut Context, ui: &mut Ui, args: RmArgs) -> CmdResult {
     let store = writable(cx)?;
-    Ok(each(ui, &args.containers, |ui, name| {
-        if ops::rm::rm(&store, name, args.force, args.volumes)? {
-            ui.line(name);
+    // Of all, those that run are passed over without --force, as nobody named them.
+    let fits = |state: &str| args.force || !is_up(state);
+    let names = args.which.names(cx, &store, fits)?;
+    Ok(each(ui, &names, |ui, name| {
+        if let (Some(timeout), true) = (args.time, args.force) {
+            match ops::stop::stop(&store, name, Some(timeout), None) {
+                Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) => {}
+                stopped => stopped?,
+            }
+        }
+        match ops::rm::rm(&store, name, args.force, args.volumes) {
+            Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) if args.ignore => {}
+            Ok(false) => {}
+            removed => {
+                removed?;
+                ui.line(name);
+            }
         }
         Ok(())
     }))
@@ -149,4 +268,20 @@ pub(in crate::cmd) struct RenameArgs {
 pub(in crate::cmd) fn rename(cx: &mut Context, _ui: &mut Ui, args: RenameArgs) -> CmdResult {
     ops::rm::rename(&writable(cx)?, &args.container, &args.name)?;
     Ok(0)
+}
+
+/// Arguments of `container exists`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct ExistsArgs {
+    /// The container's name or id
+    container: String,
+}
+
+/// `strate container exists`
+pub(in crate::cmd) fn exists(cx: &mut Context, _ui: &mut Ui, args: ExistsArgs) -> CmdResult {
+    match readable(cx).and_then(|store| Ok(store.find_container(&args.container)?)) {
+        Ok(_) => Ok(0),
+        Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) => Ok(1),
+        Err(error) => Err(CmdError::new(error).with_exit_code(125)),
+    }
 }

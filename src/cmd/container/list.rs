@@ -1,15 +1,17 @@
 //! `ps`, `logs`, `container inspect`.
 
+use std::borrow::Cow;
+
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{readable, show};
 use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::ops;
 use crate::ops::container::Error;
-use crate::ops::container::mounts::MountKind;
+use crate::ops::container::mounts::{Mount, MountKind};
 use crate::ops::ps::{Row, network_name, state_word};
 use crate::ops::store::{ContainerState, Status};
 use crate::ui::format::{Column, Listing, Template};
@@ -36,7 +38,13 @@ pub(in crate::cmd) struct PsArgs {
     /// Show sizes
     #[arg(short, long)]
     size: bool,
-    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose
+    /// Order by: command, created, id, image, names, runningfor, size, status
+    #[arg(long, value_name = "COLUMN", value_parser = ["command", "created", "id", "image", "names", "runningfor", "size", "status"])]
+    sort: Option<String>,
+    /// Leave the titles out
+    #[arg(long)]
+    noheading: bool,
+    /// Only some: id, name, label, exited, status, ancestor, before, since, volume, network, publish, expose, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Print with a template, as `table TEMPLATE` or as `json`
@@ -44,7 +52,7 @@ pub(in crate::cmd) struct PsArgs {
     format: Option<String>,
 }
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     Column::new("ID", "CONTAINER ID"),
     Column::new("Image", "IMAGE"),
     Column::new("Command", "COMMAND"),
@@ -60,6 +68,7 @@ const COLUMNS: [Column; 15] = [
     Column::new("Networks", "NETWORKS"),
     Column::new("LocalVolumes", "LOCAL VOLUMES"),
     Column::new("Platform", "PLATFORM"),
+    Column::new("HealthStatus", "HEALTH STATUS"),
 ];
 
 const SHOWN: [&str; 8] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"];
@@ -74,7 +83,10 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
         Some(last) => usize::try_from(last).ok(),
         None => args.latest.then_some(1),
     };
-    let rows = ops::ps::ps(&readable(cx)?, &request)?;
+    let mut rows = ops::ps::ps(&readable(cx)?, &request)?;
+    if let Some(column) = &args.sort {
+        sort(&mut rows, column);
+    }
     if args.quiet && args.format.is_none() {
         for row in &rows {
             ui.line(if args.no_trunc { &row.dir.record.id } else { row.dir.short_id() });
@@ -84,13 +96,33 @@ pub(in crate::cmd) fn ps(cx: &mut Context, ui: &mut Ui, args: PsArgs) -> CmdResu
     let shown = if args.size { &SHOWN[..] } else { &SHOWN[..SHOWN.len() - 1] };
     let listing = Listing::parse(args.format.as_deref(), &COLUMNS, shown)?;
     let wants_size = args.size || args.format.as_ref().is_some_and(|format| format.contains(".Size"));
-    let now = Timestamp::now();
-    // The zone is looked up where a time of day is shown: that costs more than all the rest.
-    let created_at = listing.default_columns().is_none();
-    let value = |row: &Row| row_value(row, now, args.no_trunc, wants_size, created_at);
-    let values: Vec<Value> = rows.iter().map(value).collect();
-    ui.text(&listing.render(&values)?);
+    let wanted = Wanted { now: Timestamp::now(), whole: args.no_trunc, size: wants_size };
+    let text = match listing.default_columns() {
+        // The usual case pays for what is shown alone: there may be thousands.
+        Some(_) => listing.table(&rows, |row, field, text| text.push_str(&cell(row, field, &wanted))),
+        None => listing.render(&rows.iter().map(|row| row_value(row, &wanted)).collect::<Vec<_>>())?,
+    };
+    let titled = args.format.as_deref().is_none_or(|format| format.starts_with("table"));
+    ui.text(if args.noheading && titled {
+        text.split_once('\n').map_or("", |(_, rest)| rest)
+    } else {
+        &text
+    });
     Ok(0)
+}
+
+/// Put rows in podman's order of a column.
+fn sort(rows: &mut [Row], column: &str) {
+    match column {
+        "command" => rows.sort_by_key(|row| command_words(&row.spec.args())),
+        "id" => rows.sort_by(|a, b| a.dir.record.id.cmp(&b.dir.record.id)),
+        "image" => rows.sort_by(|a, b| a.dir.record.image_name.cmp(&b.dir.record.image_name)),
+        "names" => rows.sort_by(|a, b| a.dir.record.name.cmp(&b.dir.record.name)),
+        "size" => rows.sort_by_cached_key(|row| row.dir.size()),
+        "status" => rows.sort_by_key(|row| state_word(&row.state)),
+        "runningfor" => rows.sort_by(|a, b| b.state.started_at.cmp(&a.state.started_at)),
+        _ => rows.sort_by(|a, b| a.dir.record.created.cmp(&b.dir.record.created)),
+    }
 }
 
 /// A command line as docker lists it: arguments with blanks between single quotes.
@@ -104,44 +136,84 @@ pub(in crate::cmd) fn command_words<T: AsRef<str>>(args: &[T]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// One row in docker's fields, all of them texts.
-fn row_value(row: &Row, now: Timestamp, whole: bool, size: bool, created_at: bool) -> Value {
-    let record = &row.dir.record;
-    let config = &row.spec.config;
-    let short = |text: &str, length: usize| {
-        if whole || text.chars().count() <= length {
-            text.to_owned()
-        } else {
-            text.chars().take(length - 1).chain(['…']).collect()
-        }
-    };
-    let mounts: Vec<String> =
-        row.spec.mounts.iter().filter_map(mount_name).map(|name| short(&name, 15)).collect();
-    let volumes =
-        row.spec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Volume { .. })).count();
-    let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let ports: Vec<&str> = config.exposed_ports.keys().map(String::as_str).collect();
-    json!({
-        "ID": if whole { record.id.as_str() } else { row.dir.short_id() },
-        "Image": record.image_name,
-        "Command": format!("\"{}\"", short(&command_words(&row.spec.args()), 20)),
-        "CreatedAt": if created_at { words::local_time(&record.created) } else { String::new() },
-        "RunningFor": words::ago(&record.created, now),
-        "Status": status(&row.state, now),
-        "State": state_word(&row.state),
-        "Ports": if row.state.is_running() { ports.join(", ") } else { String::new() },
-        "Names": record.name,
-        "Labels": labels.join(","),
-        "Mounts": mounts.join(","),
-        "Networks": network_name(&row.spec),
-        "LocalVolumes": volumes.to_string(),
-        "Platform": "linux",
-        "HealthStatus": "",
-        "Size": if size { words::size(row.dir.size()) } else { "0B".into() },
-    })
+/// How fields are to be shown.
+struct Wanted {
+    now: Timestamp,
+    /// Nothing is shortened.
+    whole: bool,
+    /// Sizes are measured.
+    size: bool,
 }
 
-fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
+/// One row in docker's fields, all of them texts.
+fn row_value(row: &Row, wanted: &Wanted) -> Value {
+    const FIELDS: [&str; 16] = [
+        "ID",
+        "Image",
+        "Command",
+        "CreatedAt",
+        "RunningFor",
+        "Status",
+        "State",
+        "Ports",
+        "Names",
+        "Labels",
+        "Mounts",
+        "Networks",
+        "LocalVolumes",
+        "Platform",
+        "HealthStatus",
+        "Size",
+    ];
+    let fields =
+        FIELDS.iter().map(|field| ((*field).to_owned(), cell(row, field, wanted).into_owned().into()));
+    Value::Object(fields.collect())
+}
+
+/// One field of a container as docker shows it.
+fn cell<'a>(row: &'a Row, field: &str, wanted: &Wanted) -> Cow<'a, str> {
+    let record = &row.dir.record;
+    let config = &row.spec.config;
+    match field {
+        "ID" if wanted.whole => record.id.as_str().into(),
+        "ID" => row.dir.short_id().into(),
+        "Image" => record.image_name.as_str().into(),
+        "Command" => format!("\"{}\"", shortened(command_words(&row.spec.args()), 20, wanted)).into(),
+        "CreatedAt" => words::local_time(&record.created).into(),
+        "RunningFor" => words::ago(&record.created, wanted.now).into(),
+        "Status" => status(&row.state, row.health.as_deref(), wanted.now).into(),
+        "State" => state_word(&row.state).into(),
+        "Ports" => super::port::shown(row).into(),
+        "Names" => record.name.as_str().into(),
+        "Labels" => {
+            let labels = config.labels.iter().map(|(key, value)| format!("{key}={value}"));
+            labels.collect::<Vec<_>>().join(",").into()
+        }
+        "Mounts" => {
+            let names = row.spec.mounts.iter().filter_map(mount_name);
+            names.map(|name| shortened(name, 15, wanted)).collect::<Vec<_>>().join(",").into()
+        }
+        "Networks" => network_name(&row.spec).into(),
+        "LocalVolumes" => {
+            let is_volume = |mount: &&Mount| matches!(mount.kind, MountKind::Volume { .. });
+            row.spec.mounts.iter().filter(is_volume).count().to_string().into()
+        }
+        "Platform" => "linux".into(),
+        "HealthStatus" => row.health.as_deref().unwrap_or_default().into(),
+        "Size" if wanted.size => words::size(row.dir.size()).into(),
+        "Size" => "0B".into(),
+        _ => "".into(),
+    }
+}
+
+fn shortened(text: String, length: usize, wanted: &Wanted) -> String {
+    match wanted.whole || text.chars().count() <= length {
+        true => text,
+        false => text.chars().take(length - 1).chain(['…']).collect(),
+    }
+}
+
+fn mount_name(mount: &Mount) -> Option<String> {
     match &mount.kind {
         MountKind::Bind { source } => Some(source.display().to_string()),
         MountKind::Volume { name, .. } => Some(name.clone()),
@@ -150,15 +222,23 @@ fn mount_name(mount: &ops::container::mounts::Mount) -> Option<String> {
 }
 
 /// `Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`.
-pub(in crate::cmd) fn status(state: &ContainerState, now: Timestamp) -> String {
+pub(in crate::cmd) fn status(state: &ContainerState, health: Option<&str>, now: Timestamp) -> String {
     let up = || {
         let seconds = state.started_at.as_deref().and_then(|time| words::seconds_since(time, now));
         words::duration(seconds.unwrap_or(0))
     };
     match state.status {
         Status::Created => "Created".into(),
-        Status::Running => format!("Up {}", up()),
+        Status::Running => match health {
+            Some("starting") => format!("Up {} (health: starting)", up()),
+            Some(health) => format!("Up {} ({health})", up()),
+            None => format!("Up {}", up()),
+        },
         Status::Paused => format!("Up {} (Paused)", up()),
+        Status::Restarting => {
+            let ended = state.finished_at.as_deref().unwrap_or_default();
+            format!("Restarting ({}) {}", state.exit_code.unwrap_or(0), words::ago(ended, now))
+        }
         Status::Exited | Status::Dead => {
             let code = state.exit_code.unwrap_or(0);
             let ended = state.finished_at.as_deref().or(state.started_at.as_deref());

@@ -21,20 +21,14 @@ enum Verdict {
 
 use Verdict::{NoEffect, Only, Refuse, Silent};
 
-const SHARED: &str = "containers share the host's network for now, so a port that the program listens on is reachable without it";
-const ADDRESS: &str = "containers have no network of their own yet";
+const ADDRESS: &str =
+    "containers are not connected to one another: there are --network private, host, none and container:NAME";
 
 /// Long name, short name, whether it takes a value, what becomes of it.
 const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
-    ("publish", Some('p'), true, Refuse(SHARED)),
-    ("publish-all", Some('P'), false, Refuse(SHARED)),
-    ("attach", Some('a'), true, Refuse("without it the container's output is shown, and -i adds the input")),
     ("gpus", None, true, Refuse("give the device with --device")),
     ("sysctl", None, true, Refuse("kernel settings of containers are not offered")),
     ("link", None, true, Refuse(ADDRESS)),
-    ("ip", None, true, Refuse(ADDRESS)),
-    ("ip6", None, true, Refuse(ADDRESS)),
-    ("mac-address", None, true, Refuse(ADDRESS)),
     ("network-alias", None, true, Refuse(ADDRESS)),
     ("net-alias", None, true, Refuse(ADDRESS)),
     ("link-local-ip", None, true, Refuse(ADDRESS)),
@@ -45,7 +39,6 @@ const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
     ("pid", None, true, Only(&["", "private"], "processes always have a namespace of their own")),
     ("volume-driver", None, true, Only(&["", "local"], "volumes are directories of the store")),
     ("isolation", None, true, Only(&["", "default"], "there is one isolation")),
-    ("restart", None, true, Only(&["", "no"], "")),
     ("memory", Some('m'), true, NoEffect),
     ("memory-swap", None, true, NoEffect),
     ("memory-reservation", None, true, NoEffect),
@@ -69,16 +62,7 @@ const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
     ("oom-kill-disable", None, false, NoEffect),
     ("oom-score-adj", None, true, NoEffect),
     ("cgroup-parent", None, true, NoEffect),
-    ("health-cmd", None, true, NoEffect),
-    ("health-interval", None, true, NoEffect),
-    ("health-timeout", None, true, NoEffect),
-    ("health-retries", None, true, NoEffect),
-    ("health-start-period", None, true, NoEffect),
-    ("health-start-interval", None, true, NoEffect),
-    ("domainname", None, true, NoEffect),
-    ("detach-keys", None, true, NoEffect),
     ("log-opt", None, true, NoEffect),
-    ("no-healthcheck", None, false, Silent),
     ("disable-content-trust", None, false, Silent),
 ];
 
@@ -143,12 +127,7 @@ impl OtherFlags {
                 Silent => {}
                 NoEffect => without_effect.push(format!("--{name}")),
                 Only(fine, why) if values.iter().any(|value| !fine.contains(&value.as_str())) => {
-                    // A container that is not restarted still runs as asked.
-                    if name == "restart" {
-                        without_effect.push(flag());
-                    } else {
-                        return Err(Error::NotAvailable { flag: flag(), why: why.into() });
-                    }
+                    return Err(Error::NotAvailable { flag: flag(), why: why.into() });
                 }
                 Only(..) => {}
                 Refuse(why) => return Err(Error::NotAvailable { flag: flag(), why: why.into() }),
@@ -174,11 +153,11 @@ mod tests {
     #[test]
     fn each_flag_gets_its_verdict() {
         assert_eq!(judge(&["x"]).unwrap(), None);
-        let warning = judge(&["x", "-m", "1g", "--cpus=2", "--restart", "always"]).unwrap().unwrap();
-        assert_eq!(warning, "--restart always, --memory, --cpus have no effect yet");
-        assert_eq!(judge(&["x", "--restart=no", "--pid", "private", "--no-healthcheck"]).unwrap(), None);
+        let warning = judge(&["x", "-m", "1g", "--cpus=2"]).unwrap().unwrap();
+        assert_eq!(warning, "--memory, --cpus have no effect yet");
+        assert_eq!(judge(&["x", "--pid", "private"]).unwrap(), None);
         for refused in
-            [&["x", "-p", "80:80"][..], &["x", "-P"], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
+            [&["x", "--network-alias", "db"][..], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
         {
             let error = judge(refused).unwrap_err();
             assert!(matches!(error, Error::NotAvailable { .. }), "{refused:?}");

@@ -4,17 +4,21 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use super::flags::ContainerFlags;
+use super::flags::{ContainerFlags, Starts};
+use super::which::{Chosen, is_up};
 use super::{each, failed, readable, show, writable};
 use crate::cmd::{CmdError, CmdResult, registry};
 use crate::context::Context;
 use crate::image::BoxError;
 use crate::oci::{Platform, Reference};
 use crate::ops;
+use crate::ops::attach::Wanted;
+use crate::ops::container::attend::keys::DetachKeys;
 use crate::ops::container::{Error, values};
 use crate::ops::create::{Created, Request};
 use crate::ops::pull::{PullPolicy, PullRequest};
 use crate::ops::remote::{self, RemoteOptions};
+use crate::ops::start::{Foreground, Outcome};
 use crate::ops::store::Store;
 use crate::ui::Ui;
 
@@ -30,8 +34,18 @@ pub(in crate::cmd) struct RunArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = true, action = ArgAction::Set, hide_possible_values = true)]
     sig_proxy: bool,
+    /// The keys that leave the container running: ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     #[command(flatten)]
     flags: ContainerFlags,
+}
+
+impl RunArgs {
+    /// The container whose network the new one is to have.
+    pub(in crate::cmd) fn network_of(&self) -> Option<String> {
+        self.flags.network_of().map(str::to_owned)
+    }
 }
 
 /// Arguments of `create`.
@@ -105,29 +119,48 @@ fn make(
 
 /// `strate run`
 pub(in crate::cmd) fn run(cx: &mut Context, ui: &mut Ui, args: RunArgs) -> CmdResult {
-    let (interactive, tty, quiet) = (args.flags.interactive, args.flags.tty, args.flags.quiet);
-    if interactive && tty && !args.detach && !cx.terminals[0] {
+    let quiet = args.flags.quiet;
+    let starts = if args.detach { Starts::Background } else { Starts::Foreground };
+    let keys = detach_keys(cx, args.detach_keys.as_deref()).map_err(failed)?;
+    let request = args.flags.request(cx, ui, starts).map_err(failed)?;
+    let [stdin, ..] = request.overrides.attach.unwrap_or([true; 3]);
+    let foreground = !args.detach && stdin && request.overrides.interactive;
+    if foreground && request.overrides.tty && !cx.terminals[0] {
         return Err(failed(Error::NotATerminal));
     }
-    let request = args.flags.request(cx, ui, args.detach).map_err(failed)?;
     let store = writable(cx).map_err(failed)?;
     let created = make(cx, ui, &store, request, quiet)?;
-    let id = created.dir.record.id.clone();
-    let outcome = ops::start::first(cx, store, created, args.sig_proxy).map_err(failed)?;
-    match outcome {
-        ops::start::Outcome::Ended(code) => Ok(code),
+    let (id, name) = (created.dir.record.id.clone(), created.dir.record.name.clone());
+    let how = Foreground { stdin: true, sig_proxy: args.sig_proxy, keys };
+    match ops::start::first(cx, store, created, how).map_err(failed)? {
+        Outcome::Ended(code) => Ok(code),
+        Outcome::Left => Ok(left(ui, &name)),
         // A new container did not run before.
-        ops::start::Outcome::Detached | ops::start::Outcome::RanBefore => {
+        Outcome::Detached | Outcome::RanBefore => {
             ui.line(id);
             Ok(0)
         }
     }
 }
 
+/// The keys that a flag, the environment or docker's own configuration names.
+pub(super) fn detach_keys(cx: &Context, flag: Option<&str>) -> Result<DetachKeys, Error> {
+    match flag.or(cx.var("STRATE_DETACH_KEYS")) {
+        Some(text) => DetachKeys::parse(text),
+        None => ops::attach::configured_keys(cx),
+    }
+}
+
+/// The user left a program in the foreground.
+fn left(ui: &mut Ui, name: &str) -> u8 {
+    ui.note(format_args!("left container {name} running: `strate attach {name}` comes back to it"));
+    0
+}
+
 /// `strate create`
 pub(in crate::cmd) fn create(cx: &mut Context, ui: &mut Ui, args: CreateArgs) -> CmdResult {
     let quiet = args.flags.quiet;
-    let request = args.flags.request(cx, ui, true).map_err(failed)?;
+    let request = args.flags.request(cx, ui, Starts::Later).map_err(failed)?;
     let store = writable(cx).map_err(failed)?;
     let created = make(cx, ui, &store, request, quiet)?;
     ui.line(&created.dir.record.id);
@@ -143,38 +176,90 @@ pub(in crate::cmd) struct StartArgs {
     /// Attach standard input too
     #[arg(short, long)]
     interactive: bool,
-    /// Accepted for docker's sake
-    #[arg(long, hide = true)]
+    /// Pass signals on to the program
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = true, action = ArgAction::Set, hide_possible_values = true)]
+    sig_proxy: bool,
+    /// The keys that leave the program running: ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    /// All containers that do not run
+    #[arg(long, conflicts_with_all = ["attach", "interactive", "containers"])]
+    all: bool,
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+impl StartArgs {
+    /// The container whose network one of them has.
+    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
+        self.chosen.network_of(cx)
+    }
 }
 
 /// `strate start`
 pub(in crate::cmd) fn start(cx: &mut Context, ui: &mut Ui, args: StartArgs) -> CmdResult {
     let attach = args.attach || args.interactive;
+    let names = readable(cx)
+        .and_then(|store| args.chosen.names(cx, &store, args.all, |state| !is_up(state)))
+        .map_err(|error| if attach { failed(error) } else { error.into() })?;
     if !attach {
-        return Ok(each(ui, &args.containers, |ui, name| {
-            ops::start::again(cx, writable(cx)?, name, false, false)?;
+        return Ok(each(ui, &names, |ui, name| {
+            ops::start::again(cx, writable(cx)?, name, None)?;
             ui.line(name);
             Ok(())
         }));
     }
-    let [name] = args.containers.as_slice() else { return Err(failed(Error::AttachSeveral)) };
+    let [name] = names.as_slice() else { return Err(failed(Error::AttachSeveral)) };
+    let keys = detach_keys(cx, args.detach_keys.as_deref()).map_err(failed)?;
     let store = writable(cx).map_err(failed)?;
-    match ops::start::again(cx, store, name, true, args.interactive).map_err(failed)? {
-        ops::start::Outcome::Ended(code) => Ok(code),
-        ops::start::Outcome::Detached => Ok(0),
-        ops::start::Outcome::RanBefore => {
+    if args.interactive {
+        ops::attach::check_terminal(cx, &store, name).map_err(failed)?;
+    }
+    let how = Foreground { stdin: args.interactive, sig_proxy: args.sig_proxy, keys: keys.clone() };
+    match ops::start::again(cx, store, name, Some(how)).map_err(failed)? {
+        Outcome::Ended(code) => Ok(code),
+        Outcome::Left => Ok(left(ui, name)),
+        Outcome::Detached => Ok(0),
+        Outcome::RanBefore => {
             ui.note(format_args!("{name} runs already: its output from here on is shown"));
-            if args.interactive {
-                ui.note("Standard input is not attached: it belongs to whoever started the container");
-            }
-            let store = readable(cx).map_err(failed)?;
-            ops::attach::attach(&store, name, &mut |stream, bytes| show(ui, stream, bytes)).map_err(failed)
+            join(cx, ui, name, Wanted { stdin: args.interactive, sig_proxy: args.sig_proxy, keys })
         }
     }
+}
+
+/// Attach to a container that runs.
+fn join(cx: &Context, ui: &mut Ui, name: &str, wanted: Wanted) -> CmdResult {
+    let store = readable(cx).map_err(failed)?;
+    let outcome = ops::attach::attach(cx, &store, name, wanted, &mut |stream, bytes| show(ui, stream, bytes));
+    match outcome.map_err(failed)? {
+        Outcome::Ended(code) => Ok(code),
+        _ => Ok(left(ui, name)),
+    }
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct AttachArgs {
+    /// Do not attach standard input
+    #[arg(long)]
+    no_stdin: bool,
+    /// Pass signals on to a program without a terminal
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = true, action = ArgAction::Set, hide_possible_values = true)]
+    sig_proxy: bool,
+    /// The keys that leave the program running: ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// The container's name or id
+    container: String,
+}
+
+/// `strate attach`
+pub(in crate::cmd) fn attach(cx: &mut Context, ui: &mut Ui, args: AttachArgs) -> CmdResult {
+    let keys = detach_keys(cx, args.detach_keys.as_deref())?;
+    let wanted = Wanted { stdin: !args.no_stdin, sig_proxy: args.sig_proxy, keys };
+    join(cx, ui, &args.container, wanted).map_err(|error| error.with_exit_code(1))
 }
 
 /// Arguments of `exec`.
@@ -207,8 +292,8 @@ pub(in crate::cmd) struct ExecArgs {
     /// Lift every restriction that the user namespace allows to lift
     #[arg(long)]
     privileged: bool,
-    /// Accepted for docker's sake
-    #[arg(long, hide = true)]
+    /// The keys that leave the program running: ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
     /// The container, the command and its arguments
     #[arg(required = true, trailing_var_arg = true, num_args = 2.., value_names = ["CONTAINER", "COMMAND"])]
@@ -216,7 +301,7 @@ pub(in crate::cmd) struct ExecArgs {
 }
 
 /// `strate exec`
-pub(in crate::cmd) fn exec(cx: &mut Context, _ui: &mut Ui, args: ExecArgs) -> CmdResult {
+pub(in crate::cmd) fn exec(cx: &mut Context, ui: &mut Ui, args: ExecArgs) -> CmdResult {
     if args.interactive && args.tty && !args.detach && !cx.terminals[0] {
         return Err(failed(Error::NotATerminal));
     }
@@ -241,7 +326,15 @@ pub(in crate::cmd) fn exec(cx: &mut Context, _ui: &mut Ui, args: ExecArgs) -> Cm
         interactive: args.interactive,
         privileged: args.privileged,
         detach: args.detach,
+        keys: detach_keys(cx, args.detach_keys.as_deref()).map_err(failed)?,
     };
     let store = readable(cx).map_err(failed)?;
-    ops::exec::exec(cx, &store, &request).map_err(failed)
+    match ops::exec::exec(cx, &store, &request).map_err(failed)? {
+        Outcome::Ended(code) => Ok(code),
+        Outcome::Left => {
+            ui.note(format_args!("left the program running in container {}", request.container));
+            Ok(0)
+        }
+        Outcome::Detached | Outcome::RanBefore => Ok(0),
+    }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::super::complete::copy_to;
 use super::super::names;
 use super::{DirMeta, Entry, Error, Kind, Parent, Reader, Time, Unpacker};
 use crate::layer::Owner;
@@ -273,6 +274,8 @@ impl Unpacker<'_> {
         match self.put(place, make) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(false),
+            // The file has as many names as the file system can keep: this one is of a copy.
+            Err(Errno::MLINK) => copy_to(from.dir(), from.name, place.dir(), place.name, &place.real)?,
             Err(errno) => return Err(place.error("create hard link", errno)),
         }
         match self.applied.owners.get(&from.real) {
@@ -330,6 +333,7 @@ impl Unpacker<'_> {
             }
         }
         if uid_fits && gid_fits {
+            self.applied.highest_id = self.applied.highest_id.max(Some(uid.max(gid)));
             if !self.applied.owners.is_empty() {
                 self.applied.owners.remove(real);
             }

@@ -314,3 +314,50 @@ fn gnu_tar_archives_unpack_to_the_same_tree() {
         }
     }
 }
+
+/// A stream that does something when a part of it was read.
+struct Between<'a, F: FnMut()> {
+    first: &'a [u8],
+    rest: &'a [u8],
+    act: Option<F>,
+}
+
+impl<F: FnMut()> std::io::Read for Between<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if !self.first.is_empty() {
+            return self.first.read(buffer);
+        }
+        if let Some(mut act) = self.act.take() {
+            act();
+        }
+        self.rest.read(buffer)
+    }
+}
+
+/// ext4 keeps 65,000 names of a file, others fewer or any number.
+#[test]
+fn a_link_too_many_becomes_a_copy() {
+    let sandbox = Sandbox::new();
+    let (root, aside) = (sandbox.root(), tempfile::tempdir_in(sandbox.root().parent().unwrap()).unwrap());
+    let mut entry = file("f", "content");
+    entry.0.mode = 0o644;
+    let links = [link("a", "f"), link("b", "f")];
+    let tar = archive(&[vec![entry], links.to_vec()].concat());
+    let act = || {
+        let fits = |n: &u32| std::fs::hard_link(root.join("f"), aside.path().join(n.to_string())).is_err();
+        // Not more than on the file systems that have a limit worth trying.
+        let _ = (0..65_100).find(fits);
+    };
+    let mut stream = Between { first: &tar[..1024], rest: &tar[1024..], act: Some(act) };
+    let applied =
+        apply(&mut stream, std::os::fd::AsFd::as_fd(&std::fs::File::open(&root).unwrap()), &own_options())
+            .unwrap();
+    assert!(applied.foreign_links.is_empty());
+    for name in ["f", "a", "b"] {
+        let meta = std::fs::metadata(root.join(name)).unwrap();
+        assert_eq!(
+            (std::fs::read(root.join(name)).unwrap(), meta.mode() & 0o777),
+            (b"content".to_vec(), 0o644)
+        );
+    }
+}

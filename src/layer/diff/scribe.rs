@@ -24,6 +24,8 @@ pub(super) struct Scribe<'a, 'w> {
     pub(super) options: &'a DiffOptions<'a>,
     /// Changes entries on their way out.
     pub(super) edit: Option<&'a dyn Fn(&mut Entry)>,
+    /// Somebody else may be changing the tree.
+    pub(super) live: bool,
     writer: Writer<'w>,
     /// Files with several names that were written, by device and inode number.
     links: HashMap<(u64, u64), PathBuf>,
@@ -35,6 +37,7 @@ impl<'a, 'w> Scribe<'a, 'w> {
         Self {
             options,
             edit: None,
+            live: false,
             writer: Writer::new(out),
             links: HashMap::new(),
             stats: DiffStats::default(),
@@ -145,6 +148,7 @@ impl<'a, 'w> Scribe<'a, 'w> {
         }
         self.stats.entries += 1;
         self.stats.disk += on_disk(entry.kind, entry.size);
+        self.stats.highest_id = self.stats.highest_id.max(entry.uid).max(entry.gid);
         match self.edit {
             Some(edit) => {
                 let mut entry = entry.clone();

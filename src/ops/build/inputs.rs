@@ -156,7 +156,7 @@ impl Reading<'_> {
 
     /// An archive is unpacked; anything else is a Dockerfile.
     fn stream(&self, mut stream: Box<dyn Read + Send>, place: &str) -> Result<Opened, Error> {
-        let failed = |source| Error::Dockerfile { name: place.to_owned(), source };
+        let failed = |source| Error::dockerfile(place, source);
         let mut start = Vec::new();
         stream.by_ref().take(SNIFFED).read_to_end(&mut start).map_err(failed)?;
         let archive = build::looks_like_archive(&start);
@@ -209,7 +209,7 @@ impl Reading<'_> {
 
     /// The Dockerfile's name, its bytes, and where it lies when it is a file.
     fn dockerfile(&self, context: &ContextDir) -> Result<(String, Vec<u8>, Option<PathBuf>), Error> {
-        let missing = |name: &str, source| Error::Dockerfile { name: name.to_owned(), source };
+        let missing = Error::dockerfile;
         if self.request.files.is_empty() {
             for name in ["Dockerfile", "dockerfile", "Containerfile"] {
                 let read = build::read_inside(&context.path, Path::new(name));
@@ -240,7 +240,7 @@ impl Reading<'_> {
         file: &str,
         context: &ContextDir,
     ) -> Result<(String, Vec<u8>, Option<PathBuf>), Error> {
-        let failed = |source| Error::Dockerfile { name: file.to_owned(), source };
+        let failed = |source| Error::dockerfile(file, source);
         if file == "-" {
             return Ok(("Dockerfile".into(), read_limited(io::stdin().lock()).map_err(failed)?, None));
         }

@@ -16,7 +16,7 @@ use crate::oci::{Descriptor, Digest, ImageId, Platform, RawManifest, Reference, 
 use crate::ops::manifest;
 use crate::ops::push::{self, PushRequest};
 use crate::storage::{Image, Store};
-use crate::sys::{SysError, atomic};
+use crate::sys::{SysError, atomic, fds};
 
 pub use crate::archive::Format;
 pub use crate::build::{NewCompression, Times};
@@ -421,14 +421,11 @@ fn whole(
     dest: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), OutputError>,
 ) -> Result<(), OutputError> {
-    let path = cx.cwd.join(dest);
-    let failed = |source| OutputError::Write { path: path.clone(), source };
     let stdout = dest.as_os_str() == "-";
+    let path = if stdout { "standard output".into() } else { cx.cwd.join(dest) };
+    let failed = |source| OutputError::Write { path: path.clone(), source };
     if stdout || fs::metadata(&path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
-        let out: Box<dyn Write> = match stdout {
-            true => Box::new(io::stdout().lock()),
-            false => Box::new(File::create(&path).map_err(failed)?),
-        };
+        let out = if stdout { fds::own_stdout() } else { File::create(&path) }.map_err(failed)?;
         let mut out = BufWriter::with_capacity(1 << 20, out);
         write(&mut out)?;
         return out.flush().map_err(failed);

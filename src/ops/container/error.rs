@@ -98,12 +98,61 @@ pub enum Error {
         /// How many ids there are.
         mapped: u32,
     },
+    /// A port of a container that is not reachable.
+    #[error("no public port '{port}' published for {container}")]
+    NotPublished {
+        /// The container's port.
+        port: String,
+        /// The container.
+        container: String,
+    },
+    /// A network that is not there.
+    #[error("no such network: {0}")]
+    NoSuchNetwork(String),
+    /// No program that could connect a network of the container's own.
+    #[error("the container cannot have a network of its own: {0} is installed")]
+    NoNetworkHelper(&'static str),
+    /// The device that carries its packets.
+    #[error("the container cannot have a network of its own: `{}` cannot be opened", runtime::network::TUN)]
+    NoTun(#[source] std::io::Error),
+    /// The container whose network is to be joined does not run.
+    #[error("cannot join network of a non running container: {0}")]
+    JoinStopped(String),
+    /// The container whose network is to be joined was started by another command than the one we joined.
+    #[error("cannot join the network of container {0} from here: it is in another user namespace")]
+    OtherNamespace(String),
+    /// `host-gateway` on a host that is not connected.
+    #[error("cannot find what `host-gateway` stands for: the host has no address but loopback")]
+    NoHostAddress,
+    /// A flag that means nothing with that network.
+    #[error("conflicting options: {0} and the network mode")]
+    NetworkConflict(&'static str),
     /// A running container cannot be removed without force.
     #[error("cannot remove container {0}: it is running; stop it first or use --force")]
     RemoveRunning(String),
     /// The container does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// Nothing says how to check the container's health.
+    #[error("container {0} has no health check")]
+    NoHealthcheck(String),
+    /// The container is paused already, or something needs it to move.
+    #[error("container {0} is paused")]
+    Paused(String),
+    /// The container is not paused.
+    #[error("container {0} is not paused")]
+    NotPaused(String),
+    /// The container's processes cannot be frozen or let go.
+    #[error(
+        "cannot pause or unpause container {id}: that needs a freezer of the kernel that this user may use"
+    )]
+    Freeze {
+        /// The container.
+        id: String,
+        /// Why.
+        #[source]
+        source: SysError,
+    },
     /// It did not end though it was killed.
     #[error("container {0} did not end within {1} seconds after it was killed")]
     Unkillable(String, u64),
@@ -133,6 +182,27 @@ pub enum Error {
     /// The monitor ended without a word.
     #[error("the monitor of container {0} ended before it could start the program")]
     MonitorGone(String),
+    /// The monitor ended, and so did the program.
+    #[error("the monitor of container {0} ended, and its program with it")]
+    MonitorLost(String),
+    /// The monitor ended the connection.
+    #[error("the connection to container {name} was ended: {why}")]
+    Dismissed {
+        /// The container.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// The container stands where it cannot be attached to.
+    #[error("cannot attach to container {name}: it is {state}; {instead}")]
+    NotAttachable {
+        /// The container.
+        name: String,
+        /// Where it stands.
+        state: &'static str,
+        /// What to do first.
+        instead: &'static str,
+    },
     /// The monitor could not start the program; it sent its words.
     #[error("{message}")]
     Monitor {
@@ -144,6 +214,45 @@ pub enum Error {
         /// Docker's exit code: 125, 126 or 127.
         exit_code: u8,
     },
+    /// Not one side of a copy is in a container.
+    #[error("cannot copy: {0}")]
+    CopySides(String),
+    /// Files could not be copied.
+    #[error("cannot copy")]
+    Copy {
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// A path lies in a mount that is not there.
+    #[error("{target} is mounted in container {name} only while it runs: start it first")]
+    NotMounted {
+        /// The container.
+        name: String,
+        /// The mount.
+        target: String,
+    },
+    /// The root of a stopped container may not be changed.
+    #[error("the root of container {0} is read-only")]
+    ReadOnlyRoot(String),
+    /// A container's changes could not be read.
+    #[error("cannot tell what container {id} changed")]
+    Diff {
+        /// The container.
+        id: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The namespaces that we are in give no power to mount.
+    #[error("containers are mounted by root, or inside of `strate unshare`")]
+    NotUnshared,
+    /// Somebody has mounted the container's files.
+    #[error("container {0} is mounted by `strate mount`: unmount it first")]
+    Mounted(String),
+    /// Somebody has just started the container.
+    #[error("container {0} was just started")]
+    Started(String),
     /// A filter that is not known.
     #[error("invalid filter `{0}`: {1}")]
     Filter(String, String),

@@ -1,11 +1,11 @@
 //! From a container's description to a runtime plan: pure, so that tests can look at it.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::mounts::{Mount, MountKind};
-use super::spec::{ContainerSpec, DEFAULT_SHM, HostOptions, NetworkMode, set_env};
-use super::{Error, values};
+use super::network::NetworkMode;
+use super::spec::{ContainerSpec, DEFAULT_SHM, HostOptions, set_env};
+use super::{Error, etc, values};
 use crate::runtime::{self, BindOptions, Capabilities, MountOp, Namespaces, Network, Plan, Seccomp};
 use crate::storage::Backing;
 
@@ -19,8 +19,18 @@ pub struct Facts<'a> {
     pub resolv_conf: &'a str,
     /// The host's `/etc/hosts`.
     pub hosts: &'a str,
+    /// The container whose network it has, with that one's names and resolver, and its id.
+    pub name_giver: Option<(&'a ContainerSpec, &'a str)>,
     /// What stands behind a volume.
     pub volume: &'a dyn Fn(&str) -> Backing,
+}
+
+impl Facts<'_> {
+    /// The container's host name.
+    fn hostname(&self, spec: &ContainerSpec) -> String {
+        let (spec, id) = self.name_giver.unwrap_or((spec, self.id));
+        spec.host_name(id, self.host_name)
+    }
 }
 
 impl std::fmt::Debug for Facts<'_> {
@@ -48,7 +58,7 @@ pub struct Account {
 /// When a capability is unknown.
 pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Result<Plan, Error> {
     let host = &spec.host;
-    let hostname = spec.host_name(facts.id, facts.host_name);
+    let hostname = facts.hostname(spec);
     let confined = !host.privileged;
     let default_paths = confined && !host.security.system_paths_unconfined;
     let mut plan = Plan {
@@ -58,7 +68,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Resul
         uid: account.uid,
         gid: account.gid,
         groups: account.groups.clone(),
-        mounts: mounts(spec, facts, &hostname),
+        mounts: mounts(spec, facts, &hostname)?,
         read_only_root: host.read_only,
         devices: host.privileged,
         capabilities: capabilities(host)?,
@@ -76,6 +86,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Resul
     }
     if !host.uts_host {
         plan.hostname = hostname;
+        plan.domainname.clone_from(&host.domainname);
     }
     Ok(plan)
 }
@@ -85,7 +96,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Resul
 /// # Errors
 /// When a capability is unknown.
 pub fn exec_plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Result<Plan, Error> {
-    let hostname = spec.host_name(facts.id, facts.host_name);
+    let hostname = facts.hostname(spec);
     Ok(Plan {
         args: spec.args(),
         env: with_home(spec.environment(&hostname), account),
@@ -139,17 +150,21 @@ fn namespaces(host: &HostOptions) -> Namespaces {
     }
 }
 
-fn mounts(spec: &ContainerSpec, facts: &Facts<'_>, hostname: &str) -> Vec<MountOp> {
+fn mounts(spec: &ContainerSpec, facts: &Facts<'_>, hostname: &str) -> Result<Vec<MountOp>, Error> {
     let taken = |target: &str| spec.mounts.iter().any(|mount| mount.target == target);
     let mut all = runtime::default_mounts(spec.host.shm_size.unwrap_or(DEFAULT_SHM));
     if spec.host.ipc_host {
         all.push(bind(PathBuf::from("/dev/shm"), "/dev/shm", false));
     }
-    for (target, content) in [
-        ("/etc/resolv.conf", resolv_conf(&spec.host, facts.resolv_conf)),
-        ("/etc/hosts", hosts(&spec.host, facts.hosts, hostname)),
-        ("/etc/hostname", format!("{hostname}\n")),
+    let naming = facts.name_giver.map_or(spec, |(giver, _)| giver);
+    for (own, target, content) in [
+        (!spec.host.no_dns, "/etc/resolv.conf", etc::resolv_conf(&naming.host, facts.resolv_conf)),
+        (!spec.host.no_hosts, "/etc/hosts", etc::hosts(naming, facts.hosts, hostname)?),
+        (!spec.host.no_hostname, "/etc/hostname", format!("{hostname}\n")),
     ] {
+        if !own {
+            continue;
+        }
         all.push(MountOp::File {
             content: content.into(),
             target: target.into(),
@@ -159,7 +174,7 @@ fn mounts(spec: &ContainerSpec, facts: &Facts<'_>, hostname: &str) -> Vec<MountO
     }
     all.retain(|op| !taken(target_of(op)));
     all.extend(spec.mounts.iter().map(|mount| user_mount(mount, facts)));
-    all
+    Ok(all)
 }
 
 fn target_of(op: &MountOp) -> &str {
@@ -232,56 +247,6 @@ fn volume(mount: &Mount, backing: Backing, beneath: Option<String>) -> MountOp {
     }
 }
 
-/// The host's resolver configuration, with what the user wants different.
-fn resolv_conf(host: &HostOptions, outer: &str) -> String {
-    let mut text = String::new();
-    let keyword = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    for line in outer.lines() {
-        let replaced = match keyword(line).as_str() {
-            "nameserver" => !host.dns.is_empty(),
-            "search" | "domain" => !host.dns_search.is_empty(),
-            "options" => !host.dns_options.is_empty(),
-            _ => false,
-        };
-        if !replaced {
-            let _ = writeln!(text, "{line}");
-        }
-    }
-    // `--dns-search .` means none.
-    let search: Vec<&str> =
-        host.dns_search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
-    if !search.is_empty() {
-        let _ = writeln!(text, "search {}", search.join(" "));
-    }
-    for server in &host.dns {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    if !host.dns_options.is_empty() {
-        let _ = writeln!(text, "options {}", host.dns_options.join(" "));
-    }
-    text
-}
-
-const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-
-/// With the host's network the host's names hold, and the container's own name stands for the loopback address, so
-/// that looking it up does not go out to a name server.
-fn hosts(host: &HostOptions, outer: &str, hostname: &str) -> String {
-    let mut text = match host.network {
-        NetworkMode::None => LOCAL_NAMES.to_owned(),
-        _ if outer.trim().is_empty() => LOCAL_NAMES.to_owned(),
-        _ => outer.trim_end().to_owned() + "\n",
-    };
-    for (name, address) in &host.extra_hosts {
-        let _ = writeln!(text, "{address}\t{name}");
-    }
-    let known = text.lines().any(|line| line.split_whitespace().skip(1).any(|name| name == hostname));
-    if !known {
-        let _ = writeln!(text, "127.0.1.1\t{hostname}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,24 +258,9 @@ mod tests {
             host_name: "box",
             resolv_conf: "# c\nnameserver 10.0.0.1\nsearch a.example\noptions ndots:1\n",
             hosts: "127.0.0.1 localhost\n10.0.0.2 box\n",
+            name_giver: None,
             volume: &|name| Backing::Data { path: PathBuf::from("/volumes").join(name), owner: None },
         }
-    }
-
-    #[test]
-    fn resolver_and_hosts_follow_the_flags() {
-        let mut host = HostOptions::default();
-        assert_eq!(resolv_conf(&host, facts().resolv_conf), facts().resolv_conf);
-        host.dns = vec!["1.1.1.1".into()];
-        host.dns_search = vec![".".into()];
-        let text = resolv_conf(&host, facts().resolv_conf);
-        assert_eq!(text, "# c\noptions ndots:1\nnameserver 1.1.1.1\n");
-        host.extra_hosts = vec![("db".into(), "1.2.3.4".into())];
-        let text = hosts(&host, facts().hosts, "me");
-        assert!(text.contains("box\n1.2.3.4\tdb\n127.0.1.1\tme\n"), "{text}");
-        assert!(!hosts(&host, facts().hosts, "box").contains("127.0.1.1"));
-        host.network = NetworkMode::None;
-        assert!(!hosts(&host, facts().hosts, "me").contains("10.0.0.2"));
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::mounts::{self, Mount};
+use super::network::{NetworkMode, Wishes};
 use super::values::Ulimit;
 use super::{Error, values};
-use crate::oci::ContainerConfig;
+use crate::oci::{ContainerConfig, Healthcheck};
 
 /// Docker's default `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,6 +30,8 @@ pub struct ContainerSpec {
     pub open_stdin: bool,
     /// Started in the background.
     pub detached: bool,
+    /// Which of the three streams whoever starts it in the foreground gets; `None` is all of them.
+    pub attach: Option<[bool; 3]>,
     /// Mounts beyond the usual, outer ones first.
     pub mounts: Vec<Mount>,
     /// What concerns the host.
@@ -41,6 +44,8 @@ pub struct ContainerSpec {
 pub struct HostOptions {
     /// The network.
     pub network: NetworkMode,
+    /// What is asked of a network of its own.
+    pub wishes: Wishes,
     /// Everything that the user namespace allows.
     pub privileged: bool,
     /// Added capabilities, as given.
@@ -67,6 +72,14 @@ pub struct HostOptions {
     pub dns_search: Vec<String>,
     /// Resolver options instead of the host's.
     pub dns_options: Vec<String>,
+    /// The image's own `/etc/resolv.conf`.
+    pub no_dns: bool,
+    /// The image's own `/etc/hosts`.
+    pub no_hosts: bool,
+    /// The image's own `/etc/hostname`.
+    pub no_hostname: bool,
+    /// NIS domain name, and the rest of the container's full name.
+    pub domainname: String,
     /// Security options.
     pub security: Security,
     /// The host's System V IPC and `/dev/shm`.
@@ -77,21 +90,80 @@ pub struct HostOptions {
     pub cgroup_host: bool,
     /// Keep no log.
     pub no_log: bool,
+    /// When the program is started again after its end.
+    pub restart: RestartPolicy,
     /// Annotations, kept for inspect.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// `--network`
+/// `--restart`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// Nothing was asked for: the host's, with a host name of its own.
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never.
     #[default]
-    Default,
-    /// The host's.
-    Host,
-    /// Only `lo`.
-    None,
+    No,
+    /// After a failure, so many times; `None` is without end.
+    OnFailure(Option<u32>),
+    /// Whenever it ends, until somebody stops it.
+    Always,
+    /// The same: they differ only where something starts containers with the machine.
+    UnlessStopped,
+}
+
+impl RestartPolicy {
+    /// Read the flag's value.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`]
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let (name, count) = text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
+        let bad = |why: &str| values::bad("--restart", text, why);
+        match (name, count) {
+            ("" | "no", None) => Ok(Self::No),
+            ("always", None) => Ok(Self::Always),
+            ("unless-stopped", None) => Ok(Self::UnlessStopped),
+            ("on-failure", None | Some("" | "0")) => Ok(Self::OnFailure(None)),
+            ("on-failure", Some(count)) => match count.parse::<u32>() {
+                Ok(count) => Ok(Self::OnFailure(Some(count))),
+                Err(_) => Err(bad("the maximum retry count must be a whole number that is not negative")),
+            },
+            ("no" | "always" | "unless-stopped", Some(_)) => {
+                Err(bad("only on-failure takes a maximum retry count"))
+            }
+            _ => Err(bad("there are no, on-failure[:COUNT], always and unless-stopped")),
+        }
+    }
+
+    /// Docker's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::OnFailure(_) => "on-failure",
+            Self::Always => "always",
+            Self::UnlessStopped => "unless-stopped",
+        }
+    }
+
+    /// How many restarts there may be.
+    #[must_use]
+    pub fn most(self) -> Option<u32> {
+        match self {
+            Self::OnFailure(most) => most,
+            _ => None,
+        }
+    }
+
+    /// Whether a program that ended with `code` after so many restarts is started again.
+    #[must_use]
+    pub fn wants(self, code: i32, restarts: u32) -> bool {
+        match self {
+            Self::No => false,
+            Self::OnFailure(most) => code != 0 && most.is_none_or(|most| restarts < most),
+            Self::Always | Self::UnlessStopped => true,
+        }
+    }
 }
 
 /// `--image-volume`: what the image's own volumes become.
@@ -155,6 +227,10 @@ pub struct Overrides {
     pub interactive: bool,
     /// `--detach`
     pub detach: bool,
+    /// `--attach`
+    pub attach: Option<[bool; 3]>,
+    /// `--health-*`; zero and empty inherit from the image.
+    pub health: Option<Healthcheck>,
     /// The rest.
     pub host: HostOptions,
 }
@@ -209,8 +285,11 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     }
     config.labels.extend(user.labels);
     config.exposed_ports.extend(user.expose.into_iter().map(|port| (port, Default::default())));
+    let published = user.host.wishes.ports.iter().map(|port| (port.key(), Default::default()));
+    config.exposed_ports.extend(published);
     config.stop_signal = user.stop_signal.or(config.stop_signal);
     config.stop_timeout = user.stop_timeout.or(config.stop_timeout);
+    config.healthcheck = merge_health(user.health, config.healthcheck);
     let mut mounts = user.mounts;
     add_image_volumes(&config, user.image_volumes, &mut mounts)?;
     mounts::arrange(&mut mounts)?;
@@ -220,8 +299,23 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
         tty: user.tty,
         open_stdin: user.interactive,
         detached: user.detach,
+        attach: user.attach,
         mounts,
         host: user.host,
+    })
+}
+
+/// What the user leaves out of a health check is the image's.
+fn merge_health(user: Option<Healthcheck>, image: Option<Healthcheck>) -> Option<Healthcheck> {
+    let (Some(user), have) = (user, image.clone().unwrap_or_default()) else { return image };
+    let or = |user: i64, image: i64| if user == 0 { image } else { user };
+    Some(Healthcheck {
+        test: if user.test.is_empty() { have.test } else { user.test },
+        interval: or(user.interval, have.interval),
+        timeout: or(user.timeout, have.timeout),
+        start_period: or(user.start_period, have.start_period),
+        start_interval: or(user.start_interval, have.start_interval),
+        retries: or(user.retries, have.retries),
     })
 }
 

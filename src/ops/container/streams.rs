@@ -1,7 +1,7 @@
 //! Where a program's three streams lead: to the command's own, to a terminal, to a log.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -23,6 +23,8 @@ pub struct Wanted {
     pub interactive: bool,
     /// Whether its output passes through us, for a log.
     pub output_seen: bool,
+    /// Whether its standard output and its standard error are shown.
+    pub shown: [bool; 2],
 }
 
 /// Our side of a program's streams.
@@ -31,8 +33,8 @@ pub struct Streams {
     pipes: Pipes,
     /// The other end of an input that nobody writes to.
     held: Option<OwnedFd>,
-    /// Whether we show the output.
-    attached: bool,
+    /// Whether we show standard output and standard error.
+    shown: [bool; 2],
     /// Whether our standard input is the program's.
     interactive: bool,
     /// Whether our standard input is a terminal, to be switched to raw mode for a terminal of the program's.
@@ -45,7 +47,7 @@ impl Streams {
     /// # Errors
     /// When the program cannot be watched.
     pub fn relay(self, process: &Process, proxy: bool, log: &mut LogWriter) -> Result<ExitStatus, Error> {
-        let Self { pipes, held, attached, interactive, raw } = self;
+        let Self { pipes, held, shown, interactive, raw } = self;
         let stdin = || rustix::stdio::stdin();
         let relay = Relay {
             pipes,
@@ -59,7 +61,7 @@ impl Streams {
                 relay::Stream::Stderr => (rustix::stdio::stderr(), Stream::Err),
             };
             log.write(name, bytes);
-            if attached { write_all(own, bytes) } else { Ok(()) }
+            if shown[name as usize] { write_all(own, bytes) } else { Ok(()) }
         })?;
         drop(held);
         match end {
@@ -75,7 +77,10 @@ impl Streams {
 }
 
 /// Write everything, also to a descriptor that somebody made non-blocking.
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(written) => bytes = &bytes[written..],
@@ -95,10 +100,11 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When a pipe cannot be made.
 pub fn attached(cx: &Context, wanted: &Wanted) -> Result<(Stdio, Streams), Error> {
-    let mut ours = Streams { attached: true, ..Streams::default() };
+    let mut ours = Streams { shown: wanted.shown, ..Streams::default() };
     if wanted.tty {
         (ours.interactive, ours.raw) = (wanted.interactive, cx.terminals[0]);
-        return Ok((terminal(cx), ours));
+        let (rows, columns) = terminal_size(cx);
+        return Ok((Stdio::Terminal { rows, columns }, ours));
     }
     let stdin = match wanted.interactive {
         false => null()?,
@@ -109,16 +115,18 @@ pub fn attached(cx: &Context, wanted: &Wanted) -> Result<(Stdio, Streams), Error
             read
         }
     };
-    let output = |own: BorrowedFd<'_>, slot: &mut Option<OwnedFd>| -> Result<OwnedFd, Error> {
-        if !wanted.output_seen && is_plain(own) {
-            return duplicate(own);
+    let output = |own: BorrowedFd<'_>, shown: bool, slot: &mut Option<OwnedFd>| -> Result<OwnedFd, Error> {
+        match (wanted.output_seen, shown) {
+            (false, false) => return null(),
+            (false, true) if is_plain(own) => return duplicate(own),
+            _ => {}
         }
         let (read, write) = pipe()?;
         *slot = Some(read);
         Ok(write)
     };
-    let stdout = output(rustix::stdio::stdout(), &mut ours.pipes.stdout)?;
-    let stderr = output(rustix::stdio::stderr(), &mut ours.pipes.stderr)?;
+    let stdout = output(rustix::stdio::stdout(), wanted.shown[0], &mut ours.pipes.stdout)?;
+    let stderr = output(rustix::stdio::stderr(), wanted.shown[1], &mut ours.pipes.stderr)?;
     Ok((Stdio::Descriptors { stdin, stdout, stderr }, ours))
 }
 
@@ -148,8 +156,31 @@ pub fn detached(wanted: &Wanted) -> Result<(Stdio, Streams), Error> {
     Ok((Stdio::Descriptors { stdin, stdout, stderr }, ours))
 }
 
-/// A terminal of the size of ours.
-fn terminal(cx: &Context) -> Stdio {
+/// The streams of a program that a monitor attends, `size` rows and columns of its terminal: our ends, for the program of
+/// which the monitor serves them.
+///
+/// # Errors
+/// When a pipe cannot be made.
+pub fn attended(tty: bool, stdin: bool, size: (u16, u16)) -> Result<(Stdio, Pipes), Error> {
+    if tty {
+        return Ok((Stdio::Terminal { rows: size.0, columns: size.1 }, Pipes::default()));
+    }
+    let (pipes, stdio) = Pipes::new(stdin)?;
+    Ok((stdio, pipes))
+}
+
+/// Streams for a program of which one descriptor reads all output.
+///
+/// # Errors
+/// When a pipe cannot be made.
+pub fn one_output() -> Result<(Stdio, OwnedFd), Error> {
+    let (read, write) = pipe()?;
+    Ok((Stdio::Descriptors { stdin: null()?, stdout: duplicate(write.as_fd())?, stderr: write }, read))
+}
+
+/// The size of our terminal: rows and columns.
+#[must_use]
+pub fn terminal_size(cx: &Context) -> (u16, u16) {
     let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let size = own
         .iter()
@@ -157,9 +188,11 @@ fn terminal(cx: &Context) -> Stdio {
         .filter(|(_, terminal)| *terminal)
         .find_map(|(fd, _)| rustix::termios::tcgetwinsize(fd).ok())
         .filter(|size| size.ws_row > 0 && size.ws_col > 0);
-    let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row, size.ws_col));
-    Stdio::Terminal { rows, columns }
+    size.map_or(NO_TERMINAL, |size| (size.ws_row, size.ws_col))
 }
+
+/// The size of a terminal that nobody looks at.
+pub const NO_TERMINAL: (u16, u16) = (24, 80);
 
 /// Whether a stream can be handed to the program as it is: a pipe, a socket or `/dev/null`. A file could be opened anew
 /// through `/proc/self/fd` with other rights, and a terminal would give the program power over ours.

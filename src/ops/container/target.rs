@@ -42,6 +42,12 @@ impl Target {
         self.process.pid
     }
 
+    /// The descriptor alone.
+    #[must_use]
+    pub fn into_pidfd(self) -> OwnedFd {
+        self.process.pidfd
+    }
+
     /// The descriptor of the process.
     #[must_use]
     pub fn pidfd(&self) -> &OwnedFd {

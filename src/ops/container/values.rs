@@ -41,6 +41,23 @@ pub(crate) fn bad(flag: &str, value: &str, why: impl Into<String>) -> Error {
     Error::BadValue { flag: flag.into(), value: value.into(), why: why.into() }
 }
 
+/// The streams that `--attach` names: standard input, output, errors; `None` when it names none.
+///
+/// # Errors
+/// [`Error::BadValue`]
+pub fn attach(names: &[String]) -> Result<Option<[bool; 3]>, Error> {
+    let mut streams = [false; 3];
+    for name in names {
+        match name.to_ascii_lowercase().as_str() {
+            "stdin" => streams[0] = true,
+            "stdout" => streams[1] = true,
+            "stderr" => streams[2] = true,
+            _ => return Err(bad("--attach", name, "there are stdin, stdout and stderr")),
+        }
+    }
+    Ok((!names.is_empty()).then_some(streams))
+}
+
 /// Bytes: a number with an optional unit of 1024 (`64m`, `1g`, `512k`, `1.5gb`, `100`).
 ///
 /// # Errors
@@ -108,8 +125,10 @@ pub fn extra_host(text: &str) -> Result<(String, String), Error> {
         .filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace))
         .ok_or_else(|| bad("--add-host", text, "expected HOST:ADDRESS"))?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    // With the host's network the gateway to the host is the host itself.
-    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+    // What it stands for depends on the network.
+    if address == "host-gateway" {
+        return Ok((host.into(), address.into()));
+    }
     match address.parse::<std::net::IpAddr>() {
         Ok(ip) => Ok((host.into(), ip.to_string())),
         Err(_) => Err(bad("--add-host", text, "the address is not an IP address")),

@@ -60,7 +60,7 @@ fn make_one(store: &Store, mount: &mut Mount, passing: bool, own: &mut Vec<Strin
 pub fn discard(store: &Store, own: &[String]) {
     for name in own {
         // What stays is an unused anonymous volume, which a prune takes.
-        let _ = store.remove_volume(name);
+        let _ = store.remove_volume(name, true);
     }
 }
 

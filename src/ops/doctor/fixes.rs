@@ -5,28 +5,40 @@ use std::path::Path;
 use crate::ops::host;
 
 /// Before a command that only root may run.
-fn sudo(uid: u32) -> &'static str {
+pub(super) fn sudo(uid: u32) -> &'static str {
     if uid == 0 { "" } else { "sudo " }
+}
+
+/// The package manager's command for a package, by the names that it has with each: Debian, Fedora, Alpine, Arch, SUSE.
+fn install(uid: u32, names: [&str; 5], what: &str) -> String {
+    let ids = [host::os_release("ID"), host::os_release("ID_LIKE")].map(Option::unwrap_or_default).join(" ");
+    let is = |names: &[&str]| ids.split(' ').any(|id| names.contains(&id));
+    let [debian, fedora, alpine, arch, suse] = names;
+    let command = if is(&["debian", "ubuntu"]) {
+        format!("apt-get install -y {debian}")
+    } else if is(&["fedora", "rhel", "centos"]) {
+        format!("dnf install -y {fedora}")
+    } else if is(&["alpine"]) {
+        format!("apk add {alpine}")
+    } else if is(&["arch"]) {
+        format!("pacman -S --needed {arch}")
+    } else if is(&["suse", "opensuse"]) {
+        format!("zypper install -y {suse}")
+    } else {
+        format!("<your package manager> install {what}")
+    };
+    format!("{}{command}", sudo(uid))
 }
 
 /// Install newuidmap and newgidmap.
 pub(super) fn install_uidmap(uid: u32) -> String {
-    let ids = [host::os_release("ID"), host::os_release("ID_LIKE")].map(Option::unwrap_or_default).join(" ");
-    let is = |names: &[&str]| ids.split(' ').any(|id| names.contains(&id));
-    let command = if is(&["debian", "ubuntu"]) {
-        "apt-get install -y uidmap"
-    } else if is(&["fedora", "rhel", "centos"]) {
-        "dnf install -y shadow-utils"
-    } else if is(&["alpine"]) {
-        "apk add shadow-uidmap"
-    } else if is(&["arch"]) {
-        "pacman -S --needed shadow"
-    } else if is(&["suse", "opensuse"]) {
-        "zypper install -y shadow"
-    } else {
-        "<your package manager> install the package with newuidmap (uidmap or shadow-utils)"
-    };
-    format!("{}{command}", sudo(uid))
+    let names = ["uidmap", "shadow-utils", "shadow-uidmap", "shadow", "shadow"];
+    install(uid, names, "the package with newuidmap (uidmap or shadow-utils)")
+}
+
+/// Install pasta.
+pub(super) fn install_passt(uid: u32) -> String {
+    install(uid, ["passt"; 5], "passt, or slirp4netns")
 }
 
 /// Give a user subordinate ids that nobody has yet.

@@ -3,6 +3,7 @@
 mod fixes;
 mod helpers;
 mod namespaces;
+mod network;
 mod store;
 
 use serde::Serialize;
@@ -66,6 +67,7 @@ impl Check {
 pub fn doctor(cx: &Context) -> Vec<Check> {
     let mut checks = vec![namespaces::kernel(), namespaces::rung(cx)];
     checks.extend(namespaces::ids(cx));
+    checks.push(network::helper(cx));
     checks.extend(store::checks(cx));
     checks.push(helpers::registries_conf(cx));
     checks.extend(helpers::credentials(cx));

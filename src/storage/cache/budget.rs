@@ -1,7 +1,6 @@
 //! How large the build cache may grow, and removing what is over that: the least recently used first.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +8,8 @@ use super::items::Place;
 use super::{CacheItem, mounts};
 use crate::storage::collect::{Swept, Trash, Unlink};
 use crate::storage::lock::{LockMode, LockName};
-use crate::storage::{Error, Store};
-use crate::sys::{SysError, atomic};
+use crate::storage::{Error, PrunePlan, Store};
+use crate::sys::{SysError, atomic, tree};
 
 /// The cache is looked at after a build when this has passed since the last time, or the disk has filled by a tenth of
 /// the budget.
@@ -148,7 +147,7 @@ impl Store {
     ) -> Result<(Vec<CacheItem>, Swept), Error> {
         let mut gone = Vec::new();
         let mut swept =
-            self.with_room(|| self.take_cache(self.doomed_cache(limits, pick)?, &mut gone, unlink))?;
+            self.with_room(|| self.take_cache(self.doomed_cache(limits, pick, None)?, &mut gone, unlink))?;
         if gone.is_empty() {
             return Ok((gone, swept));
         }
@@ -181,10 +180,14 @@ impl Store {
                 Place::Mount { name, .. } if pins.contains(&mounts::pin(name)) => continue,
                 Place::Mount { name, path } => {
                     trash.take(&self.layout, path)?;
-                    let _ = fs::remove_file(self.layout.cache_mount_facts(name));
+                    let facts = self.layout.cache_mount_facts(name);
+                    let size = tree::on_disk(&facts);
+                    if fs::remove_file(facts).is_ok() {
+                        bytes += size;
+                    }
                 }
                 Place::Record(path) => {
-                    let size = fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512);
+                    let size = tree::on_disk(path);
                     match fs::remove_file(path) {
                         Ok(()) => bytes += size,
                         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -207,7 +210,8 @@ impl Store {
         })
     }
 
-    /// The parts of the cache that [`Store::prune_cache`] would remove, in its order.
+    /// The parts of the cache that [`Store::prune_cache`] would remove, in its order, after a prune of images where one
+    /// is given.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -215,8 +219,9 @@ impl Store {
         &self,
         limits: &Limits,
         pick: &dyn Fn(&CacheItem) -> bool,
+        after: Option<&PrunePlan>,
     ) -> Result<Vec<CacheItem>, Error> {
-        let items = self.build_cache()?;
+        let items = self.build_cache_after(after)?;
         let mut total: u64 = items.iter().map(|item| item.own).sum();
         let free = self.disk()?.free;
         let keep = limits.keeps(total, free);

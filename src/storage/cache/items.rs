@@ -10,6 +10,9 @@ use crate::storage::collect::Marked;
 use crate::storage::{Error, Store, staging};
 use crate::sys::tree;
 
+/// Clocks that differ by so many seconds are as good as the same.
+const SKEW: i64 = 300;
+
 /// What a part of the build cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheKind {
@@ -117,7 +120,8 @@ impl Store {
             records.iter().map(|record| of_record(record, around, &pins)).collect();
         // What several keep belongs to the one that was used last: it goes with that.
         let mut latest: Vec<&Record> = records.iter().collect();
-        latest.sort_by_key(|record| std::cmp::Reverse(record.used));
+        let now = unix(SystemTime::now());
+        latest.sort_by_key(|record| std::cmp::Reverse(order(unix(record.used), now)));
         let mut claimed = BTreeSet::new();
         let mut own: BTreeMap<String, u64> = BTreeMap::new();
         for record in latest {
@@ -135,7 +139,8 @@ impl Store {
             item.own = own.get(&item.id).copied().unwrap_or(item.own);
         }
         for mount in mounts::all(&self.layout)? {
-            let size = tree::disk_usage(&mount.path);
+            let size =
+                tree::on_disk(&mount.path) + tree::on_disk(&self.layout().cache_mount_facts(&mount.name));
             items.push(CacheItem {
                 id: Digest::sha256(&mount.name).hex().to_owned(),
                 kind: CacheKind::Mount,
@@ -149,7 +154,7 @@ impl Store {
                 place: Place::Mount { name: mount.name, path: mount.path },
             });
         }
-        items.sort_by_key(|item| item.used);
+        items.sort_by_key(|item| order(item.used, now));
         Ok(items)
     }
 }
@@ -176,6 +181,12 @@ fn of_record(record: &Record, around: &Surroundings<'_>, pins: &BTreeSet<Digest>
         used: unix(record.used),
         place: Place::Record(record.path.clone()),
     }
+}
+
+/// Where a time stands in the order of use. One that is still to come is of a clock that was wrong: what was used since
+/// it was set is newer.
+fn order(used: i64, now: i64) -> i64 {
+    if used > now + SKEW { 0 } else { used }
 }
 
 pub(super) fn unix(time: SystemTime) -> i64 {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::Layout;
 use super::{Error, Store};
 use crate::oci::Digest;
-use crate::sys::{SysError, atomic};
+use crate::sys::{SysError, atomic, tree};
 
 /// A record that nobody used for so long goes, whatever room there is.
 const FRESH: Duration = Duration::from_secs(60 * 86_400);
@@ -124,7 +124,7 @@ impl Record {
         let mut line = Vec::new();
         BufReader::new(file).read_until(b'\n', &mut line).ok()?;
         let head = parse(&line)?;
-        Some(Self { path, head, inode, used: meta.modified().ok()?, bytes: meta.blocks() * 512 })
+        Some(Self { path, head, inode, used: meta.modified().ok()?, bytes: tree::blocks(&meta) })
     }
 
     /// Digests of blobs and keys of snapshots that it keeps.
@@ -220,7 +220,8 @@ fn note_use(path: &Path) {
     let now = SystemTime::now();
     if let Ok(file) = File::open(path)
         && let Ok(used) = file.metadata().and_then(|meta| meta.modified())
-        && now.duration_since(used).is_ok_and(|age| age > NOTE_AFTER)
+        // A time that is still to come is of a clock that was wrong.
+        && now.duration_since(used).map_or(true, |age| age > NOTE_AFTER)
     {
         let _ = file.set_modified(now);
     }

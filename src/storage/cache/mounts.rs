@@ -4,9 +4,10 @@
 //! it was of use last. A build pins the caches that it uses, so that no collector takes them from under it.
 
 use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::note_use;
 use crate::oci::Digest;
 use crate::storage::layout::Layout;
+use crate::storage::lock::{Patience, lock_dir};
 use crate::storage::{Error, Store};
 use crate::sys::{SysError, atomic};
 
@@ -62,6 +64,18 @@ impl Store {
             self.replace_file(&path, &bytes, atomic::Durability::Fast)?;
         }
         Ok(self.layout.cache_mount(name))
+    }
+
+    /// Lock the cache mount whose directory is open and lies at `path`, for one step alone. However long the step of
+    /// another build takes: its process sleeps meanwhile, which says nothing. `about` is its id, for people.
+    ///
+    /// # Errors
+    /// When it was taken away, or the file system has no locks.
+    pub fn lock_cache_mount(&self, dir: OwnedFd, path: &Path, about: &str) -> Result<OwnedFd, Error> {
+        let patience = Patience { limit: None, say: &|text| self.notice.say(text) };
+        let what = format!("the cache `{about}`");
+        lock_dir(dir, path.to_owned(), &what, &patience)?
+            .ok_or_else(|| SysError::path("lock", path, io::Error::from(ErrorKind::NotFound)).into())
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Fault {
     Snapshot {
         /// Its key: a diff id or a chain id.
         key: Digest,
+        /// Its id map, where its name has one.
+        map: Option<String>,
         /// What is wrong.
         what: String,
     },
@@ -108,7 +110,8 @@ impl Fault {
             | Self::Cache { path, .. } => path.display().to_string(),
             Self::Entry { label, .. } => label.clone(),
             Self::Blob { digest, .. } | Self::Document { digest, .. } => digest.to_string(),
-            Self::Snapshot { key, .. } => key.to_string(),
+            Self::Snapshot { key, map: None, .. } => key.to_string(),
+            Self::Snapshot { key, map: Some(map), .. } => format!("{key}.{map}"),
             Self::Container { id, .. } => id.clone(),
             Self::Volume { name, .. } => name.clone(),
         }
@@ -119,7 +122,7 @@ impl Fault {
     pub fn what(&self) -> String {
         match self {
             Self::Directory(_) => "is not there".to_owned(),
-            Self::Open { mode, .. } => format!("can be written by others (mode {mode:04o})"),
+            Self::Open { mode, .. } => format!("is open to others (mode {mode:04o})"),
             Self::File { what, .. }
             | Self::Entry { what, .. }
             | Self::Blob { what, .. }

@@ -10,7 +10,7 @@ use super::{Check, Fault};
 use crate::storage::Error;
 use crate::storage::format::{self, Found};
 use crate::storage::index::IndexFile;
-use crate::storage::layout::LOST_AND_FOUND;
+use crate::storage::layout::{LOST_AND_FOUND, Layout};
 
 /// What `oci-layout` holds (image-spec `image-layout.md`).
 pub(in crate::storage) const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
@@ -77,7 +77,7 @@ impl Check<'_> {
                     if meta.uid() != uid {
                         let what = format!("belongs to user {}", meta.uid());
                         self.report.faults.push(Fault::File { path: dir, what });
-                    } else if meta.mode() & 0o022 != 0 {
+                    } else if meta.mode() & 0o077 & !widest(layout, &dir) != 0 {
                         self.report.faults.push(Fault::Open { path: dir, mode: meta.mode() & 0o7777 });
                     }
                 }
@@ -103,5 +103,16 @@ impl Check<'_> {
 
     pub(super) fn stray(&mut self, path: &Path) {
         self.report.remark(&format!("`{}` is none of the store's files", path.display()));
+    }
+}
+
+/// The widest mode that a directory may have: what others read in a shared store, and what only its owner may enter.
+/// What was opened stays open when the top is closed again.
+pub(super) fn widest(layout: &Layout, dir: &Path) -> u32 {
+    let read = [layout.root().to_owned(), layout.blobs(), layout.blob_dir("sha256"), layout.layer_facts()];
+    match dir {
+        _ if read.iter().any(|path| path == dir) => 0o755,
+        _ if dir == layout.cache() => 0o711,
+        _ => 0o700,
     }
 }

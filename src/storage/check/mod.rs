@@ -7,6 +7,8 @@ mod blobs;
 mod compare;
 mod fault;
 mod files;
+mod kept;
+mod mend;
 mod others;
 mod references;
 mod repair;
@@ -15,6 +17,7 @@ mod snapshots;
 
 pub use fault::Fault;
 pub(in crate::storage) use files::OCI_LAYOUT;
+pub use kept::Kept;
 pub use repair::LostBlob;
 
 use std::path::Path;
@@ -179,6 +182,7 @@ impl Store {
         check.format();
         check.directories();
         check.strays();
+        check.kept();
         let index = check.index();
         let needs = Needs::of(self, index.as_ref());
         check.report.counts.images = needs.images;
@@ -220,7 +224,9 @@ impl Check<'_> {
         let keys: Vec<_> = first
             .iter()
             .filter_map(|fault| match fault {
-                Fault::Snapshot { key, .. } if needs.snapshots.contains_key(key) => Some(key.clone()),
+                Fault::Snapshot { key, map, .. } if needs.snapshots.contains_key(key) => {
+                    Some((key.clone(), map.clone()))
+                }
                 _ => None,
             })
             .collect();

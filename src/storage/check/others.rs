@@ -117,6 +117,24 @@ impl Check<'_> {
     }
 }
 
+impl Check<'_> {
+    /// What repairs have kept: no fault either.
+    pub(super) fn kept(&mut self) {
+        let Ok(kept) = self.store.kept() else { return };
+        if !kept.paths.is_empty() {
+            self.report.remark(&format!(
+                "repairs have kept what they could not mend, in `{}` and `index.json.damaged` ({}): \
+                 `strate system prune --damaged` removes it",
+                self.store.layout().damaged().display(),
+                match kept.paths.len() {
+                    1 => "1 thing".to_owned(),
+                    n => format!("{n} things"),
+                }
+            ));
+        }
+    }
+}
+
 /// Whether what makes no sense is damage. Caches are not synced: one that was written in an earlier boot may be what a
 /// power cut left of it, and is not taken for anything.
 fn is_damaged_here(path: &Path) -> bool {

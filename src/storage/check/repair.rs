@@ -4,9 +4,9 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
+use super::files::widest;
 use super::references::Needs;
 use super::{Check, CheckOptions, CheckReport, Fault};
-use crate::image::Silent;
 use crate::layer::{self, DiffOptions, HashingWriter, gzip_writer};
 use crate::oci::{Descriptor, DiffId, Digest, Reference, chain_ids, digest_of};
 use crate::storage::format::Found;
@@ -164,7 +164,7 @@ impl Store {
         path.symlink_metadata().is_ok() && super::blobs::verify(&path, digest, None, false, &|_| ()).is_err()
     }
 
-    /// Take a wrong blob away, so that the next pull fetches it.
+    /// Remove a wrong blob for good.
     ///
     /// # Errors
     /// When it cannot be moved.
@@ -172,42 +172,6 @@ impl Store {
         self.move_away(&self.layout.blob(digest))?;
         let _ = fs::remove_file(self.layout.layer_fact(digest));
         Ok(())
-    }
-
-    /// Take damaged snapshots and caches away. They are made again: snapshots here and now, where their blobs are.
-    /// What was done is returned.
-    ///
-    /// # Errors
-    /// When they cannot be moved.
-    pub fn mend_caches(&self, faults: &[Fault]) -> Result<Vec<String>, Error> {
-        let mut done = Vec::new();
-        let mut keys = Vec::new();
-        for fault in faults {
-            match fault {
-                Fault::Cache { path, .. } => {
-                    self.move_away(path)?;
-                    done.push(format!("`{}` was removed: it is computed again", path.display()));
-                }
-                Fault::Snapshot { key, .. } => {
-                    self.move_away(&self.layout.snapshot(key))?;
-                    keys.push(key.clone());
-                }
-                _ => {}
-            }
-        }
-        if keys.is_empty() {
-            return Ok(done);
-        }
-        let index = IndexFile::read(&self.layout).ok();
-        let needs = Needs::of(self, index.as_ref());
-        for key in keys {
-            let Some(layer) = needs.snapshots.get(&key) else { continue };
-            done.push(match self.stack_of(&layer.stack[..=layer.at], &Silent) {
-                Ok(_) => format!("layer {} was unpacked again", key.short()),
-                Err(_) => format!("layer {} was removed: it is unpacked when it is used", key.short()),
-            });
-        }
-        Ok(done)
     }
 
     /// Give up the names whose images are beyond repair. The names are returned.
@@ -245,7 +209,7 @@ impl Store {
         check.report.faults
     }
 
-    fn move_away(&self, path: &Path) -> Result<(), Error> {
+    pub(super) fn move_away(&self, path: &Path) -> Result<(), Error> {
         let trash = self.stage_path("damaged")?;
         match fs::rename(path, &trash) {
             Ok(()) => {
@@ -259,15 +223,16 @@ impl Store {
     }
 }
 
-/// Make the directories that lack, and close those that others can write.
+/// Make the directories that lack, and close those that are open to others and should not be.
 fn mend_directories(layout: &Layout) -> Result<Vec<String>, Error> {
     let mut done = Vec::new();
     for dir in layout.directories() {
         match fs::symlink_metadata(&dir) {
             Ok(meta) if meta.is_dir() => {
                 let mode = meta.permissions().mode();
-                if mode & 0o022 != 0 {
-                    let closed = fs::Permissions::from_mode(mode & 0o7755);
+                let widest = widest(layout, &dir);
+                if mode & 0o077 & !widest != 0 {
+                    let closed = fs::Permissions::from_mode(mode & (0o7000 | widest));
                     fs::set_permissions(&dir, closed)
                         .map_err(|error| SysError::path("change the mode of", &dir, error))?;
                     done.push(format!("`{}` was closed to others", dir.display()));

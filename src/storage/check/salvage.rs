@@ -17,11 +17,11 @@ impl Store {
     /// A list that cannot be read is put together again: from those entries of it that are whole, from the list before
     /// it, and, without names, from the manifests that are here. One that can be read keeps its entries; those that are
     /// not as they were written are described anew where their manifest is here, or replaced by what the list before it
-    /// says.
+    /// says. Names whose manifest is not here are given up only with `insist`. The list that was there is kept.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn mend_names(&self) -> Result<Vec<String>, Error> {
+    pub fn mend_names(&self, insist: bool) -> Result<Vec<String>, Error> {
         let temp = self.stage_path("index")?;
         loop {
             let before = fs::read(self.layout.index()).ok();
@@ -31,7 +31,7 @@ impl Store {
                     self.mend_entries(&mut index, &mut done);
                     index
                 }
-                _ => self.put_together(&mut done),
+                _ => self.put_together(insist, &mut done),
             };
             if done.is_empty() {
                 return Ok(done);
@@ -39,6 +39,9 @@ impl Store {
             let _lock = self.lock(&LockName::Names, LockMode::Exclusive)?;
             // Somebody else may have written a name meanwhile: then all is looked at once more.
             if fs::read(self.layout.index()).ok() == before {
+                if let Some(path) = self.keep_index()? {
+                    done.push(format!("the list of images as it was is kept in `{}`", path.display()));
+                }
                 replace_file(&self.layout.index(), &temp, &index.to_bytes()?, Durability::Durable)?;
                 return Ok(done);
             }
@@ -129,26 +132,38 @@ impl Store {
         fs::read(self.layout.previous_index()).map(|bytes| salvage(&bytes)).unwrap_or_default()
     }
 
-    fn put_together(&self, done: &mut Vec<String>) -> IndexFile {
+    fn put_together(&self, insist: bool, done: &mut Vec<String>) -> IndexFile {
         let damaged = fs::read(self.layout.index()).unwrap_or_default();
         let mut index = IndexFile::default();
         let mut names = BTreeSet::new();
-        for entry in salvage(&damaged).into_iter().chain(self.previous_entries()) {
-            if !self.is_here(&entry) {
-                continue;
-            }
+        let entries = salvage(&damaged).into_iter().chain(self.previous_entries());
+        // What is here goes before what is lost, whichever list it stands in.
+        let (here, lost): (Vec<_>, Vec<_>) = entries.partition(|entry| self.is_here(entry));
+        for entry in here {
             match entry.name() {
                 Some(name) if names.insert(name.to_string()) => index.set_name(&name, entry),
                 Some(_) => {}
                 None => index.add_untagged(entry),
             }
         }
+        let mut left = Vec::new();
+        for entry in lost {
+            let Some(name) = entry.name().filter(|name| names.insert(name.to_string())) else { continue };
+            let label = super::references::label_of(&entry);
+            if insist {
+                left.push(format!("`{label}` was given up: its manifest is not here"));
+            } else {
+                left.push(format!("`{label}` stays in the list, though its manifest is not here"));
+                index.set_name(&name, entry);
+            }
+        }
         self.add_unnamed(&mut index);
+        let named = index.manifests.iter().filter(|entry| entry.name().is_some()).count();
         done.push(format!(
-            "the list of images was put together anew: {} with a name, {} without; the last change to it may be lost",
-            names.len(),
-            index.manifests.len().saturating_sub(names.len())
+            "the list of images was put together anew: {named} with a name, {} without; the last change to it may be lost",
+            index.manifests.len().saturating_sub(named)
         ));
+        done.append(&mut left);
         index
     }
 

@@ -12,6 +12,9 @@ use crate::storage::snapshots::{Marker, read_owners};
 use crate::storage::unpack::open_dir;
 use crate::storage::{Error, Snapshot, Store, layout};
 
+/// A snapshot: its key, and its id map where its name has one.
+pub(super) type Named = (Digest, Option<String>);
+
 /// What came of the look at a snapshot.
 pub(super) enum Verdict {
     Good,
@@ -23,11 +26,11 @@ pub(super) enum Verdict {
 impl Check<'_> {
     /// Every snapshot.
     pub(super) fn snapshots(&mut self, needs: &Needs) {
-        let mut keys = Vec::new();
+        let mut keys: Vec<Named> = Vec::new();
         for entry in files_of(&self.store.layout().snapshots()) {
             let name = entry.file_name();
-            match name.to_str().and_then(layout::parse_file_name) {
-                Some(key) => keys.push(key),
+            match name.to_str().and_then(layout::parse_snapshot_name) {
+                Some((key, map)) => keys.push((key, map.map(str::to_owned))),
                 None if name == "CACHEDIR.TAG" => {}
                 None => self.stray(&entry.path()),
             }
@@ -35,16 +38,17 @@ impl Check<'_> {
         keys.sort();
         self.report.counts.snapshots = keys.len();
         let (needed, others): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|key| needs.snapshots.contains_key(key));
-        for key in others.iter().filter(|key| !needs.kept.contains(key)) {
-            let marker = Marker::read(&self.store.layout().snapshot(key)).ok().flatten();
+            keys.into_iter().partition(|(key, _)| needs.snapshots.contains_key(key));
+        for (key, map) in others.iter().filter(|(key, _)| !needs.kept.contains(key)) {
+            let dir = self.store.layout().snapshot_under(key, map.as_deref());
+            let marker = Marker::read(&dir).ok().flatten();
             self.report.collectable.add(marker.map_or(0, |marker| marker.size));
         }
         self.compare_snapshots(needs, &needed);
     }
 
     /// Look at some of them.
-    pub(super) fn compare_snapshots(&mut self, needs: &Needs, keys: &[Digest]) {
+    pub(super) fn compare_snapshots(&mut self, needs: &Needs, keys: &[Named]) {
         let can = self.store.abilities.is_some_and(|abilities| abilities.unpack);
         let can = can && (self.options.quick || self.store.staging().is_ok());
         if !keys.is_empty() && !self.options.quick && !can {
@@ -57,22 +61,22 @@ impl Check<'_> {
         let bad: Vec<Digest> = self.bad_blobs();
         let total = keys.len();
         let done = std::sync::atomic::AtomicUsize::new(0);
-        let verdicts = in_parallel(keys, |key| {
-            let verdict = look(self.store, key, &needs.snapshots[key], full, &bad);
+        let verdicts = in_parallel(keys, |named| {
+            let verdict = look(self.store, named, &needs.snapshots[&named.0], full, &bad);
             let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
             (self.options.progress)(Progress::Snapshots { done, total });
             verdict
         });
-        for (key, verdict) in keys.iter().zip(verdicts) {
+        for ((key, map), verdict) in keys.iter().zip(verdicts) {
+            let fault = |what| Fault::Snapshot { key: key.clone(), map: map.clone(), what };
             match verdict {
                 Ok(Verdict::Good) => {}
                 Ok(Verdict::Unknown(why)) => {
                     self.report.remark(&format!("layer {} was not compared: {why}", key.short()));
                 }
-                Ok(Verdict::Bad(what)) => self.report.faults.push(Fault::Snapshot { key: key.clone(), what }),
+                Ok(Verdict::Bad(what)) => self.report.faults.push(fault(what)),
                 Err(error) => {
-                    let what = format!("cannot be read: {}", chain_text(&error));
-                    self.report.faults.push(Fault::Snapshot { key: key.clone(), what });
+                    self.report.faults.push(fault(format!("cannot be read: {}", chain_text(&error))));
                 }
             }
         }
@@ -99,8 +103,14 @@ pub(super) fn chain_text(error: &dyn std::error::Error) -> String {
 }
 
 /// One snapshot. One that a next use would make anew anyway is no fault.
-fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]) -> Result<Verdict, Error> {
-    let dir = store.layout().snapshot(key);
+fn look(
+    store: &Store,
+    (key, map): &Named,
+    layer: &LayerOf,
+    full: bool,
+    bad: &[Digest],
+) -> Result<Verdict, Error> {
+    let dir = store.layout().snapshot_under(key, map.as_deref());
     if full {
         store.pin([key])?;
     }
@@ -131,8 +141,7 @@ fn look(store: &Store, key: &Digest, layer: &LayerOf, full: bool, bad: &[Digest]
     if !full {
         return Ok(Verdict::Good);
     }
-    let mapped_ids = store.abilities.map_or(marker.mapped_ids, |abilities| abilities.mapped_ids);
-    if !marker.usable(diff_id, mapped_ids) {
+    if !store.is_usable(&marker, diff_id) {
         return Ok(Verdict::Unknown("it was unpacked with other user ids than there are here".to_owned()));
     }
     if digest_of(descriptor).is_ok_and(|digest| bad.contains(&digest)) {

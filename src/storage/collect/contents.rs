@@ -1,13 +1,12 @@
 //! What lies in the store under digests: blobs and snapshots.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::oci::Digest;
 use crate::storage::layout::{self, Layout};
 use crate::storage::snapshots::Marker;
 use crate::storage::{Error, Store};
+use crate::sys::tree;
 
 /// A blob or a snapshot.
 #[derive(Debug)]
@@ -19,12 +18,13 @@ pub(in crate::storage) struct Content {
 }
 
 impl Content {
-    /// Bytes on disk: of a blob as the file system says, of a snapshot as its marker does.
-    pub(in crate::storage) fn on_disk(&self) -> u64 {
+    /// Bytes on disk that go with it: of a blob as the file system says, with what is known of it, of a snapshot as its
+    /// marker does.
+    pub(in crate::storage) fn on_disk(&self, layout: &Layout) -> u64 {
         if self.is_snapshot {
             return Marker::read(&self.path).ok().flatten().map_or(0, |marker| marker.on_disk());
         }
-        fs::symlink_metadata(&self.path).map_or(0, |meta| meta.blocks() * 512)
+        tree::on_disk(&self.path) + tree::on_disk(&layout.layer_fact(&self.digest))
     }
 }
 
@@ -49,7 +49,7 @@ impl Store {
 fn snapshots(layout: &Layout) -> Result<impl Iterator<Item = Content>, Error> {
     let entries = layout.entries(&layout.snapshots())?;
     Ok(entries.into_iter().filter_map(|path| {
-        let digest = layout::parse_file_name(path.file_name()?.to_str()?)?;
+        let (digest, _) = layout::parse_snapshot_name(path.file_name()?.to_str()?)?;
         Some(Content { path, digest, is_snapshot: true })
     }))
 }

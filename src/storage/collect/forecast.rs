@@ -1,15 +1,13 @@
 //! What a collection would remove, for those who ask before they do it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 
-use super::{Graph, Marked, PARTIAL_DAYS, roots};
+use super::{Graph, Marked, roots};
 use crate::oci::Digest;
 use crate::storage::cache::Records;
 use crate::storage::index::{Entry, IndexFile};
 use crate::storage::staging::{is_alive, pins};
-use crate::storage::{Error, Store};
+use crate::storage::{ContainerDir, Error, Store};
 use crate::sys::tree;
 
 /// What a collection would remove.
@@ -19,11 +17,17 @@ pub(in crate::storage) struct Forecast {
     pub gone: BTreeMap<Digest, u64>,
     /// Bytes on disk of what dead processes and old downloads left.
     pub leftovers: u64,
+    /// What images, containers and processes would go on to need.
+    pub held: Marked,
 }
 
 impl Store {
-    /// What would go if the entries that are `doomed` were removed.
-    pub(in crate::storage) fn forecast(&self, doomed: &dyn Fn(&Entry) -> bool) -> Result<Forecast, Error> {
+    /// What would go if the entries that are `doomed` were removed, and the containers with the ids `without`.
+    pub(in crate::storage) fn forecast(
+        &self,
+        doomed: &dyn Fn(&Entry) -> bool,
+        without: &BTreeSet<String>,
+    ) -> Result<Forecast, Error> {
         let mut index = IndexFile::read(&self.layout)?;
         let mut graph = Graph::read(&self.layout, &roots(&index));
         index.take(doomed);
@@ -31,17 +35,19 @@ impl Store {
         for root in roots(&index) {
             graph.reach(&self.layout, &root, &mut marked);
         }
-        for container in self.all_containers()? {
+        let stays = |container: &ContainerDir| !without.contains(&container.record.id);
+        for container in self.all_containers()?.into_iter().filter(stays) {
             super::reach_container(&self.layout, &container, &mut graph, &mut marked);
         }
+        let held = marked.clone();
         marked.extend(Records::read(&self.layout)?.iter().flat_map(|record| record.keeps().clone()));
-        let mut forecast = Forecast { leftovers: self.leftovers()?, ..Forecast::default() };
+        let mut forecast = Forecast { leftovers: self.leftovers()?, held, ..Forecast::default() };
         let keeps_snapshots = self.has_damaged_container()?;
         let goes = |content: &super::contents::Content| {
             !(marked.contains(&content.digest) || keeps_snapshots && content.is_snapshot)
         };
         for content in self.contents()?.into_iter().filter(goes) {
-            *forecast.gone.entry(content.digest.clone()).or_default() += content.on_disk();
+            *forecast.gone.entry(content.digest.clone()).or_default() += content.on_disk(&self.layout);
         }
         Ok(forecast)
     }
@@ -60,14 +66,8 @@ impl Store {
     /// Bytes on disk of what a collection sweeps beside contents.
     fn leftovers(&self) -> Result<u64, Error> {
         let dead = self.layout.entries(&self.layout.tmp())?.into_iter().filter(|path| !is_alive(path));
-        let mut bytes: u64 = dead.map(|path| tree::disk_usage(&path)).sum();
-        for path in self.layout.entries(&self.layout.partials())? {
-            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            let age = meta.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
-            if age.as_secs() >= PARTIAL_DAYS * 86_400 {
-                bytes += meta.blocks() * 512;
-            }
-        }
+        let mut bytes: u64 = dead.map(|path| tree::on_disk(&path)).sum();
+        bytes += self.old_partials()?.iter().map(|path| tree::on_disk(path)).sum::<u64>();
         Ok(bytes)
     }
 }

@@ -17,7 +17,7 @@ pub(super) use trash::Trash;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use super::cache::Records;
 use super::index::IndexFile;
@@ -93,7 +93,7 @@ impl Store {
         alone.verify()?;
         for content in unmarked {
             match trash.take(&self.layout, &content.path) {
-                Ok(()) => _ = swept.gone.insert(content.digest),
+                Ok(_) => _ = swept.gone.insert(content.digest),
                 // Something is mounted on it, say. The rest can go all the same.
                 Err(Error::Sys(error)) if !room::is_short(&error) => swept.stuck.push(error),
                 Err(error) => return Err(error),
@@ -145,22 +145,40 @@ impl Store {
         lost.map(|digest| room::unlink(&self.layout.layer_fact(digest))).sum()
     }
 
+    /// Partial downloads that nobody touched for long.
+    pub(super) fn old_partials(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut old = self.layout.entries(&self.layout.partials())?;
+        old.retain(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+            let age = modified.ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+            layout::parse_file_name(name).is_some() && age.as_secs() >= PARTIAL_DAYS * 86_400
+        });
+        Ok(old)
+    }
+
     /// Give up old partial downloads that nobody is working on.
     fn sweep_partials(&self) -> Result<u64, Error> {
         let mut bytes = 0;
-        for path in self.layout.entries(&self.layout.partials())? {
+        for path in self.old_partials()? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Some(digest) = layout::parse_file_name(name) else { continue };
-            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            let age = meta.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
-            if age.as_secs() >= PARTIAL_DAYS * 86_400
+            if let Some(digest) = layout::parse_file_name(name)
                 && let Ok(Some(_lock)) = self.try_lock(&LockName::Blob(&digest), LockMode::Exclusive)
-                && fs::remove_file(&path).is_ok()
             {
-                bytes += meta.blocks() * 512;
+                bytes += room::unlink(&path);
             }
         }
         Ok(bytes)
+    }
+
+    /// Lock files of blobs, layers and containers, which may go when nobody writes.
+    pub(super) fn old_locks(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut old = self.layout.entries(&self.layout.locks())?;
+        old.retain(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            ["blob-", "layer-", "container-", "run-"].iter().any(|kind| name.starts_with(kind))
+        });
+        Ok(old)
     }
 
     /// Remove the lock files of blobs, layers and containers that are gone, and probes cut short, when no other writer is here. Ours is the
@@ -171,12 +189,7 @@ impl Store {
         let mut bytes = 0;
         if crate::sys::flock::try_lock(own, true)? {
             bytes += super::format::sweep_probes(&self.layout)?;
-            for path in self.layout.entries(&self.layout.locks())? {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if ["blob-", "layer-", "container-", "run-"].iter().any(|kind| name.starts_with(kind)) {
-                    bytes += room::unlink(&path);
-                }
-            }
+            bytes += self.old_locks()?.iter().map(|path| room::unlink(path)).sum::<u64>();
         }
         // Back to shared; a failed conversion may have lost it (`man 2 flock`).
         crate::sys::flock::lock(own, false)?;

@@ -88,7 +88,6 @@ impl Store {
 
 /// Remove a file; the bytes on disk that it took.
 pub(super) fn unlink(path: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let bytes = fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512);
+    let bytes = tree::on_disk(path);
     if fs::remove_file(path).is_ok() { bytes } else { 0 }
 }

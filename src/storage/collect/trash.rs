@@ -10,6 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::room::is_short;
+use crate::storage::lock::{LockMode, LockName, Patience, lock};
 use crate::storage::staging::{LEASE, claim_dir};
 use crate::storage::{Error, layout::Layout};
 use crate::sys::tree::{Removal, Remover};
@@ -51,8 +53,8 @@ pub(in crate::storage) struct Emptied {
 
 impl Trash {
     /// Move something to the trash: it is gone from its place, and its room is free when the trash is emptied. Call it
-    /// under the collect lock.
-    pub(in crate::storage) fn take(&mut self, layout: &Layout, path: &Path) -> Result<(), Error> {
+    /// under the collect lock. Where it lies now comes back.
+    pub(in crate::storage) fn take(&mut self, layout: &Layout, path: &Path) -> Result<PathBuf, Error> {
         if !self.own {
             let (dir, lease) = claim_dir(&layout.tmp())?;
             self.held.insert(0, Held { path: dir, lease: Some(lease), made: true });
@@ -60,7 +62,24 @@ impl Trash {
         }
         self.next += 1;
         let to = self.held[0].path.join(self.next.to_string());
-        fs::rename(path, to).map_err(|error| SysError::path("remove", path, error).into())
+        fs::rename(path, &to).map_err(|error| SysError::path("remove", path, error))?;
+        Ok(to)
+    }
+
+    /// The same without a lock that is held already, and also where there is no room for a directory to move it to: it
+    /// gets a name of its own in `tmp/` then, and whoever comes by may remove it too.
+    pub(in crate::storage) fn take_anyhow(&mut self, layout: &Layout, path: &Path) -> Result<PathBuf, Error> {
+        let collect = lock(layout, &LockName::Collect, LockMode::Shared, &Patience::usual())?;
+        let error = match self.take(layout, path) {
+            Err(Error::Sys(error)) if is_short(&error) => error,
+            other => return other,
+        };
+        drop(collect);
+        let Some(name) = path.file_name() else { return Err(error.into()) };
+        let to = layout.tmp().join(format!("removed-{}-{}", std::process::id(), name.to_string_lossy()));
+        fs::rename(path, &to).map_err(|error| SysError::path("remove", path, error))?;
+        self.held.push(Held { path: to.clone(), lease: None, made: false });
+        Ok(to)
     }
 
     /// Take over the directory of a process that is dead. Call it under the collect lock, exclusively: a process that

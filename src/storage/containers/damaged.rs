@@ -25,7 +25,8 @@ impl ContainerDir {
             manifest: unknown,
             layers: Vec::new(),
             volumes: Some(Vec::new()),
-            spec: serde_json::Value::Null,
+            stores: Vec::new(),
+            spec: serde_json::value::RawValue::NULL.to_owned(),
         };
         Self { record, path: layout.container(id), layout: layout.clone() }
     }

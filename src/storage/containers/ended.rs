@@ -29,6 +29,11 @@ impl ContainerDir {
         mark(&self.layout, &self.record.id).exists()
     }
 
+    /// It stays this once: it is started again at once. `_lock` is held.
+    pub fn keep_this_once(&self, _lock: &RunLock) {
+        forget(&self.layout, &self.record.id);
+    }
+
     /// Write down that this container goes when its program ends, whoever sees it end. `_lock` keeps sweepers away until
     /// then.
     ///

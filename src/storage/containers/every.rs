@@ -25,6 +25,11 @@ impl ContainerDir {
         Ok(all)
     }
 
+    /// Whether its record cannot be read.
+    pub(in crate::storage) fn is_damaged(&self) -> bool {
+        !matches!(Self::read(&self.layout, &self.record.id), Ok(Some(_)))
+    }
+
     /// Whether a program of it runs, or somebody holds its lock for one; also where no record tells.
     #[must_use]
     pub fn is_in_use(&self) -> bool {

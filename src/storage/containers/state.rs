@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerDir;
 use crate::storage::Error;
-use crate::sys::SysError;
 use crate::sys::boot::boot_id;
+use crate::sys::{SysError, regular};
 
 /// Where a container stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,10 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
-    /// Its program runs and is frozen.
+    /// Its program runs and is frozen. Never written: see [`ContainerDir::paused_by`].
     Paused,
+    /// Its program has ended, and whoever watches over it is about to start it again.
+    Restarting,
     /// Its program has ended.
     Exited,
     /// Its program ran in an earlier boot or lost its monitor.
@@ -53,6 +55,15 @@ pub struct ContainerState {
     /// Absolute paths that were made in the container's tree only to mount on, in all its runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
+    /// Its published ports: those that it has while it runs, else those that it last had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<crate::oci::Published>,
+    /// How often the restart policy has started it again since somebody started it.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Host process id and start time of the monitor, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watcher: Option<(i32, u64)>,
 }
 
 /// The exit code of a container that nobody saw end, as docker shows it.
@@ -88,25 +99,42 @@ impl ContainerState {
         }
     }
 
-    /// Whether the program runs, frozen or not.
+    /// The same program, ended, and about to be started again by the monitor.
+    #[must_use]
+    pub fn restarting(self, exit_code: i32, finished_at: String) -> Self {
+        Self { status: Status::Restarting, ..self.exited(exit_code, finished_at) }
+    }
+
+    /// With this process as the one that watches over the program.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        Self { watcher: start_time(own).map(|start| (own, start)), ..self }
+    }
+
+    /// Whether the program runs, frozen or not, or is about to be started again: as docker counts it.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        matches!(self.status, Status::Running | Status::Paused)
+        matches!(self.status, Status::Running | Status::Paused | Status::Restarting)
     }
 
     fn still_runs(&self) -> bool {
+        let lives = |pid: i32, start: u64| start_time(pid) == Some(start);
         self.boot_id.as_deref() == Some(boot_id())
-            && self.pid.is_some_and(|pid| {
-                let now = start_time(pid);
-                now.is_some() && now == self.pid_start
-            })
+            && match self.status {
+                Status::Restarting => self.watcher.is_some_and(|(pid, start)| lives(pid, start)),
+                _ => self.pid.zip(self.pid_start).is_some_and(|(pid, start)| lives(pid, start)),
+            }
     }
 
     fn corrected(self) -> Self {
         if !self.is_running() || self.still_runs() {
             return self;
         }
-        Self { status: Status::Dead, pid: None, pid_start: None, exit_code: Some(UNSEEN), ..self }
+        // The end of the last run was seen when only the next start was not.
+        let seen = self.exit_code.filter(|_| self.status == Status::Restarting);
+        let exit_code = Some(seen.unwrap_or(UNSEEN));
+        Self { status: Status::Dead, pid: None, pid_start: None, exit_code, ..self }
     }
 }
 
@@ -116,6 +144,12 @@ impl ContainerDir {
     /// # Errors
     /// When the state cannot be read; [`Error::NoSuchContainer`] when the container is gone.
     pub fn state(&self) -> Result<ContainerState, Error> {
+        let state = self.unfrozen_state()?;
+        let paused = state.status == Status::Running && self.paused_by().is_some();
+        Ok(if paused { ContainerState { status: Status::Paused, ..state } } else { state })
+    }
+
+    fn unfrozen_state(&self) -> Result<ContainerState, Error> {
         let path = self.path.join("state.json");
         let mut unwatched = false;
         for _ in 0..PATIENCE {
@@ -141,7 +175,7 @@ impl ContainerDir {
     }
 
     fn written_state(&self, path: &Path) -> Result<ContainerState, Error> {
-        match fs::read(path) {
+        match regular::read_small(path) {
             // A power cut can leave an empty file of what was not synced, or worse; nobody wrote down how it ended.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| ContainerState {
                 status: Status::Dead,

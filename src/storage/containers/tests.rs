@@ -16,7 +16,8 @@ fn record(name: &str) -> ContainerRecord {
         manifest: Digest::sha256("manifest"),
         layers: Vec::new(),
         volumes: None,
-        spec: serde_json::json!({"k": 1}),
+        stores: Vec::new(),
+        spec: serde_json::value::to_raw_value(&serde_json::json!({"k": 1})).unwrap(),
     }
 }
 
@@ -270,6 +271,24 @@ fn one_that_is_being_made_is_not_damaged() {
                     assert!(!matches!(*source, Error::Damaged { .. }), "{source}");
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn a_container_that_is_being_made_is_not_swept() {
+    let (_dir, store) = store();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                store.sweep_containers().unwrap();
+            }
+        });
+        for n in 0..50 {
+            let made = create(&store, &format!("c{n}"));
+            done.fetch_or(made.is_err() || n == 49, std::sync::atomic::Ordering::Relaxed);
+            made.unwrap();
         }
     });
 }

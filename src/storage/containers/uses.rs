@@ -1,13 +1,14 @@
 //! Which volumes containers use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerDir, ContainerRecord, RECORD, Store, ids};
 use crate::storage::Error;
+use crate::storage::collect::Trash;
 use crate::storage::layout::Layout;
-use crate::storage::volumes::remove_unused;
+use crate::storage::volumes::take_unused;
 
 /// A volume that a container mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,8 @@ impl ContainerRecord {
             return volumes.clone();
         }
         // A record of an older binary, which kept them in the description alone.
-        let mounts = self.spec.get("mounts").and_then(|mounts| mounts.as_array());
+        let spec: serde_json::Value = serde_json::from_str(self.spec.get()).unwrap_or_default();
+        let mounts = spec.get("mounts").and_then(|mounts| mounts.as_array());
         let volume = |mount: &serde_json::Value| {
             (mount.get("type")? == "volume").then_some(())?;
             let own = mount.get("anonymous").and_then(serde_json::Value::as_bool).unwrap_or(false);
@@ -53,6 +55,7 @@ impl Users {
         let mut names = self.by_volume.get(volume).cloned().unwrap_or_default();
         let quoted = format!("\"{volume}\"");
         for (id, bytes) in self.damaged.iter().zip(&self.bytes) {
+            // A record that is whole says it; what is left of one may.
             if bytes.windows(quoted.len()).any(|window| window == quoted.as_bytes()) {
                 names.push(id.get(..12).unwrap_or(id).to_owned());
             }
@@ -63,8 +66,16 @@ impl Users {
 
 /// Look at every container's record. It needs no open store.
 pub(in crate::storage) fn volume_users(layout: &Layout) -> Result<Users, Error> {
+    volume_users_but(layout, &BTreeSet::new())
+}
+
+/// The same, as if the containers with these ids were gone.
+pub(in crate::storage) fn volume_users_but(
+    layout: &Layout,
+    without: &BTreeSet<String>,
+) -> Result<Users, Error> {
     let mut users = Users::default();
-    for id in ids(layout)? {
+    for id in ids(layout)?.into_iter().filter(|id| !without.contains(id)) {
         match ContainerDir::read(layout, &id) {
             Ok(None) => {}
             Ok(Some(dir)) => {
@@ -90,9 +101,15 @@ impl ContainerDir {
     /// # Errors
     /// When one cannot be moved away.
     pub fn remove_own_volumes(&self) -> Result<(), Error> {
+        let mut trash = Trash::default();
+        take_unused(&self.layout, &self.own_volumes(), &mut trash)?;
+        trash.discard();
+        Ok(())
+    }
+
+    fn own_volumes(&self) -> Vec<String> {
         let uses = self.record.volume_uses();
-        let own: Vec<String> = uses.into_iter().filter(|used| used.own).map(|used| used.name).collect();
-        remove_unused(&self.layout, &own)
+        uses.into_iter().filter(|used| used.own).map(|used| used.name).collect()
     }
 }
 
@@ -107,12 +124,38 @@ impl Store {
         lock: super::RunLock,
         volumes: bool,
     ) -> Result<(), Error> {
+        let mut trash = Trash::default();
+        self.move_container(dir, lock, volumes, &mut trash)?;
+        trash.discard();
+        Ok(())
+    }
+
+    /// The same, and wait until its files are gone. The bytes on disk that this freed come back.
+    ///
+    /// # Errors
+    /// As [`Store::remove_container`].
+    pub fn remove_container_now(
+        &self,
+        dir: &ContainerDir,
+        lock: super::RunLock,
+        volumes: bool,
+    ) -> Result<u64, Error> {
+        let mut trash = Trash::default();
+        self.move_container(dir, lock, volumes, &mut trash)?;
+        // What cannot be removed with the ids we have now is left to a later sweep.
+        Ok(trash.empty().bytes)
+    }
+
+    fn move_container(
+        &self,
+        dir: &ContainerDir,
+        lock: super::RunLock,
+        volumes: bool,
+        trash: &mut Trash,
+    ) -> Result<(), Error> {
         self.writable()?;
-        if dir.removes_itself() {
-            dir.remove(lock)?; // it was not made to outlive a power cut
-        } else {
-            dir.remove_durably(lock)?;
-        }
-        if volumes { dir.remove_own_volumes() } else { Ok(()) }
+        // One that removes itself was not made to outlive a power cut.
+        dir.take_away(lock, !dir.removes_itself(), trash)?;
+        if volumes { take_unused(&self.layout, &dir.own_volumes(), trash) } else { Ok(()) }
     }
 }

@@ -9,7 +9,7 @@ use super::{FormatFile, Found, Probe, check, one_fs};
 use crate::storage::lock::{LockMode, LockName, Notice, Patience, lock};
 use crate::storage::{Error, index::IndexFile, layout::Layout};
 use crate::sys::SysError;
-use crate::sys::atomic::{Durability, create_dirs, replace_file};
+use crate::sys::atomic::{Durability, create_dirs, create_dirs_as, replace_file, sync_dir};
 
 /// What marks a directory as one that backups may leave out (<https://bford.info/cachedir/>).
 const CACHEDIR_TAG: &str =
@@ -52,7 +52,11 @@ pub(in crate::storage) fn create(
     let (sha256, tmp) = (layout.blob_dir("sha256"), layout.tmp());
     let dirs = [sha256, layout.partials(), layout.snapshots(), layout.containers(), layout.volumes()];
     for dir in dirs.into_iter().chain([layout.cache(), layout.records(), layout.layer_facts(), tmp]) {
-        create(&dir)?;
+        create_dirs_as(&dir, 0o700, Durability::Fast).map_err(read_only)?;
+    }
+    // All at once; also what a making that was cut short left.
+    for dir in [&layout.blobs(), &layout.cache(), root] {
+        sync_dir(dir).map_err(read_only)?;
     }
     one_fs::refuse_split(layout)?;
     probe.write(layout, &layout.tmp().join("probe"))?;
@@ -126,7 +130,7 @@ fn is_new(layout: &Layout) -> bool {
 /// Whether the directories of a store hold no files, but for those in `aside`.
 fn has_no_files(layout: &Layout, aside: &[PathBuf]) -> bool {
     let dirs = [layout.blobs(), layout.partials(), layout.snapshots(), layout.containers()];
-    let rest = [layout.volumes(), layout.cache(), layout.locks(), layout.tmp()];
+    let rest = [layout.volumes(), layout.cache(), layout.locks(), layout.tmp(), layout.damaged()];
     let mut dirs = dirs.into_iter().chain(rest).filter(|dir| !aside.contains(dir));
     dirs.all(|dir| !crate::storage::check::files_below(&dir))
 }

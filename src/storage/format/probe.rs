@@ -259,7 +259,11 @@ fn try_rename(dir: &Path) -> Result<bool, Error> {
         create(path)?.write_all(text.as_bytes()).map_err(|error| SysError::path("write", path, error))?;
     }
     let renamed = answer(fs::rename(&new, &old).map_err(|error| SysError::path("rename to", &old, error)))?;
-    Ok(renamed && fs::read(&old).is_ok_and(|text| text == b"new") && !new.exists())
+    let text = match fs::read(&old) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        read => read.map_err(|error| SysError::path("read", &old, error))?,
+    };
+    Ok(renamed && text == b"new" && !new.exists())
 }
 
 /// What an attempt says about the file system: a full or broken disk says nothing, and is an error.

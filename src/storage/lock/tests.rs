@@ -108,3 +108,26 @@ fn only_a_holder_that_does_nothing_is_given_up() {
         waiting.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn the_lock_of_a_directory_is_given_up_when_its_holder_does_nothing_or_it_is_replaced() {
+    let (_dir, layout) = store();
+    let path = layout.locks();
+    let open = || OwnedFd::from(File::open(&path).unwrap());
+    let take = |limit| lock_dir(open(), path.clone(), &"volume v", &patience(Some(limit)));
+    // Held by a process that sleeps: one that took the lock itself, since this one works all the time.
+    let sleep = ["-c", "exec 9<\"$1\"; flock 9; echo held; exec sleep 600", "sh"];
+    let mut child = std::process::Command::new("sh");
+    let mut child = child.args(sleep).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut held = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut held).unwrap();
+    let busy = take(Duration::from_millis(300));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(&busy, Err(Error::Busy { what, .. }) if what == "volume v"), "{busy:?}");
+    let old = open();
+    assert!(take(Duration::ZERO).unwrap().is_some());
+    std::fs::rename(&path, path.with_file_name("aside")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(lock_dir(old, path.clone(), &"volume v", &patience(None)).unwrap().is_none());
+}

@@ -1,11 +1,13 @@
 //! Waiting for a lock: announced after a second, given up when its holder does nothing for too long.
 
+use std::fmt;
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::LockMode;
 use super::holder::Holders;
-use super::{LockMode, LockName};
-use crate::storage::{Abilities, Error, layout::Layout};
+use crate::storage::{Abilities, Error};
 use crate::sys::flock;
 
 /// How long a wait stays silent.
@@ -31,16 +33,23 @@ impl Patience<'_> {
     }
 }
 
+/// What is waited for.
+pub(super) struct Awaited<'a> {
+    /// In words.
+    pub(super) what: &'a dyn fmt::Display,
+    /// Where the file that is locked lies.
+    pub(super) path: PathBuf,
+    /// A file that grows while its holder works.
+    pub(super) grows: Option<PathBuf>,
+}
+
 /// What shows that a holder works: it ran, another took its place, or the file that it downloads to grew.
 #[derive(PartialEq, Eq)]
 struct Life(Holders, Option<u64>);
 
 impl Life {
-    fn of(layout: &Layout, name: &LockName<'_>, file: &File) -> Self {
-        let bytes = match name {
-            LockName::Blob(digest) => fs::metadata(layout.partial(digest)).ok().map(|meta| meta.len()),
-            _ => None,
-        };
+    fn of(awaited: &Awaited<'_>, file: &File) -> Self {
+        let bytes = awaited.grows.as_ref().and_then(|path| fs::metadata(path).ok()).map(|meta| meta.len());
         Self(Holders::of(file), bytes)
     }
 }
@@ -50,8 +59,7 @@ impl Life {
 /// # Errors
 /// [`Error::Busy`]
 pub(super) fn wait(
-    layout: &Layout,
-    name: &LockName<'_>,
+    awaited: &Awaited<'_>,
     mode: LockMode,
     file: &File,
     patience: &Patience<'_>,
@@ -67,22 +75,22 @@ pub(super) fn wait(
             return Ok(());
         }
         if !announced && start.elapsed() >= QUIET {
-            (patience.say)(&format!("waiting for {name}{}", Holders::of(file)));
+            (patience.say)(&format!("waiting for {}{}", awaited.what, Holders::of(file)));
             announced = true;
         }
         // Short waits are not worth a look.
         if pause == PAUSE && watch.is_due() {
-            if !super::in_place(file, &layout.lock(&name.file_name())) {
+            if !super::in_place(file, &awaited.path) {
                 return Ok(());
             }
-            watch.look(Life::of(layout, name, file));
+            watch.look(Life::of(awaited, file));
         }
         if patience.limit.is_some_and(|limit| watch.alive.elapsed() >= limit) {
-            watch.look(Life::of(layout, name, file));
+            watch.look(Life::of(awaited, file));
             let idle = watch.alive.elapsed();
             if patience.limit.is_some_and(|limit| idle >= limit) {
                 let holder = Holders::of(file).to_string();
-                return Err(Error::Busy { what: name.to_string(), holder, idle: idle.as_secs() });
+                return Err(Error::Busy { what: awaited.what.to_string(), holder, idle: idle.as_secs() });
             }
         }
         pause = (pause * 2).min(PAUSE);

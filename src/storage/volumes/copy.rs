@@ -65,8 +65,9 @@ impl Copier<'_> {
             let key = identity(&stat);
             if let Some(first) = self.links.get(&key) {
                 match rustix::fs::linkat(self.top, first, to, name, AtFlags::empty()) {
-                    // A name that lies deeper than one call reaches: the link becomes a copy.
-                    Err(Errno::NAMETOOLONG) => {}
+                    // A name that lies deeper than one call reaches, or more names than a file can have: the link
+                    // becomes a copy.
+                    Err(Errno::NAMETOOLONG | Errno::MLINK) => {}
                     other => return Ok(other.map(|()| None)?),
                 }
             }

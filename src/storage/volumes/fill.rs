@@ -8,11 +8,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::copy::{attributes, copy_tree};
@@ -102,21 +102,24 @@ impl Places {
     }
 
     fn is_decided_clean(&self) -> bool {
-        !fs::symlink_metadata(&self.fill).is_ok_and(|meta| self.is_ours(meta.dev(), meta.ino()))
+        match identity(CWD, &self.fill) {
+            Ok(found) => !self.is_ours(&found),
+            Err(_) => true,
+        }
     }
 
     /// Whether what has the name of `fill` is what we put there: in a directory of the host anybody may have made it, who
     /// would have its owner and mode given to that directory.
-    fn is_ours(&self, device: u64, inode: u64) -> bool {
+    fn is_ours(&self, found: &str) -> bool {
         let Some(path) = &self.identity else { return true };
-        fs::read_to_string(path).is_ok_and(|text| text == identity_text(device, inode))
+        fs::read_to_string(path).is_ok_and(|text| text == found)
     }
 
-    /// Write down which directory it is, before it gets the name of `fill`.
-    fn identify(&self, durable: bool) -> Result<(), Error> {
+    /// Write down which directory it is, before it gets the name of `fill`: the one that was made here, whatever has its
+    /// name by now.
+    fn identify(&self, staged: &OwnedFd, durable: bool) -> Result<(), Error> {
         let Some(path) = &self.identity else { return Ok(()) };
-        let meta = fs::symlink_metadata(&self.staged).map_err(|error| self.failed(error))?;
-        let text = identity_text(meta.dev(), meta.ino());
+        let text = identity(staged, "").map_err(|error| self.failed(error))?;
         let how = if durable { Durability::Durable } else { Durability::Fast };
         Ok(replace_file(path, &path.with_extension("new"), text.as_bytes(), how)?)
     }
@@ -135,18 +138,14 @@ impl Places {
             return if keeps_owner {
                 Ok(())
             } else {
-                take_over(&source, &self.data).map_err(|e| self.failed(e))
+                open(&self.data).and_then(|data| take_over(&source, &data)).map_err(|e| self.failed(e))
             };
         }
-        let staged = DirBuilder::new()
-            .mode(0o700)
-            .create(&self.staged)
-            .and_then(|()| open(&self.staged))
-            .map_err(|e| self.failed(e))?;
+        let staged = make_private(&self.staged).map_err(|e| self.failed(e))?;
         let copied = staged.try_clone().and_then(|staged| copy_tree(source, staged));
         // Who made the volume may have said whose it is.
         let copied = copied.and_then(|()| match keeps_owner {
-            true => take_over(&open(&self.data)?, &self.staged),
+            true => take_over(&open(&self.data)?, &staged),
             false => Ok(()),
         });
         if let Err(error) = copied {
@@ -156,7 +155,7 @@ impl Places {
         if durable {
             sync_file_system(&self.staged)?;
         }
-        self.identify(durable)?;
+        self.identify(&staged, durable)?;
         fs::rename(&self.staged, &self.fill).map_err(|error| self.failed(error))?;
         if let Some(above) = self.fill.parent().filter(|_| durable) {
             sync_dir(above)?;
@@ -168,11 +167,10 @@ impl Places {
     pub(super) fn complete(&self, durable: bool) -> Result<(), Error> {
         tree::remove_path(&self.staged)?;
         if self.is_decided_clean() {
-            return Ok(());
+            return self.forget_identity();
         }
         let fill = open(&self.fill).map_err(|error| self.failed(error))?;
-        let stat = rustix::fs::fstat(&fill).map_err(|error| self.failed(error))?;
-        if !self.is_ours(stat.st_dev, stat.st_ino) {
+        if !self.is_ours(&identity(&fill, "").map_err(|error| self.failed(error))?) {
             return Ok(()); // swapped just now
         }
         let data = open(&self.data).map_err(|error| self.failed(error))?;
@@ -184,23 +182,60 @@ impl Places {
                 Err(error) => return Err(self.failed(error)),
             }
         }
-        take_over(&fill, &self.data).map_err(|error| self.failed(error))?;
+        take_over(&fill, &data).map_err(|error| self.failed(error))?;
         if durable {
             sync_dir(&self.data)?;
         }
         fs::remove_dir(&self.fill).map_err(|error| self.failed(error))?;
-        // One that stays names an inode that is gone.
-        self.identity.as_ref().map_or(Ok(()), fs::remove_file).or(Ok(()))
+        self.forget_identity()
+    }
+
+    /// Nothing is decided: what was noted of it names a directory that is gone.
+    fn forget_identity(&self) -> Result<(), Error> {
+        match self.identity.as_ref().map_or(Ok(()), fs::remove_file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 }
 
-fn identity_text(device: u64, inode: u64) -> String {
-    format!("{device} {inode}\n")
+/// Which directory something is. Its inode's number may be another's once it is gone; when it was made, nobody can set.
+pub(super) fn identity(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<String> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let status = rustix::fs::statx(dir, name, flags, StatxFlags::INO | StatxFlags::BTIME)?;
+    let (major, minor, inode) = (status.stx_dev_major, status.stx_dev_minor, status.stx_ino);
+    Ok(match StatxFlags::from_bits_retain(status.stx_mask).contains(StatxFlags::BTIME) {
+        true => {
+            format!("{major}:{minor} {inode} {}.{:09}\n", status.stx_btime.tv_sec, status.stx_btime.tv_nsec)
+        }
+        false => format!("{major}:{minor} {inode}\n"),
+    })
+}
+
+/// Make a directory that is nobody else's, where others may be able to put one in its place: what comes back is empty,
+/// belongs to us and lets nobody else in, and is worked with by its descriptor alone. What an access list of the
+/// directory above would have given it is taken away.
+pub(super) fn make_private(path: &Path) -> io::Result<OwnedFd> {
+    DirBuilder::new().mode(0o700).create(path)?;
+    let dir = open(path)?;
+    for list in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(&dir, list) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let stat = rustix::fs::fstat(&dir)?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0;
+    let is_empty = tree::sorted_names(&dir).is_ok_and(|names| names.is_empty());
+    if is_ours && is_empty {
+        return Ok(dir);
+    }
+    Err(io::Error::other(format!("somebody else put something in the place of `{}`", path.display())))
 }
 
 /// Give a directory what another one has of its own: owner, mode, attributes, times.
-fn take_over(from: &OwnedFd, to: &Path) -> io::Result<()> {
-    attributes(from, &open(to)?, &rustix::fs::fstat(from)?)
+fn take_over(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    attributes(from, to, &rustix::fs::fstat(from)?)
 }
 
 pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {

@@ -3,17 +3,15 @@
 //! The archive is unpacked aside first, where nothing of it can lead anywhere else, and to its end: a broken one changes
 //! nothing. Then its tree moves into the volume name by name: directories become one, everything else is replaced.
 
-use std::fs::DirBuilder;
 use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::copy::attributes;
-use super::fill::open;
+use super::fill::{make_private, open};
 use super::{Backing, Volume};
 use crate::layer::{self, ApplyOptions};
 use crate::storage::{Error, Store};
@@ -46,16 +44,13 @@ impl Store {
             Backing::Bind { path, .. } => path.join(format!(".strate-import-{}", std::process::id())),
             _ => self.stage_path("import")?,
         };
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&staged)
-            .map_err(|error| SysError::path("create", &staged, error))?;
+        let aside = make_private(&staged).map_err(|error| SysError::path("create", &staged, error))?;
         let options =
             ApplyOptions { mapped_ids: abilities.mapped_ids, max_entries: MAX_ENTRIES, max_bytes: u64::MAX };
-        let result = unpack(&staged, tar, &options).and_then(|(import, implied)| {
+        let result = unpack(&aside, tar, &options).and_then(|(import, implied)| {
             let _lock = volume.lock(self)?;
             places.complete(true)?;
-            merge(&staged, &places.data, &implied)?;
+            merge(&aside, &places.data, &implied)?;
             sync_file_system(&places.data)?;
             Ok(import)
         });
@@ -67,8 +62,11 @@ impl Store {
 }
 
 /// Unpack into an empty directory; directories that the archive uses without naming them come back.
-fn unpack(dir: &Path, tar: &mut dyn Read, options: &ApplyOptions) -> Result<(Import, Vec<PathBuf>), Error> {
-    let root = open(dir).map_err(|error| SysError::path("open", dir, error))?;
+fn unpack(
+    root: &OwnedFd,
+    tar: &mut dyn Read,
+    options: &ApplyOptions,
+) -> Result<(Import, Vec<PathBuf>), Error> {
     let applied = layer::apply_plain(tar, root.as_fd(), options).map_err(Error::Import)?;
     if let Some((name, target)) = applied.foreign_links.first() {
         let (name, target) = (name.clone(), target.clone());
@@ -83,13 +81,9 @@ fn unpack(dir: &Path, tar: &mut dyn Read, options: &ApplyOptions) -> Result<(Imp
 }
 
 /// Move everything below `from` to where it belongs below `to`.
-fn merge(from: &Path, to: &Path, implied: &[PathBuf]) -> Result<(), Error> {
+fn merge(from: &OwnedFd, to: &Path, implied: &[PathBuf]) -> Result<(), Error> {
     let failed = |path: &Path, error: Errno| Error::from(SysError::path("bring in", path, error));
-    let tops = (open(from), open(to));
-    let (Ok(from), Ok(to)) = tops else {
-        let error = tops.0.err().or(tops.1.err()).unwrap_or_else(|| std::io::ErrorKind::Other.into());
-        return Err(SysError::path("open", to, error).into());
-    };
+    let to = open(to).map_err(|error| SysError::path("open", to, error))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let mut dirs = vec![PathBuf::new()];
     while let Some(path) = dirs.pop() {

@@ -1,17 +1,16 @@
 //! Removing volumes that nobody uses.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::{Volume, usage};
+use super::Volume;
+use crate::storage::collect::Trash;
 use crate::storage::containers::{self, Users};
 use crate::storage::layout::Layout;
 use crate::storage::lock::{LockMode, LockName, Locked, Patience, lock};
 use crate::storage::{Error, Store, VolumeUsage};
 use crate::sys::atomic::sync_dir;
-use crate::sys::{SysError, tree};
+use crate::sys::tree;
 
 impl Store {
     /// The names of the containers that use each volume, whether they run or not.
@@ -22,11 +21,13 @@ impl Store {
         Ok(containers::volume_users(self.layout())?.by_volume)
     }
 
-    /// Remove a volume that no container uses, and what is in it: it is gone at once, its files shortly after.
+    /// Remove a volume that no container uses, and what is in it: it is gone at once, its files shortly after, by a
+    /// process that stays behind where that takes long. While a container's record is damaged nobody knows what that one
+    /// uses, and only `force` removes a volume.
     ///
     /// # Errors
-    /// [`Error::NoSuchVolume`], [`Error::VolumeInUse`], or when it cannot be moved away.
-    pub fn remove_volume(&self, name: &str) -> Result<(), Error> {
+    /// [`Error::NoSuchVolume`], [`Error::VolumeInUse`], [`Error::VolumeMaybeInUse`], or when it cannot be moved away.
+    pub fn remove_volume(&self, name: &str, force: bool) -> Result<(), Error> {
         self.writable()?;
         let alone = self.lock(&LockName::Volumes, LockMode::Exclusive)?;
         // A damaged one may go: nothing else helps it.
@@ -35,20 +36,28 @@ impl Store {
             Ok(Some(_)) | Err(Error::DamagedVolume { .. }) => {}
             Err(error) => return Err(error),
         }
-        let users = containers::volume_users(self.layout())?.of(name);
-        if !users.is_empty() {
-            return Err(Error::VolumeInUse { name: name.into(), containers: users });
+        let users = containers::volume_users(self.layout())?;
+        let sure = users.of(name);
+        if !sure.is_empty() {
+            return Err(Error::VolumeInUse { name: name.into(), containers: sure });
         }
-        let trash = discard(self.layout(), name, &alone)?;
+        if let Some(id) = users.damaged.first().filter(|_| !force) {
+            let container = id.get(..12).unwrap_or(id).to_owned();
+            return Err(Error::VolumeMaybeInUse { name: name.into(), container });
+        }
+        let mut trash = Trash::default();
+        discard(self.layout(), name, &alone, &mut trash)?;
         sync_dir(&self.layout().volumes())?;
         drop(alone);
+        self.tell("volume", "destroy", name, &[("driver", "local")]);
         // What cannot be removed with the ids we have now is left to a later sweep.
-        let _ = tree::remove_path(&trash);
+        trash.discard();
         Ok(())
     }
 
-    /// Remove all volumes that no container uses and that `takes` picks; with `dry_run` only say which. While a
-    /// container's record is damaged nobody knows what it uses: nothing is removed then, and that is said.
+    /// Remove all volumes that no container uses and that `takes` picks; with `dry_run` only say which, as if the
+    /// containers with the ids `without` were gone. While a container's record is damaged nobody knows what it uses:
+    /// nothing is removed then, and that is said.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -56,10 +65,11 @@ impl Store {
         &self,
         takes: &dyn Fn(&Volume) -> bool,
         dry_run: bool,
+        without: &BTreeSet<String>,
     ) -> Result<Vec<VolumeUsage>, Error> {
         self.writable()?;
         let alone = self.lock(&LockName::Volumes, LockMode::Exclusive)?;
-        let users = containers::volume_users(self.layout())?;
+        let users = containers::volume_users_but(self.layout(), without)?;
         let mut unused = self.volumes()?;
         unused.retain(|volume| users.of(&volume.record.name).is_empty() && takes(volume));
         if let Some(id) = users.damaged.first().filter(|_| !unused.is_empty()) {
@@ -69,33 +79,40 @@ impl Store {
             ));
             return Ok(Vec::new());
         }
-        let mut gone = Vec::new();
+        let usage = |name, bytes| VolumeUsage { name, links: 0, bytes };
+        if dry_run {
+            let would = |volume: Volume| usage(volume.record.name, tree::on_disk(&volume.dir));
+            return Ok(unused.into_iter().map(would).collect());
+        }
+        let (mut gone, mut trash) = (Vec::new(), Trash::default());
         for volume in unused {
-            let path = match dry_run {
-                true => volume.dir.clone(),
-                false => discard(self.layout(), &volume.record.name, &alone)?,
-            };
+            let path = discard(self.layout(), &volume.record.name, &alone, &mut trash)?;
             gone.push((volume.record.name, path));
         }
-        if !dry_run && !gone.is_empty() {
+        if !gone.is_empty() {
             sync_dir(&self.layout().volumes())?;
         }
         drop(alone);
         let mut pruned = Vec::new();
         for (name, path) in gone {
-            pruned.push(VolumeUsage { name, links: 0, bytes: usage::data_size(&path) });
-            if !dry_run {
-                let _ = tree::remove_path(&path);
-            }
+            let mut remover = tree::Remover::counting();
+            // What cannot be removed is tried once more with the trash, and then left to a sweep.
+            let _ = remover.remove_path(&path);
+            pruned.push(usage(name, remover.bytes()));
         }
+        trash.empty();
         Ok(pruned)
     }
 }
 
-/// Remove those of these volumes that are there and that no container uses. While a container's record is damaged they
-/// stay for a later prune. It needs no open store: a monitor ends the volumes of its own container, and the volumes lock is
-/// never swept.
-pub(in crate::storage) fn remove_unused(layout: &Layout, names: &[String]) -> Result<(), Error> {
+/// Move those of these volumes to the trash that are there and that no container uses. While a container's record is
+/// damaged they stay for a later prune. It needs no open store: a monitor ends the volumes of its own container, and the
+/// volumes lock is never swept.
+pub(in crate::storage) fn take_unused(
+    layout: &Layout,
+    names: &[String],
+    trash: &mut Trash,
+) -> Result<(), Error> {
     if names.is_empty() {
         return Ok(());
     }
@@ -104,33 +121,15 @@ pub(in crate::storage) fn remove_unused(layout: &Layout, names: &[String]) -> Re
     if !users.damaged.is_empty() {
         return Ok(());
     }
-    let mut trash = Vec::new();
     for name in names {
         if containers::is_name(name) && users.of(name).is_empty() && layout.volume(name).exists() {
-            trash.push(discard(layout, name, &alone)?);
+            discard(layout, name, &alone, trash)?;
         }
-    }
-    drop(alone);
-    for path in trash {
-        let _ = tree::remove_path(&path);
     }
     Ok(())
 }
 
-/// Move a volume to where the next sweep of staging directories removes it, should this process not come to it.
-fn discard(layout: &Layout, name: &str, _alone: &Locked) -> Result<PathBuf, Error> {
-    let dir = layout.volume(name);
-    for attempt in 0..u32::MAX {
-        let trash = layout.tmp().join(format!("removed-volume-{}-{attempt}", std::process::id()));
-        match fs::rename(&dir, &trash) {
-            Ok(()) => return Ok(trash),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                ) => {}
-            Err(error) => return Err(SysError::path("remove", dir, error).into()),
-        }
-    }
-    Err(SysError::path("remove", dir, io::Error::from(io::ErrorKind::AlreadyExists)).into())
+/// Move a volume to the trash. Where it lies then comes back.
+fn discard(layout: &Layout, name: &str, _alone: &Locked, trash: &mut Trash) -> Result<PathBuf, Error> {
+    trash.take_anyhow(layout, &layout.volume(name))
 }

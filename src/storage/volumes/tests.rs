@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;
 use crate::storage::{Abilities, ContainerRecord, NewName, VolumeUse};
+use crate::sys::tree;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -39,7 +40,8 @@ fn user(store: &Store, name: &str, volumes: &[&str]) -> PathBuf {
         manifest: digest,
         layers: Vec::new(),
         volumes: Some(uses.collect()),
-        spec: serde_json::Value::Null,
+        stores: Vec::new(),
+        spec: serde_json::value::RawValue::NULL.to_owned(),
     };
     store.create_container(record, NewName::Given(name), false).unwrap().0.path
 }
@@ -63,8 +65,8 @@ fn a_volume_is_made_once_and_whole() {
     assert!(!made && again.record == full);
     assert_eq!(left_in(store.layout().volume("data")), ["_data", "volume.json"].map(str::to_owned).into());
     assert_eq!(store.find_volume("data").unwrap().record, full);
-    store.remove_volume("data").unwrap();
-    assert!(matches!(store.remove_volume("data"), Err(Error::NoSuchVolume(_))));
+    store.remove_volume("data", false).unwrap();
+    assert!(matches!(store.remove_volume("data", false), Err(Error::NoSuchVolume(_))));
     assert!(store.volumes().unwrap().is_empty());
     assert!(left_in(store.layout().tmp()).iter().all(|name| !name.starts_with("removed")));
 }
@@ -87,47 +89,53 @@ fn names_lead_nowhere_else() {
     for name in ["", ".", "..", "../../canary", "a/b", "/etc", "-x", "x\n"] {
         assert!(store.create_volume(record(name), true).is_err(), "{name}");
         assert!(matches!(store.find_volume(name), Err(Error::NoSuchVolume(_))), "{name}");
-        assert!(store.remove_volume(name).is_err(), "{name}");
-        remove_unused(store.layout(), &[name.to_owned()]).unwrap();
+        assert!(store.remove_volume(name, false).is_err(), "{name}");
+        take_unused(store.layout(), &[name.to_owned()], &mut crate::storage::collect::Trash::default())
+            .unwrap();
     }
     make_volume(&store, "data");
     let file = store.layout().volume("data").join(RECORD);
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("data", "../../canary")).unwrap();
     assert!(store.volumes().unwrap().is_empty());
     assert!(matches!(store.find_volume("data"), Err(Error::DamagedVolume { .. })));
-    store.remove_volume("data").unwrap();
+    store.remove_volume("data", false).unwrap();
     assert!(dir.path().join("canary").exists());
 }
 
 #[test]
 fn who_uses_a_volume_keeps_it() {
     let (_dir, store) = store();
+    let mut size = 0;
     for name in ["one", "two", "three"] {
         let volume = make_volume(&store, name);
         fs::write(volume.data().join("f"), [0; 100]).unwrap();
+        size = tree::on_disk(volume.data().parent().unwrap());
     }
     user(&store, "a", &["one"]);
     let b = user(&store, "b", &["one", "two"]);
-    let refused = store.remove_volume("one").unwrap_err();
+    let refused = store.remove_volume("one", false).unwrap_err();
     let Error::VolumeInUse { mut containers, .. } = refused else { panic!("{refused}") };
     containers.sort();
     assert_eq!(containers, ["a", "b"]);
     let usage = store.volumes_usage().unwrap();
     let shown: Vec<_> = usage.iter().map(|u| (u.name.as_str(), u.links, u.bytes)).collect();
-    assert_eq!(shown, [("one", 2, 100), ("three", 0, 100), ("two", 1, 100)]);
-    let would = store.prune_volumes(&|_| true, true).unwrap();
-    assert_eq!((would.len(), would[0].name.as_str(), would[0].bytes), (1, "three", 100));
+    assert_eq!(shown, [("one", 2, size), ("three", 0, size), ("two", 1, size)]);
+    let would = store.prune_volumes(&|_| true, true, &BTreeSet::new()).unwrap();
+    assert_eq!((would.len(), would[0].name.as_str(), would[0].bytes), (1, "three", size));
 
     // What a damaged container uses is not known.
     let intact = fs::read(b.join("config.json")).unwrap();
     fs::write(b.join("config.json"), &intact[..intact.len() - 2]).unwrap();
-    assert!(matches!(store.remove_volume("two"), Err(Error::VolumeInUse { .. })));
-    assert!(store.prune_volumes(&|_| true, false).unwrap().is_empty());
+    assert!(matches!(store.remove_volume("two", false), Err(Error::VolumeInUse { .. })));
+    assert!(store.prune_volumes(&|_| true, false, &BTreeSet::new()).unwrap().is_empty());
     fs::write(b.join("config.json"), intact).unwrap();
 
-    assert_eq!(store.prune_volumes(&|volume| volume.record.name != "three", false).unwrap(), []);
-    let pruned = store.prune_volumes(&|_| true, false).unwrap();
-    assert_eq!((pruned.len(), pruned[0].bytes), (1, 100));
+    assert_eq!(
+        store.prune_volumes(&|volume| volume.record.name != "three", false, &BTreeSet::new()).unwrap(),
+        []
+    );
+    let pruned = store.prune_volumes(&|_| true, false, &BTreeSet::new()).unwrap();
+    assert_eq!((pruned.len(), pruned[0].bytes), (1, size));
     assert_eq!(store.volume_names().unwrap(), ["one", "two"]);
 }
 
@@ -137,7 +145,7 @@ fn a_holder_and_a_remover_exclude_each_other() {
     make_volume(&store, "v");
     let held = store.hold_volumes().unwrap();
     std::thread::scope(|scope| {
-        let remover = scope.spawn(|| store.remove_volume("v"));
+        let remover = scope.spawn(|| store.remove_volume("v", false));
         std::thread::sleep(std::time::Duration::from_millis(30));
         user(&store, "a", &["v"]);
         drop(held);
@@ -266,13 +274,48 @@ fn what_somebody_else_put_into_a_directory_of_the_host_decides_nothing() {
     volume.prepare(&store, None, true).unwrap();
     assert_eq!(left_in(host.clone()), [".strate-fill".to_owned()].into());
     assert_eq!(fs::metadata(&host).unwrap().mode(), mode);
-    // Our own, of which the store knows, is completed.
+    // The note of one that is gone goes, whatever number the next one gets.
+    let note = store.layout().volume("b").join("filling");
     let meta = fs::metadata(&planted).unwrap();
-    fs::write(store.layout().volume("b").join("filling"), format!("{} {}\n", meta.dev(), meta.ino()))
-        .unwrap();
+    fs::write(&note, format!("{} {}\n", meta.dev(), meta.ino())).unwrap();
+    fs::create_dir(host.join(".strate-fill.new")).unwrap();
+    volume.prepare(&store, None, true).unwrap();
+    assert!(!note.exists() && planted.join("evil").exists());
+    // Our own, of which the store knows, is completed.
+    fs::write(&note, super::fill::identity(rustix::fs::CWD, &planted).unwrap()).unwrap();
     volume.prepare(&store, None, true).unwrap();
     assert_eq!(left_in(host), ["evil".to_owned()].into());
     assert_eq!(left_in(store.layout().volume("b")), ["_data", "volume.json"].map(str::to_owned).into());
+}
+
+#[test]
+fn what_is_made_in_a_directory_of_others_is_ours_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mine, taken) = (dir.path().join("mine"), dir.path().join("taken"));
+    let list = |path: &std::path::Path, name: &str| {
+        let mut value = [0; 256];
+        let dir = fs::File::open(path).unwrap();
+        rustix::fs::fgetxattr(dir, name, &mut value).is_ok()
+    };
+    // An access list that gives user 12345 everything in what is made below.
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    let all: [(u16, u16, u32); 5] =
+        [(1, 7, u32::MAX), (2, 7, 12345), (4, 7, u32::MAX), (16, 7, u32::MAX), (32, 7, u32::MAX)];
+    for (tag, mode, id) in all {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(mode.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    let top = fs::File::open(dir.path()).unwrap();
+    let given = rustix::fs::fsetxattr(top, "system.posix_acl_default", &acl, rustix::fs::XattrFlags::empty());
+    drop(super::fill::make_private(&mine).unwrap());
+    let made = fs::metadata(&mine).unwrap();
+    assert_eq!(made.mode() & 0o777, 0o700);
+    assert!(!list(&mine, "system.posix_acl_default") && !list(&mine, "system.posix_acl_access"), "{given:?}");
+    // Something in its place is not taken.
+    std::os::unix::fs::symlink(dir.path(), &taken).unwrap();
+    assert!(super::fill::make_private(&taken).is_err());
+    assert!(super::fill::make_private(&mine).is_err());
 }
 
 fn own_pair((key, value): (&str, &str)) -> (String, String) {
@@ -308,8 +351,8 @@ fn trees_of_any_depth_are_copied() {
     rustix::fs::ftruncate(rustix::fs::openat(&at, "f", flags, Mode::RUSR).unwrap(), 96).unwrap();
     let volume = make_volume(&store, "v");
     fill(&store, &volume, &root, "/data");
-    assert_eq!(crate::sys::tree::size(&volume.data()), 100);
-    store.remove_volume("v").unwrap();
+    assert_eq!(crate::sys::tree::apparent(&volume.data()), 100);
+    store.remove_volume("v", false).unwrap();
     crate::sys::tree::remove_path(&dir.path().join("image")).unwrap();
 }
 

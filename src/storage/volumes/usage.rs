@@ -1,8 +1,6 @@
 //! What volumes take on disk.
 
-use std::path::Path;
-
-use super::{DATA, Volume};
+use super::Volume;
 use crate::storage::{Error, Store, containers};
 use crate::sys::tree;
 
@@ -13,7 +11,8 @@ pub struct VolumeUsage {
     pub name: String,
     /// How many containers use it, running or not.
     pub links: usize,
-    /// Bytes of its files in the store, as far as they can be seen. Nothing for a directory of the host and for memory.
+    /// Bytes on disk of its files and its record in the store, as far as they can be seen. Directories of the host and memory
+    /// count as nothing.
     pub bytes: u64,
 }
 
@@ -26,14 +25,9 @@ impl Store {
         let users = containers::volume_users(self.layout())?;
         let usage = |volume: Volume| VolumeUsage {
             links: users.of(&volume.record.name).len(),
-            bytes: data_size(&volume.dir),
+            bytes: tree::on_disk(&volume.dir),
             name: volume.record.name,
         };
         Ok(self.volumes()?.into_iter().map(usage).collect())
     }
-}
-
-/// Bytes of what is in the data directory of a volume's directory.
-pub(super) fn data_size(dir: &Path) -> u64 {
-    tree::size(&dir.join(DATA))
 }

@@ -1,29 +1,54 @@
-//! What a tree takes.
+//! What a tree takes: on disk, which is what every size of the store means, and apparently, as its programs see it.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::fs::Metadata;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
 
 use super::read_names;
-use std::os::fd::AsFd;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// Bytes of the regular files below a directory, hard links counted once. What cannot be read counts as nothing, and
-/// other file systems mounted below are not entered. One directory is open at a time, however deep the tree goes.
+/// Bytes of a block as `stat` counts them, whatever the file system's own are (`man 2 stat`).
+const BLOCK: u64 = 512;
+
+/// Bytes on disk of what a path names: the blocks that the file system gave it, and of a directory those of all below it
+/// too, files with several names once. Links are not followed, mounts not entered, and what cannot be read or is not
+/// there counts as nothing. One directory is open at a time, however deep or wide the tree is.
 #[must_use]
-pub fn size(top: &Path) -> u64 {
+pub fn on_disk(path: &Path) -> u64 {
+    let Ok(own) = status(CWD, path) else { return 0 };
+    let mut bytes = own.stx_blocks * BLOCK;
+    let Some(mut walk) = Walk::begin(path) else { return bytes };
+    let mut seen = HashSet::new();
+    while let Some(status) = walk.next() {
+        if kind(&status) == FileType::Directory || status.stx_nlink <= 1 || seen.insert(status.stx_ino) {
+            bytes = bytes.saturating_add(status.stx_blocks * BLOCK);
+        }
+    }
+    bytes
+}
+
+/// Bytes on disk of one file or directory alone.
+#[must_use]
+pub fn blocks(meta: &Metadata) -> u64 {
+    meta.blocks() * BLOCK
+}
+
+/// Apparent bytes: the lengths of the regular files below a directory, hard links counted once. Holes count, and what the
+/// file system needs beside the content does not. What is left out is what [`on_disk`] leaves out.
+#[must_use]
+pub fn apparent(top: &Path) -> u64 {
     let Some(mut walk) = Walk::begin(top) else { return 0 };
     let (mut bytes, mut seen) = (0_u64, HashSet::new());
-    while let Some(stat) = walk.next() {
-        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && (stat.st_nlink == 1 || seen.insert(stat.st_ino))
-        {
-            bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+    while let Some(status) = walk.next() {
+        if kind(&status) == FileType::RegularFile && (status.stx_nlink <= 1 || seen.insert(status.stx_ino)) {
+            bytes = bytes.saturating_add(status.stx_size);
         }
     }
     bytes
@@ -33,47 +58,59 @@ pub fn size(top: &Path) -> u64 {
 /// walks through.
 struct Walk {
     dir: OwnedFd,
-    device: u64,
     levels: Vec<Level>,
 }
 
 struct Level {
-    inode: u64,
+    place: (u32, u32, u64),
     names: Vec<OsString>,
 }
 
-#[allow(clippy::unnecessary_cast, reason = "their width differs between architectures")]
-fn device(stat: &Stat) -> u64 {
-    stat.st_dev as u64
+fn status(dir: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<Statx> {
+    let wanted = StatxFlags::BASIC_STATS;
+    rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH, wanted)
+}
+
+fn kind(status: &Statx) -> FileType {
+    FileType::from_raw_mode(status.stx_mode.into())
+}
+
+fn place(status: &Statx) -> (u32, u32, u64) {
+    (status.stx_dev_major, status.stx_dev_minor, status.stx_ino)
 }
 
 impl Walk {
     fn begin(top: &Path) -> Option<Self> {
         let dir = rustix::fs::openat(CWD, top, DIRECTORY, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstat(&dir).ok()?;
-        let level = Level::read(&dir, &stat);
-        Some(Self { dir, device: device(&stat), levels: vec![level] })
+        let level = Level::read(&dir, &status(&dir, "").ok()?);
+        Some(Self { dir, levels: vec![level] })
     }
 
-    /// The status of the next thing that is no directory.
-    fn next(&mut self) -> Option<Stat> {
+    /// The status of the next name.
+    fn next(&mut self) -> Option<Statx> {
         loop {
             let level = self.levels.last_mut()?;
             let Some(name) = level.names.pop() else {
                 self.leave()?;
                 continue;
             };
-            let Ok(stat) = rustix::fs::statat(&self.dir, &*name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                return Some(stat);
-            }
-            if let Ok(dir) = rustix::fs::openat(&self.dir, &*name, DIRECTORY, Mode::empty())
-                && let Ok(stat) = rustix::fs::fstat(&dir)
-                && device(&stat) == self.device
+            let Ok(found) = status(&self.dir, &*name) else { continue };
+            // Linux 5.8 and later tell; before, another device does.
+            let device = self.levels.first().map(|top| (top.place.0, top.place.1));
+            if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+                || device != Some((found.stx_dev_major, found.stx_dev_minor))
             {
-                self.levels.push(Level::read(&dir, &stat));
+                continue;
+            }
+            if kind(&found) == FileType::Directory
+                && let Ok(dir) = rustix::fs::openat(&self.dir, &*name, DIRECTORY, Mode::empty())
+                && let Ok(opened) = status(&dir, "")
+                && place(&opened) == place(&found)
+            {
+                self.levels.push(Level::read(&dir, &opened));
                 self.dir = dir;
             }
+            return Some(found);
         }
     }
 
@@ -81,15 +118,14 @@ impl Walk {
         self.levels.pop();
         let above = self.levels.last()?;
         let dir = rustix::fs::openat(&self.dir, "..", DIRECTORY, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstat(&dir).ok()?;
-        (stat.st_ino == above.inode && device(&stat) == self.device).then(|| self.dir = dir)
+        (place(&status(&dir, "").ok()?) == above.place).then(|| self.dir = dir)
     }
 }
 
 impl Level {
-    fn read(dir: &OwnedFd, stat: &Stat) -> Self {
+    fn read(dir: &OwnedFd, status: &Statx) -> Self {
         let names = read_names(dir.as_fd()).unwrap_or_default();
-        Self { inode: stat.st_ino, names: names.into_iter().map(|name| name.name).collect() }
+        Self { place: place(status), names: names.into_iter().map(|name| name.name).collect() }
     }
 }
 
@@ -108,9 +144,9 @@ mod tests {
         std::fs::write(dir.path().join("outside"), [0; 5000]).unwrap();
         std::os::unix::fs::symlink("../outside", top.join("link")).unwrap();
         std::os::unix::fs::symlink("..", top.join("a/up")).unwrap();
-        assert_eq!(size(&top), 1024);
-        assert_eq!(size(&top.join("link")), 0);
-        assert_eq!(size(&top.join("none")), 0);
+        assert_eq!(apparent(&top), 1024);
+        assert_eq!(apparent(&top.join("link")), 0);
+        assert_eq!(apparent(&top.join("none")), 0);
     }
 
     #[test]
@@ -124,7 +160,7 @@ mod tests {
         let flags = OFlags::CREATE | OFlags::WRONLY;
         let file = rustix::fs::openat(&at, "f", flags, Mode::RUSR).unwrap();
         rustix::fs::ftruncate(&file, 77).unwrap();
-        assert_eq!(size(dir.path()), 77);
+        assert_eq!(apparent(dir.path()), 77);
         super::super::remove_path(&dir.path().join("deep")).unwrap();
     }
 }

@@ -76,9 +76,7 @@ impl Listing {
     /// When the template does not fit the rows.
     pub fn render(&self, rows: &[Value]) -> Result<String, FormatError> {
         match &self.style {
-            Style::Table { shown } => {
-                Ok(self.table(rows.iter().map(|row| shown.iter().map(|field| cell(&row[*field])))))
-            }
+            Style::Table { .. } => Ok(self.table(rows, |row, field, text| write_cell(&row[field], text))),
             Style::TemplateTable(template) => self.template_table(rows, template),
             Style::Rows(template) => {
                 let mut text = String::new();
@@ -105,15 +103,15 @@ impl Listing {
         }
     }
 
-    /// The default table of rows whose cells are at hand, in the order of [`Listing::default_columns`].
+    /// The default table of rows; `write` adds a field of a row to a text.
     #[must_use]
-    pub fn table<R: IntoIterator<Item = String>>(&self, rows: impl IntoIterator<Item = R>) -> String {
+    pub fn table<R>(&self, rows: &[R], write: impl Fn(&R, &'static str, &mut String)) -> String {
+        let shown = self.default_columns().unwrap_or_default();
         let header = |field: &str| self.columns.iter().find(|c| c.field == field).map_or("", |c| c.header);
-        let headers: Vec<&str> =
-            self.default_columns().unwrap_or_default().iter().map(|f| header(f)).collect();
-        let mut table = Table::new(&headers);
+        let mut table = Table::bare();
+        table.row(shown.iter().map(|field| header(field)));
         for row in rows {
-            table.row(row);
+            table.written_row(shown.len(), |index, cell| write(row, shown[index], cell));
         }
         table.render()
     }
@@ -135,11 +133,11 @@ impl Listing {
     }
 }
 
-fn cell(value: &Value) -> String {
+fn write_cell(value: &Value, cell: &mut String) {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
+        Value::String(text) => cell.push_str(text),
+        Value::Null => {}
+        other => cell.push_str(&other.to_string()),
     }
 }
 

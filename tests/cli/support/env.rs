@@ -213,6 +213,13 @@ impl Output {
         self
     }
 
+    /// Standard output must not hold this.
+    #[track_caller]
+    pub fn stdout_lacks(self, part: &str) -> Self {
+        assert!(!self.stdout.contains(part), "stdout has {part:?}: {self}");
+        self
+    }
+
     /// Standard error must not hold this.
     #[track_caller]
     pub fn stderr_lacks(self, part: &str) -> Self {
