@@ -34,11 +34,10 @@ fn steps() -> Vec<Step> {
             continue;
         };
         let whole = |pattern: &str| Regex::new(&format!("^(?:{pattern})$")).unwrap();
+        let code = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')?.parse().ok());
         match text {
+            _ if code.is_some() => step.code = code.unwrap(),
             "..." => step.stdout.push(None),
-            _ if text.starts_with('[') && text.ends_with(']') && text.len() <= 5 => {
-                step.code = text[1..text.len() - 1].parse().unwrap();
-            }
             _ => match (text.strip_prefix("~ "), text.strip_prefix("! ")) {
                 (Some(pattern), _) => step.stdout.push(Some(whole(pattern))),
                 (_, Some(pattern)) => step.stderr.push(Regex::new(pattern).unwrap()),
