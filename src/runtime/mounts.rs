@@ -160,6 +160,7 @@ pub(super) fn mount_all(
 fn attach_at(root: &Rootfs<'_>, tree: &OwnedFd, target: &str) -> Result<(), StepFailure> {
     let kind = kind_of(tree).step("look at", format!("what is mounted on `{target}`"))?;
     let place = target_of(root, target, kind)?;
+    refuse_over_proc(tree, &place)?;
     attach(tree.as_fd(), place.as_fd()).step("mount on", format!("`{target}`"))
 }
 
@@ -170,13 +171,18 @@ fn target_of(root: &Rootfs<'_>, target: &str, kind: Kind) -> Result<OwnedFd, Ste
         let errno = if kind == Kind::Directory { libc::ENOTDIR } else { libc::EISDIR };
         return Err(failure("mount on", &subject, errno));
     }
-    // A volume inside /proc could forge what programs, and we, write to /proc/self.
-    let inside_proc = rustix::fs::fstatfs(&place).is_ok_and(|fs| fs.f_type == PROC_MAGIC)
-        && rustix::fs::fstat(&place).is_ok_and(|stat| stat.st_ino != PROC_ROOT_INODE);
-    if inside_proc {
-        return Err(failure("mount inside", "/proc", libc::EPERM));
-    }
     Ok(place)
+}
+
+/// A volume over `/proc` or inside it could forge what programs, and we, write to `/proc/self`. Over its top another proc
+/// may lie: the host's, which somebody bound.
+fn refuse_over_proc(tree: &OwnedFd, place: &OwnedFd) -> Result<(), StepFailure> {
+    let is_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type == PROC_MAGIC);
+    let at_its_top = || rustix::fs::fstat(place).is_ok_and(|stat| stat.st_ino == PROC_ROOT_INODE);
+    if is_proc(place) && !(at_its_top() && is_proc(tree)) {
+        return Err(failure("mount over", "/proc", libc::EPERM));
+    }
+    Ok(())
 }
 
 fn kind_of(fd: &OwnedFd) -> Result<Kind, Errno> {

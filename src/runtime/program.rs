@@ -27,6 +27,8 @@ pub(super) struct Program {
     name: String,
     path: Option<String>,
     candidates: Vec<String>,
+    /// One was left out: it, or the interpreters it needs, lead to our own binary or to themselves.
+    left_out: bool,
 }
 
 impl Program {
@@ -36,7 +38,7 @@ impl Program {
     pub(super) fn find(plan: &Plan) -> Result<Self, Error> {
         let name = plan.args.first().filter(|name| !name.is_empty()).cloned().unwrap_or_default();
         if name.contains('/') {
-            return Ok(Self { candidates: vec![name.clone()], name, path: None }.checked());
+            return Ok(Self { candidates: vec![name.clone()], name, path: None, left_out: false }.checked());
         }
         let path =
             plan.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
@@ -47,14 +49,16 @@ impl Program {
             .split(':')
             .map(|dir| if dir.is_empty() { format!("./{name}") } else { format!("{dir}/{name}") })
             .collect();
-        Ok(Self { candidates, name, path: Some(path.to_owned()) }.checked())
+        Ok(Self { candidates, name, path: Some(path.to_owned()), left_out: false }.checked())
     }
 
     fn checked(mut self) -> Self {
+        let all = self.candidates.len();
         self.candidates.retain(|candidate| {
             // What cannot be looked at is left to the exec, for its error.
             !leads_to_us(candidate, MOST_INTERPRETERS)
         });
+        self.left_out = self.candidates.len() < all;
         self
     }
 
@@ -81,6 +85,9 @@ impl Program {
         }
         if denied {
             return Err(self.not_executable(libc::EACCES));
+        }
+        if self.left_out {
+            return Err(self.not_executable(libc::ELOOP));
         }
         Err(Error::NotFound { program: self.name.clone(), path: self.path.clone() })
     }

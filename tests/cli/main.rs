@@ -11,6 +11,9 @@ mod stopped;
 mod support;
 
 mod additional_stores;
+mod attacks_inside;
+mod attacks_outside;
+mod attacks_root;
 mod bad_input;
 mod build_flags;
 mod build_output;

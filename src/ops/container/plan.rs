@@ -113,7 +113,13 @@ pub fn exec_plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> 
 }
 
 fn cwd(dir: &str) -> String {
-    if dir.is_empty() { "/".into() } else { dir.into() }
+    // As docker cleans it. One that no path can be is left for the refusal.
+    let rooted = format!("/{dir}");
+    if dir.contains('\0') {
+        rooted
+    } else {
+        super::mounts::clean_target(&rooted).unwrap_or_else(|| "/".into())
+    }
 }
 
 /// `HOME` comes from the image's passwd file, which may hold anything: one that is no plain path is not used.
@@ -172,7 +178,8 @@ fn mounts(spec: &ContainerSpec, facts: &Facts<'_>, hostname: &str) -> Result<Vec
             read_only: false,
         });
     }
-    all.retain(|op| !taken(target_of(op)));
+    // The proc stays, below whatever the user wants there: what lies on it is checked to be one too.
+    all.retain(|op| matches!(op, MountOp::Proc { .. }) || !taken(target_of(op)));
     all.extend(spec.mounts.iter().map(|mount| user_mount(mount, facts)));
     Ok(all)
 }
