@@ -50,6 +50,7 @@ mod cmd_volume;
 mod damage;
 mod damage_kept;
 mod descriptors;
+mod docker_alias;
 mod figures;
 mod hostile_store;
 mod id_maps;
