@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{Error, target::Target};
 use crate::context::Context;
 use crate::image::{BoxError, Silent};
-use crate::ops::{chain_text, enter, start, store};
+use crate::ops::{chain_text, enter, mount, start, store};
 use crate::runtime;
 use crate::storage::ContainerDir;
 use crate::sys::fork::{self, Forked};
@@ -120,6 +120,9 @@ fn on_stopped(
     let Some(_lock) = start::lock_unless_running(dir)? else {
         return Err(Box::new(Said("the container was just started: try again".into())));
     };
+    if access == Access::Write {
+        mount::refuse_mounted(dir)?;
+    }
     let copied = dir.path.join("rootfs");
     match access {
         Access::Write => work(store.mount_writable(&stack, &dir.path, false)?.root.as_fd()),
