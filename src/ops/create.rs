@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::container::spec::merge;
-use super::container::{ContainerSpec, Error, NetworkMode, Overrides, UserNamespace, names, volumes};
+use super::container::{ContainerSpec, Error, NetworkMode, Overrides, UserNamespace, cgroup, names, volumes};
 use super::pull::PullPolicy;
 use super::when;
 use crate::image::{BoxError, select_platform};
@@ -73,6 +73,7 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
         mount.ensure_source()?;
     }
     store.sweep_ended();
+    cgroup::sweep(store);
     volumes::inherit(store, &mut request.overrides)?;
     let image = find_image(store, &request, helper)?;
     warn_platform(&request, &image, helper);

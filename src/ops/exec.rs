@@ -10,7 +10,7 @@ use super::container::attend::{self, keys::DetachKeys, serve::Serving};
 use super::container::log::LogWriter;
 use super::container::spec::{ContainerSpec, set_env};
 use super::container::target::Target;
-use super::container::{Error, UserNamespace, monitor, mounts, plan, streams, values};
+use super::container::{Error, UserNamespace, cgroup, monitor, mounts, plan, streams, values};
 use super::create::spec_of;
 use super::start::{HostFacts, Outcome, account, exit_code};
 use crate::context::Context;
@@ -138,7 +138,10 @@ pub fn plan_of(dir: &ContainerDir, pid: i32, request: &Request) -> Result<Plan, 
     let account = account(root.as_fd(), &spec.user(), &spec.host.group_add)?;
     let host = HostFacts::read();
     let volume = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
-    plan::exec_plan(&spec, &host.facts(&dir.record.id, &volume), &account)
+    let mut plan = plan::exec_plan(&spec, &host.facts(&dir.record.id, &volume), &account)?;
+    plan.cgroup = cgroup::doors(dir);
+    plan.oom_score_adj = cgroup::oom_score(&spec.host);
+    Ok(plan)
 }
 
 fn overlay(spec: &mut ContainerSpec, request: &Request) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use super::container::attend::keys::DetachKeys;
 use super::container::log::LogWriter;
 use super::container::network::{self, Connected, Wiring};
 use super::container::plan::{self, Account, Facts};
-use super::container::{ContainerSpec, Error, UserNamespace, volumes};
+use super::container::{ContainerSpec, Error, UserNamespace, cgroup, volumes};
 use super::create::{Created, spec_of};
 use super::{mount, when};
 use crate::context::Context;
@@ -92,6 +92,7 @@ pub fn again(
     foreground: Option<Foreground>,
 ) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
+    cgroup::sweep(&store);
     let status = dir.state()?.status;
     if status == Status::Paused {
         return Err(Error::Paused(dir.record.name.clone()));
@@ -185,6 +186,7 @@ fn prepare(
     let mut plan = plan::plan(spec, &facts, &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
+    cgroup::set_up(store, dir, spec, &mut plan)?;
     Ok((mounted, plan, wiring))
 }
 
@@ -255,6 +257,7 @@ fn check_mapped(cx: &Context, account: &Account) -> Result<(), Error> {
 
 /// Write down why the container could not be started; one with auto-remove goes.
 fn give_up(dir: &ContainerDir, spec: &ContainerSpec, lock: RunLock, error: Error) -> Error {
+    cgroup::clear(dir);
     if spec.host.auto_remove {
         discard(dir, lock);
         return error;
@@ -309,10 +312,22 @@ fn launch(ready: &mut Ready, stdio: Stdio) -> Result<(Process, ContainerState), 
         }
     }
     state.ports.clone_from(&network.ports);
+    let limited = cgroup::of(&ready.dir);
+    state.without_effect =
+        limited.map(|record| record.without_effect.into_iter().collect()).unwrap_or_default();
     ready.network = network;
     ready.lock.write_state(&state)?;
     ready.dir.tell("start", &[]);
     Ok((process, state))
+}
+
+/// The cgroup goes, and tells whether memory ran short in it.
+fn ended(dir: &ContainerDir, state: ContainerState) -> ContainerState {
+    let oom_killed = cgroup::end(dir);
+    if oom_killed {
+        dir.tell("oom", &[]);
+    }
+    ContainerState { oom_killed, ..state }
 }
 
 /// Write down how the program ended; with auto-remove, remove the container instead. Its ports are free before anybody
@@ -320,6 +335,7 @@ fn launch(ready: &mut Ready, stdio: Stdio) -> Result<(Process, ContainerState), 
 fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
     let Ready { dir, spec, lock, network, .. } = ready;
     drop(network);
+    let state = ended(&dir, state);
     lock.forget_socket();
     dir.tell("die", &[("exitCode", status.code().to_string())]);
     let stays = dir.stop_mark() == Some(StopMark::Restart);

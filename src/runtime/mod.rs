@@ -5,6 +5,7 @@
 //! a detached mount.
 
 pub mod capability;
+pub mod cgroup;
 mod channel;
 mod child;
 mod dev;

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("the lock file `{}` was deleted or replaced while it was held", .0.display())]
     LockLost(PathBuf),
     /// Another container has the name.
-    #[error("the container name `{name}` is in use by container {id}")]
+    #[error("the container name `{name}` is already in use by container {id}")]
     NameInUse {
         /// The name.
         name: String,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::health_flags::HealthFlags;
+use super::limit_flags::NewLimitFlags;
 use super::network_flags::NetworkFlags;
 use super::other_flags::OtherFlags;
 use crate::cmd::registry::PolicyArg;
@@ -161,6 +162,8 @@ pub(super) struct ContainerFlags {
     network: NetworkFlags,
     #[command(flatten)]
     health: HealthFlags,
+    #[command(flatten)]
+    limits: NewLimitFlags,
     #[command(flatten)]
     other: OtherFlags,
     /// Print help
@@ -347,6 +350,7 @@ impl ContainerFlags {
         for option in &self.security_opt {
             host.security.add(option)?;
         }
+        self.limits.apply(&mut host)?;
         for limit in &self.ulimit {
             host.ulimits.push(values::ulimit(limit)?);
         }

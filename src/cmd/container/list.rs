@@ -178,7 +178,9 @@ fn cell<'a>(row: &'a Row, field: &str, wanted: &Wanted) -> Cow<'a, str> {
         "ID" if wanted.whole => record.id.as_str().into(),
         "ID" => row.dir.short_id().into(),
         "Image" => record.image_name.as_str().into(),
-        "Command" => format!("\"{}\"", shortened(command_words(&row.spec.args()), 20, wanted)).into(),
+        "Command" => {
+            serde_json::Value::from(shortened(command_words(&row.spec.args()), 20, wanted)).to_string().into()
+        }
         "CreatedAt" => words::local_time(&record.created).into(),
         "RunningFor" => words::ago(&record.created, wanted.now).into(),
         "Status" => status(&row.state, row.health.as_deref(), wanted.now).into(),

@@ -156,6 +156,17 @@ pub enum Error {
         #[source]
         source: SysError,
     },
+    /// Limits that cannot be had, where they must be.
+    #[error("cannot limit the container: {0}")]
+    StrictLimits(String),
+    /// Limits that cannot be had for a running container.
+    #[error("cannot change the limits of container {name}: {words}")]
+    NotLimited {
+        /// The container.
+        name: String,
+        /// What lacks.
+        words: String,
+    },
     /// It did not end though it was killed.
     #[error("container {0} did not end within {1} seconds after it was killed")]
     Unkillable(String, u64),

@@ -9,6 +9,7 @@ use super::network::{NetworkMode, Wishes};
 use super::values::Ulimit;
 use super::{Error, values};
 use crate::oci::{ContainerConfig, Healthcheck};
+use crate::runtime::cgroup::Limits;
 
 /// Docker's default `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -92,6 +93,14 @@ pub struct HostOptions {
     pub no_log: bool,
     /// When the program is started again after its end.
     pub restart: RestartPolicy,
+    /// What its cgroup limits.
+    pub limits: Limits,
+    /// Where a limit cannot be had the container is not started.
+    pub strict_limits: bool,
+    /// `--cgroup-parent`
+    pub cgroup_parent: String,
+    /// `--oom-score-adj`
+    pub oom_score_adj: Option<i32>,
     /// Annotations, kept for inspect.
     pub annotations: BTreeMap<String, String>,
     /// The user namespace.
