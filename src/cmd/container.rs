@@ -5,6 +5,7 @@ mod files;
 mod flags;
 mod health_flags;
 mod lifecycle;
+mod limit_flags;
 mod list;
 mod network_flags;
 mod other_flags;

@@ -11,6 +11,7 @@ use super::container::{ContainerSpec, Error, NetworkMode, network};
 use super::create::spec_of;
 use super::ps::{network_name, state_word};
 use crate::runtime;
+use crate::runtime::cgroup::{Device, Limits};
 use crate::storage::{ContainerDir, ContainerState, Store};
 
 /// Go's zero time, which docker shows where nothing happened yet.
@@ -46,7 +47,7 @@ pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value,
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": Value::Null,
-        "HostConfig": host_config(&spec)?,
+        "HostConfig": host_config(&spec, &state)?,
         "GraphDriver": graph_driver(&dir),
         "Mounts": spec.mounts.iter().filter_map(|mount| mount_value(&dir, mount)).collect::<Vec<_>>(),
         "Config": config(&dir, &spec),
@@ -82,7 +83,7 @@ fn state_value(state: &ContainerState) -> Value {
         "Running": state.is_running(),
         "Paused": word == "paused",
         "Restarting": word == "restarting",
-        "OOMKilled": false,
+        "OOMKilled": state.oom_killed,
         "Dead": false,
         "Pid": state.pid.unwrap_or(0),
         "ExitCode": state.exit_code.unwrap_or(0),
@@ -147,7 +148,7 @@ fn config(dir: &ContainerDir, spec: &ContainerSpec) -> Value {
     all
 }
 
-fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
+fn host_config(spec: &ContainerSpec, state: &ContainerState) -> Result<Value, Error> {
     let host = &spec.host;
     let private = |host: bool| if host { "host" } else { "private" };
     let confined = !host.privileged && !host.security.system_paths_unconfined;
@@ -177,30 +178,76 @@ fn host_config(spec: &ContainerSpec) -> Result<Value, Error> {
         "IpcMode": private(host.ipc_host),
         "Cgroup": "",
         "Links": Value::Null,
-        "OomScoreAdj": 0,
+        "OomScoreAdj": if has_effect(state, "--oom-score-adj") { host.oom_score_adj.unwrap_or(0) } else { 0 },
         "PidMode": "",
         "Privileged": host.privileged,
         "PublishAllPorts": host.wishes.publish_all,
         "ReadonlyRootfs": host.read_only,
         "SecurityOpt": list_or_null(&host.security.given),
         "UTSMode": if host.uts_host { "host" } else { "" },
-        "UsernsMode": "",
+        "UsernsMode": host.user_namespace.name(),
         "ShmSize": host.shm_size.unwrap_or(DEFAULT_SHM),
         "Runtime": "strate",
         "Isolation": "",
-        "Memory": 0,
-        "NanoCpus": 0,
-        "PidsLimit": Value::Null,
+        "CgroupParent": host.cgroup_parent,
         "Ulimits": host.ulimits.iter().map(ulimit).collect::<Vec<_>>(),
         "MaskedPaths": paths(runtime::default_masked_paths()),
         "ReadonlyPaths": paths(runtime::default_read_only_paths()),
         "Init": host.init,
     });
+    if let (Value::Object(all), Value::Object(limits)) = (&mut all, limits(&host.limits, state)) {
+        all.extend(limits);
+    }
     let tmpfs = tmpfs(spec);
     if !tmpfs.is_empty() {
         all["Tmpfs"] = tmpfs.into();
     }
     Ok(all)
+}
+
+/// Whether a flag's limit was in force when the container was last started.
+fn has_effect(state: &ContainerState, flag: &str) -> bool {
+    !state.without_effect.iter().any(|have| have == flag)
+}
+
+/// The limits in docker's keys. One that is not in force is not shown as if it were.
+fn limits(limits: &Limits, state: &ContainerState) -> Value {
+    let number = |flag: &str, value: Option<i64>| value.filter(|_| has_effect(state, flag)).unwrap_or(0);
+    let text = |flag: &str, value: &Option<String>| {
+        value.clone().filter(|_| has_effect(state, flag)).unwrap_or_default()
+    };
+    let devices = |flag: &str, key: &str, list: &[Device]| match list {
+        list if list.is_empty() || !has_effect(state, flag) => Value::Null,
+        list => list.iter().map(|device| json!({ "Path": device.path, key: device.rate })).collect(),
+    };
+    let memory = number("--memory", limits.memory);
+    // As docker: twice the memory when nothing else was said.
+    let swap = limits.memory_swap.filter(|swap| *swap != 0).unwrap_or(memory.saturating_mul(2));
+    let swappiness = limits.memory_swappiness.filter(|_| has_effect(state, "--memory-swappiness"));
+    let pids = limits.pids.filter(|pids| *pids != 0 && has_effect(state, "--pids-limit"));
+    json!({
+        "Memory": memory,
+        "MemorySwap": number("--memory-swap", Some(swap)),
+        "MemoryReservation": number("--memory-reservation", limits.memory_reservation),
+        "MemorySwappiness": swappiness,
+        "KernelMemory": number("--kernel-memory", limits.kernel_memory),
+        "OomKillDisable": limits.oom_kill_disable.unwrap_or(false) && has_effect(state, "--oom-kill-disable"),
+        "NanoCpus": number("--cpus", limits.nano_cpus),
+        "CpuShares": number("--cpu-shares", limits.cpu_shares),
+        "CpuPeriod": number("--cpu-period", limits.cpu_period),
+        "CpuQuota": number("--cpu-quota", limits.cpu_quota),
+        "CpuRealtimePeriod": number("--cpu-rt-period", limits.cpu_rt_period),
+        "CpuRealtimeRuntime": number("--cpu-rt-runtime", limits.cpu_rt_runtime),
+        "CpusetCpus": text("--cpuset-cpus", &limits.cpuset_cpus),
+        "CpusetMems": text("--cpuset-mems", &limits.cpuset_mems),
+        "PidsLimit": pids,
+        "BlkioWeight": limits.blkio_weight.filter(|_| has_effect(state, "--blkio-weight")).unwrap_or(0),
+        "BlkioWeightDevice": devices("--blkio-weight-device", "Weight", &limits.blkio_weight_device),
+        "BlkioDeviceReadBps": devices("--device-read-bps", "Rate", &limits.device_read_bps),
+        "BlkioDeviceWriteBps": devices("--device-write-bps", "Rate", &limits.device_write_bps),
+        "BlkioDeviceReadIOps": devices("--device-read-iops", "Rate", &limits.device_read_iops),
+        "BlkioDeviceWriteIOps": devices("--device-write-iops", "Rate", &limits.device_write_iops),
+    })
 }
 
 fn list_or_null(list: &[String]) -> Value {

@@ -66,6 +66,8 @@ pub mod volume;
 pub mod wait;
 pub mod when;
 
+/// Limits of containers, as flags give them.
+pub use crate::runtime::cgroup as limits;
 /// Names of signals and capabilities, as flags give them.
 pub use crate::runtime::{Error as RuntimeError, capability, network::mac_address, signal};
 

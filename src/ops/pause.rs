@@ -1,6 +1,8 @@
 //! `pause` and `unpause`: a container's processes stand still.
 
-use super::container::{Error, freezer, target::Target};
+use std::path::{Path, PathBuf};
+
+use super::container::{Error, cgroup, freezer, target::Target};
 use crate::storage::{ContainerDir, Status, Store};
 
 /// Hold a container's processes still until somebody lets them go.
@@ -14,7 +16,8 @@ pub fn pause(store: &Store, text: &str) -> Result<(), Error> {
     }
     let target = Target::of(&dir)?;
     let failed = |source| Error::Freeze { id: dir.short_id().into(), source };
-    let freezer = freezer::Freezer::new(&dir.record.id).map_err(failed)?;
+    let own = own_freezer(&dir);
+    let freezer = freezer::Freezer::new(&dir.record.id, own.as_deref()).map_err(failed)?;
     // Before anything stands still: whoever dies here leaves the way back.
     dir.mark_paused(&freezer.path().display().to_string())?;
     freezer.freeze(target.pid()).map_err(|source| {
@@ -24,6 +27,11 @@ pub fn pause(store: &Store, text: &str) -> Result<(), Error> {
     })?;
     dir.tell("pause", &[]);
     Ok(())
+}
+
+/// The freezer of the cgroup that the container's processes are in.
+fn own_freezer(dir: &ContainerDir) -> Option<PathBuf> {
+    cgroup::of(dir)?.cgroup.freezer().map(Path::to_owned)
 }
 
 /// Let a paused container go on.
@@ -45,7 +53,8 @@ pub fn unpause(store: &Store, text: &str) -> Result<(), Error> {
 pub fn release(dir: &ContainerDir) -> Result<(), Error> {
     let Some(path) = dir.paused_by() else { return Ok(()) };
     let failed = |source| Error::Freeze { id: dir.short_id().into(), source };
-    freezer::Freezer::at(&path).map_err(failed)?.release().map_err(failed)?;
+    let own = own_freezer(dir);
+    freezer::Freezer::at(&path, own.as_deref()).map_err(failed)?.release().map_err(failed)?;
     dir.forget_paused();
     dir.tell("unpause", &[]);
     Ok(())

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::container::{Error, names, target::Target};
+use super::container::{Error, cgroup, names, target::Target};
 use super::create::spec_of;
 use super::{stop, when};
 use crate::storage::{ContainerDir, RunLock, StopMark, Store};
@@ -33,6 +33,7 @@ pub fn remove(store: &Store, dir: &ContainerDir, force: bool, volumes: bool) -> 
     let Some(lock) = stopped(dir, force)? else { return Ok(()) };
     // One that ended while it was paused has left its cgroup; where that cannot be removed it is empty and harmless.
     let _ = super::pause::release(dir);
+    cgroup::clear(dir);
     // One that should have removed itself takes its own volumes along.
     let volumes = volumes || dir.removes_itself();
     Ok(store.remove_container(dir, lock, volumes)?)
@@ -142,6 +143,7 @@ pub fn prune(store: &Store, filter: &PruneFilter, dry_run: bool) -> Result<Prune
     }
     if !dry_run {
         store.sweep_ended();
+        cgroup::sweep(store);
         store.sweep_containers()?;
     }
     Ok(pruned)

@@ -11,7 +11,7 @@ use super::container::attend::keys::DetachKeys;
 use super::container::log::LogWriter;
 use super::container::network::{self, Connected, Wiring};
 use super::container::plan::{self, Account, Facts};
-use super::container::{ContainerSpec, Error, volumes};
+use super::container::{ContainerSpec, Error, UserNamespace, cgroup, volumes};
 use super::create::{Created, spec_of};
 use super::{mount, when};
 use crate::context::Context;
@@ -92,6 +92,7 @@ pub fn again(
     foreground: Option<Foreground>,
 ) -> Result<Outcome, Error> {
     let dir = store.find_container(text)?;
+    cgroup::sweep(&store);
     let status = dir.state()?.status;
     if status == Status::Paused {
         return Err(Error::Paused(dir.record.name.clone()));
@@ -161,6 +162,7 @@ fn prepare(
     stack: &Stack,
 ) -> Result<(Mounted, Plan, Wiring), Error> {
     let Opened { dir, spec, lock, new } = *opened;
+    check_namespace(cx, dir, spec)?;
     let wiring = Wiring::find(cx, store, dir, spec)?;
     let giver = network::name_giver(store, spec)?;
     if spec.host.auto_remove {
@@ -173,7 +175,8 @@ fn prepare(
     // Docker fills volumes for new containers only.
     let image = new.then(|| mounted.root.as_fd());
     let volumes = volumes::prepare(store, spec, image)?;
-    let account = account(mounted.root.as_fd(), &spec.config.user, &spec.host.group_add)?;
+    tell_passwd(cx, spec, mounted.root.as_fd())?;
+    let account = account(mounted.root.as_fd(), &spec.user(), &spec.host.group_add)?;
     check_mapped(cx, &account)?;
     let host = HostFacts::read();
     let missing = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
@@ -183,6 +186,7 @@ fn prepare(
     let mut plan = plan::plan(spec, &facts, &account)?;
     // Without whoever watches over it, nobody would write down how the program ends.
     plan.die_with_parent = true;
+    cgroup::set_up(store, dir, spec, &mut plan)?;
     Ok((mounted, plan, wiring))
 }
 
@@ -219,9 +223,32 @@ pub(super) fn account(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Re
     Ok(Account { uid: found.uid, gid: found.gid, groups: found.groups, home: found.home })
 }
 
+/// One command is in one user namespace: of several containers that it starts, some may need another.
+fn check_namespace(cx: &Context, dir: &ContainerDir, spec: &ContainerSpec) -> Result<(), Error> {
+    let own = cx.entered.as_ref().map(|entered| entered.own).unwrap_or_default();
+    match &spec.host.user_namespace {
+        UserNamespace::Usual | UserNamespace::Keep { .. } => {
+            if spec.host.user_namespace.kept().unwrap_or_default() == own {
+                return Ok(());
+            }
+        }
+        UserNamespace::Container(_) => return Ok(()),
+    }
+    Err(Error::OtherUserNamespace(dir.record.name.clone()))
+}
+
+/// Programs look up who they are: the user that is kept gets a line in the image's passwd.
+fn tell_passwd(cx: &Context, spec: &ContainerSpec, root: BorrowedFd<'_>) -> Result<(), Error> {
+    let UserNamespace::Keep { uid, gid, passwd: true, .. } = spec.host.user_namespace else { return Ok(()) };
+    let home = if spec.config.working_dir.is_empty() { "/" } else { &spec.config.working_dir };
+    let name = crate::userns::user_name(cx.uid);
+    Ok(runtime::user::tell(root, &name.unwrap_or_else(|| format!("user{uid}")), uid, gid, home)?)
+}
+
 fn check_mapped(cx: &Context, account: &Account) -> Result<(), Error> {
     let mapped = cx.entered.as_ref().map_or(u32::MAX, |entered| entered.mapped_ids);
-    if account.uid < mapped && account.gid < mapped {
+    let kept = cx.entered.as_ref().is_some_and(|entered| entered.maps(account.uid, account.gid));
+    if kept || account.uid < mapped && account.gid < mapped {
         Ok(())
     } else {
         Err(Error::UnmappedUser { uid: account.uid, gid: account.gid, mapped })
@@ -230,6 +257,7 @@ fn check_mapped(cx: &Context, account: &Account) -> Result<(), Error> {
 
 /// Write down why the container could not be started; one with auto-remove goes.
 fn give_up(dir: &ContainerDir, spec: &ContainerSpec, lock: RunLock, error: Error) -> Error {
+    cgroup::clear(dir);
     if spec.host.auto_remove {
         discard(dir, lock);
         return error;
@@ -284,10 +312,22 @@ fn launch(ready: &mut Ready, stdio: Stdio) -> Result<(Process, ContainerState), 
         }
     }
     state.ports.clone_from(&network.ports);
+    let limited = cgroup::of(&ready.dir);
+    state.without_effect =
+        limited.map(|record| record.without_effect.into_iter().collect()).unwrap_or_default();
     ready.network = network;
     ready.lock.write_state(&state)?;
     ready.dir.tell("start", &[]);
     Ok((process, state))
+}
+
+/// The cgroup goes, and tells whether memory ran short in it.
+fn ended(dir: &ContainerDir, state: ContainerState) -> ContainerState {
+    let oom_killed = cgroup::end(dir);
+    if oom_killed {
+        dir.tell("oom", &[]);
+    }
+    ContainerState { oom_killed, ..state }
 }
 
 /// Write down how the program ended; with auto-remove, remove the container instead. Its ports are free before anybody
@@ -295,6 +335,7 @@ fn launch(ready: &mut Ready, stdio: Stdio) -> Result<(Process, ContainerState), 
 fn finish(ready: Ready, state: ContainerState, status: ExitStatus) {
     let Ready { dir, spec, lock, network, .. } = ready;
     drop(network);
+    let state = ended(&dir, state);
     lock.forget_socket();
     dir.tell("die", &[("exitCode", status.code().to_string())]);
     let stays = dir.stop_mark() == Some(StopMark::Restart);

@@ -27,7 +27,17 @@ pub(super) fn start(
     teller: Teller<'_>,
 ) -> Result<Infallible, Error> {
     hide()?;
+    if !rustix::process::geteuid().is_root() {
+        // Whoever starts us may be another user of the namespace, with root's powers.
+        super::process::become_root().step("become", "user 0 of the container")?;
+        hide()?;
+    }
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    enter_cgroup(plan)?;
+    if plan.namespaces.cgroup && !plan.cgroup.is_empty() {
+        ns::unshare(libc::CLONE_NEWCGROUP)
+            .map_err(|error| failure("make", "a cgroup namespace", error.errno().unwrap_or(libc::EIO)))?;
+    }
     name_and_network(plan)?;
     let (pts, covered) = build_tree(root, plan, teller)?;
     let terminal = match stdio {
@@ -59,6 +69,22 @@ pub(super) fn join(plan: &Plan, stdio: &Stdio, teller: Teller<'_>) -> Result<Inf
 /// `/proc` (CVE-2016-9962, CVE-2019-5736). The exec ends it.
 pub(super) fn hide() -> Result<(), StepFailure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide", "the set-up process")
+}
+
+/// Go to the container's cgroups, and set what decides who dies first for want of memory.
+pub(super) fn enter_cgroup(plan: &Plan) -> Result<(), StepFailure> {
+    let write = |path: &std::path::Path, text: &str| {
+        let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(file, text.as_bytes()).map(drop)
+    };
+    for door in &plan.cgroup {
+        write(door, "0").step("join", format!("the cgroup `{}`", door.display()))?;
+    }
+    match plan.oom_score_adj {
+        Some(score) => write(std::path::Path::new("/proc/self/oom_score_adj"), &score.to_string())
+            .step("set", "the container's oom_score_adj"),
+        None => Ok(()),
+    }
 }
 
 fn name_and_network(plan: &Plan) -> Result<(), StepFailure> {

@@ -54,6 +54,10 @@ pub struct Plan {
     pub die_with_parent: bool,
     /// `RLIMIT_*` name, soft, hard.
     pub rlimits: Vec<(String, u64, u64)>,
+    /// The `cgroup.procs` files of the cgroups that it belongs in.
+    pub cgroup: Vec<PathBuf>,
+    /// How gladly the kernel kills it for want of memory (`man 5 proc_pid_oom_score_adj`); `None` is as the caller.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// One mount.

@@ -136,7 +136,8 @@ fn namespace_flags(plan: &Plan) -> i32 {
         (namespaces.network == Network::None && plan.network.is_none(), libc::CLONE_NEWNET),
         (namespaces.ipc, libc::CLONE_NEWIPC),
         (namespaces.uts, libc::CLONE_NEWUTS),
-        (namespaces.cgroup, libc::CLONE_NEWCGROUP),
+        // Its root is the cgroup of who makes it: a process that is to be in another one goes there first.
+        (namespaces.cgroup && plan.cgroup.is_empty(), libc::CLONE_NEWCGROUP),
     ] {
         if wanted {
             flags |= flag;
@@ -240,6 +241,11 @@ pub fn exec(request: &ExecRequest, stdio: Stdio) -> Result<Process, Error> {
     let (ours, theirs) = channel::pair()?;
     let plan = &request.plan;
     let between = || {
+        // While the host's paths can be reached, and with the powers of the host's user.
+        child::enter_cgroup(plan).map_err(|failure| {
+            let error = std::io::Error::from_raw_os_error(failure.errno);
+            SysError::new("join", failure.subject, error)
+        })?;
         // Visible to the container from here on.
         child::hide().map_err(|failure| {
             SysError::new("hide", "the set-up process", std::io::Error::from_raw_os_error(failure.errno))
@@ -268,8 +274,11 @@ pub fn become_root_of(pid: i32) -> Result<(), Error> {
     Ok(())
 }
 
-/// After joining a user namespace: user 0 of it, whoever we were outside.
-fn become_root() -> SysResult<()> {
+/// After joining or making a user namespace: user 0 of it, whoever we were outside.
+///
+/// # Errors
+/// When we have no power to.
+pub fn become_root() -> SysResult<()> {
     use rustix::process::{Gid, Uid};
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     // Refused in a namespace with a single id, where the groups cannot change anyway.

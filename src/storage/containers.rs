@@ -8,6 +8,7 @@
 //! The lock of a container is on its directory itself, and so goes with it: whoever watches over its program holds it
 //! exclusively ([`RunLock`]), and waiting for the program's end is waiting for the lock.
 
+mod cgroups;
 mod damaged;
 mod ended;
 mod every;

@@ -173,6 +173,12 @@ impl Layout {
         self.containers().join("auto-remove")
     }
 
+    /// `containers/cgroups/`: one file for each container whose program has a cgroup.
+    #[must_use]
+    pub fn cgroups(&self) -> PathBuf {
+        self.containers().join("cgroups")
+    }
+
     /// `containers/events`: what happened lately.
     #[must_use]
     pub fn events(&self) -> PathBuf {

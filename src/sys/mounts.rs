@@ -6,6 +6,41 @@ use std::path::{Path, PathBuf};
 
 use super::{SysError, SysResult};
 
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Which directory of the file system is mounted.
+    pub root: PathBuf,
+    /// Where.
+    pub point: PathBuf,
+    /// The file system's type.
+    pub kind: String,
+    /// The file system's own options.
+    pub options: Vec<String>,
+}
+
+/// Everything that is mounted, in the order of the table.
+///
+/// # Errors
+/// When the table cannot be read.
+pub fn all() -> SysResult<Vec<Mounted>> {
+    let path = Path::new("/proc/self/mountinfo");
+    let table = std::fs::read(path).map_err(|error| SysError::path("read", path, error))?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(line).collect())
+}
+
+fn line(line: &[u8]) -> Option<Mounted> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &&[u8]| String::from_utf8_lossy(field).into_owned();
+    Some(Mounted {
+        root: PathBuf::from(unescape(fields.get(3)?)),
+        point: PathBuf::from(unescape(fields.get(4)?)),
+        kind: fields.get(dash + 1).map(text)?,
+        options: fields.get(dash + 3).map(text)?.split(',').map(str::to_owned).collect(),
+    })
+}
+
 /// The mount points below a directory, not it itself. The path is taken as it is: make it canonical before.
 ///
 /// # Errors
@@ -44,6 +79,18 @@ fn unescape(field: &[u8]) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_the_table_is_read() {
+        let text = br"36 35 0:30 /a\040b /mnt/c rw,noatime shared:1 master:2 - cgroup cgroup rw,cpu,cpuacct";
+        let found = line(text).unwrap();
+        assert_eq!((found.root, found.point), ("/a b".into(), "/mnt/c".into()));
+        assert_eq!(
+            (found.kind.as_str(), found.options.as_slice()),
+            ("cgroup", &["rw", "cpu", "cpuacct"].map(String::from)[..])
+        );
+        assert_eq!(line(b"1 2"), None);
+    }
 
     #[test]
     fn the_root_has_mounts_below_and_names_are_read_back() {

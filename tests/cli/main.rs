@@ -31,6 +31,7 @@ mod cmd_format;
 mod cmd_imagetools;
 mod cmd_import;
 mod cmd_inspect_remote;
+mod cmd_limits;
 mod cmd_load;
 mod cmd_login;
 mod cmd_manifest;
@@ -66,6 +67,7 @@ mod registries_conf;
 mod registry_attacks;
 mod registry_faults;
 mod removal;
+mod userns;
 mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.

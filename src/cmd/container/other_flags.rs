@@ -35,33 +35,9 @@ const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
     ("runtime", None, true, Refuse("programs are run by strate itself")),
     ("storage-opt", None, true, Refuse("there are no storage options")),
     ("device-cgroup-rule", None, true, Refuse("devices are given with --device")),
-    ("userns", None, true, Only(&["", "host"], "the user namespace is the one of all your containers")),
     ("pid", None, true, Only(&["", "private"], "processes always have a namespace of their own")),
     ("volume-driver", None, true, Only(&["", "local"], "volumes are directories of the store")),
     ("isolation", None, true, Only(&["", "default"], "there is one isolation")),
-    ("memory", Some('m'), true, NoEffect),
-    ("memory-swap", None, true, NoEffect),
-    ("memory-reservation", None, true, NoEffect),
-    ("memory-swappiness", None, true, NoEffect),
-    ("kernel-memory", None, true, NoEffect),
-    ("cpus", None, true, NoEffect),
-    ("cpu-shares", Some('c'), true, NoEffect),
-    ("cpu-period", None, true, NoEffect),
-    ("cpu-quota", None, true, NoEffect),
-    ("cpu-rt-period", None, true, NoEffect),
-    ("cpu-rt-runtime", None, true, NoEffect),
-    ("cpuset-cpus", None, true, NoEffect),
-    ("cpuset-mems", None, true, NoEffect),
-    ("pids-limit", None, true, NoEffect),
-    ("blkio-weight", None, true, NoEffect),
-    ("blkio-weight-device", None, true, NoEffect),
-    ("device-read-bps", None, true, NoEffect),
-    ("device-read-iops", None, true, NoEffect),
-    ("device-write-bps", None, true, NoEffect),
-    ("device-write-iops", None, true, NoEffect),
-    ("oom-kill-disable", None, false, NoEffect),
-    ("oom-score-adj", None, true, NoEffect),
-    ("cgroup-parent", None, true, NoEffect),
     ("log-opt", None, true, NoEffect),
     ("disable-content-trust", None, false, Silent),
 ];
@@ -153,12 +129,10 @@ mod tests {
     #[test]
     fn each_flag_gets_its_verdict() {
         assert_eq!(judge(&["x"]).unwrap(), None);
-        let warning = judge(&["x", "-m", "1g", "--cpus=2"]).unwrap().unwrap();
-        assert_eq!(warning, "--memory, --cpus have no effect yet");
+        let warning = judge(&["x", "--log-opt", "max-size=1m"]).unwrap().unwrap();
+        assert_eq!(warning, "--log-opt has no effect yet");
         assert_eq!(judge(&["x", "--pid", "private"]).unwrap(), None);
-        for refused in
-            [&["x", "--network-alias", "db"][..], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
-        {
+        for refused in [&["x", "--network-alias", "db"][..], &["x", "--pid=host"]] {
             let error = judge(refused).unwrap_err();
             assert!(matches!(error, Error::NotAvailable { .. }), "{refused:?}");
         }

@@ -98,6 +98,9 @@ pub enum Error {
         /// How many ids there are.
         mapped: u32,
     },
+    /// A container that needs another user namespace than the one that the command is in.
+    #[error("container {0} has another user namespace than the command is in, which has one for all it does")]
+    OtherUserNamespace(String),
     /// A port of a container that is not reachable.
     #[error("no public port '{port}' published for {container}")]
     NotPublished {
@@ -152,6 +155,17 @@ pub enum Error {
         /// Why.
         #[source]
         source: SysError,
+    },
+    /// Limits that cannot be had, where they must be.
+    #[error("cannot limit the container: {0}")]
+    StrictLimits(String),
+    /// Limits that cannot be had for a running container.
+    #[error("cannot change the limits of container {name}: {words}")]
+    NotLimited {
+        /// The container.
+        name: String,
+        /// What lacks.
+        words: String,
     },
     /// It did not end though it was killed.
     #[error("container {0} did not end within {1} seconds after it was killed")]

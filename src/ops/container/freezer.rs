@@ -23,14 +23,19 @@ const PREFIX: &str = "strate-";
 #[derive(Debug)]
 pub struct Freezer {
     path: PathBuf,
+    /// It is the container's own cgroup, in which its processes are and stay.
+    own: bool,
 }
 
 impl Freezer {
-    /// Make the cgroup for the container `id` where this process may.
+    /// The freezer of the container `id`: its own cgroup, `own`, else one that is made where this process may.
     ///
     /// # Errors
     /// Why none of the hierarchies can be used.
-    pub fn new(id: &str) -> SysResult<Self> {
+    pub fn new(id: &str, own: Option<&Path>) -> SysResult<Self> {
+        if let Some(path) = own {
+            return Ok(Self { path: path.to_owned(), own: true });
+        }
         let name = format!("{PREFIX}{id}");
         let mut refused = None;
         for parent in parents() {
@@ -43,7 +48,7 @@ impl Freezer {
                     continue;
                 }
             }
-            let freezer = Self { path };
+            let freezer = Self { path, own: false };
             if freezer.file().is_some() {
                 return Ok(freezer);
             }
@@ -53,17 +58,20 @@ impl Freezer {
         Err(refused.unwrap_or_else(|| SysError::path("find a freezer in", ROOT, none())))
     }
 
-    /// The one that was written down.
+    /// The one that was written down, where `own` is the container's own cgroup.
     ///
     /// # Errors
     /// When the path is none of ours.
-    pub fn at(path: &str) -> SysResult<Self> {
+    pub fn at(path: &str, own: Option<&Path>) -> SysResult<Self> {
         let path = PathBuf::from(path);
+        if own == Some(path.as_path()) {
+            return Ok(Self { path, own: true });
+        }
         let ours =
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
         let plain = !path.components().any(|part| part == std::path::Component::ParentDir);
         if ours && plain && path.starts_with(ROOT) {
-            Ok(Self { path })
+            Ok(Self { path, own: false })
         } else {
             Err(SysError::path("use", path, io::Error::from(io::ErrorKind::InvalidInput)))
         }
@@ -138,6 +146,9 @@ impl Freezer {
             return Ok(());
         }
         self.set(false)?;
+        if self.own {
+            return Ok(());
+        }
         // They go back to where whoever reads this is allowed to put them: the cgroup above.
         let start = Instant::now();
         while let Ok(pids) = fs::read_to_string(self.path.join("cgroup.procs")) {

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod attend;
+pub mod cgroup;
 pub mod changes;
 pub mod copying;
 mod error;
@@ -9,6 +10,7 @@ mod etc;
 pub mod freeze;
 pub mod freezer;
 pub mod health;
+pub mod limits;
 pub mod log;
 pub mod monitor;
 pub mod mounts;
@@ -25,4 +27,4 @@ pub mod volumes;
 
 pub use error::Error;
 pub use network::{NetworkMode, Wishes};
-pub use spec::{ContainerSpec, HostOptions, ImageVolumes, Overrides, RestartPolicy};
+pub use spec::{ContainerSpec, HostOptions, ImageVolumes, Overrides, RestartPolicy, UserNamespace};

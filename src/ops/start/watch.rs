@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Connected, ContainerState, ExitStatus, LogWriter, Opened, Outcome, Ready, Silent, Store, descriptors,
-    finish, give_up, launch, open_log, prepare, when,
+    ended, finish, give_up, launch, open_log, prepare, when,
 };
 use crate::context::Context;
 use crate::ops::container::attend::hub::{Hub, Owner};
@@ -71,7 +71,7 @@ pub(super) fn watch(
             break end(ready, state, status, hub);
         }
         ready.dir.tell("die", &[("exitCode", status.code().to_string())]);
-        state = state.restarting(status.code(), when::now());
+        state = ended(&ready.dir, state).restarting(status.code(), when::now());
         let _ = ready.lock.write_state(&state);
         if !policy.wait(&ready, &mut hub) {
             break end(ready, state, status, hub);

@@ -61,6 +61,12 @@ pub struct ContainerState {
     /// How often the restart policy has started it again since somebody started it.
     #[serde(default)]
     pub restarts: u32,
+    /// The kernel has killed a process of its last run for want of memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
+    /// Flags whose limits were not in force when it was last started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_effect: Vec<String>,
     /// Host process id and start time of the monitor, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watcher: Option<(i32, u64)>,
