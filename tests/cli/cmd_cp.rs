@@ -289,3 +289,27 @@ fn a_stopped_container_is_mounted_inside_unshare() {
     }
     env.run(["start", "web"]).success();
 }
+
+#[test]
+fn what_another_shell_has_mounted_is_mounted_and_changed_by_nobody_else() {
+    use std::io::{BufRead, BufReader};
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    env.run(["create", "--name", "web", &image, "true"]).success();
+    env.write("file", "one");
+    let strate = crate::support::strate().display().to_string();
+    let script = format!("{strate} mount web; read word");
+    let mut command = env.command(["unshare", "sh", "-c", &script]);
+    let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut point = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut point).unwrap();
+    assert!(point.trim_end().ends_with("/merged"), "{point}");
+    let second = env.run(["unshare", strate.as_str(), "mount", "web"]);
+    let copy = env.run(["cp", "file", "web:/file"]);
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    second.code(1).stderr_has("unmount it first");
+    copy.code(1).stderr_has("unmount it first");
+    // It ended without unmounting.
+    env.run(["cp", "file", "web:/file"]).success();
+}

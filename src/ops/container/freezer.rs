@@ -4,10 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::processes;
+use rustix::event::{PollFd, PollFlags};
+
+use super::{processes, target};
 use crate::sys::{SysError, SysResult};
 
 /// Where cgroups are mounted.
@@ -15,6 +18,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// How long the processes may take to stand still.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an empty cgroup is waited for, which costs nothing when it stays.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Our cgroups begin so.
 const PREFIX: &str = "strate-";
@@ -38,7 +44,7 @@ impl Freezer {
         }
         let name = format!("{PREFIX}{id}");
         let mut refused = None;
-        for parent in parents() {
+        for parent in cgroups_of("self") {
             let path = parent.join(&name);
             match fs::create_dir(&path) {
                 Ok(()) => {}
@@ -108,11 +114,7 @@ impl Freezer {
             let all: BTreeSet<i32> = processes::ids(first)?.into_iter().collect();
             let fresh: Vec<i32> = all.difference(&held).copied().collect();
             for pid in &fresh {
-                match fs::write(self.path.join("cgroup.procs"), pid.to_string()) {
-                    Ok(()) => {}
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                    Err(error) => return Err(SysError::path("move processes to", &self.path, error)),
-                }
+                self.take(*pid, first)?;
             }
             held.extend(fresh.iter().copied());
             if fresh.is_empty() && self.is_still() {
@@ -123,6 +125,38 @@ impl Freezer {
                 return Err(SysError::path("wait for the processes in", &self.path, error));
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Move one process of the pid namespace of `first` in. The kernel takes a number, which another process of the host
+    /// may have got since it was looked at: that one goes back.
+    fn take(&self, pid: i32, first: i32) -> SysResult<()> {
+        // While it lives, the number is its own.
+        let Ok(process) = target::open(pid) else { return Ok(()) };
+        if is_stranger(pid, first) {
+            return Ok(());
+        }
+        match fs::write(self.path.join("cgroup.procs"), pid.to_string()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+            Err(error) => return Err(SysError::path("move processes to", &self.path, error)),
+        }
+        if has_ended(&process) && is_stranger(pid, first) {
+            self.give_back(pid);
+        }
+        Ok(())
+    }
+
+    /// A process that was moved in by mistake has just begun: it belongs where its parent is.
+    fn give_back(&self, pid: i32) {
+        let parent = processes::look(pid).map(|process| process.parent.to_string());
+        let mut homes = parent.map(|parent| cgroups_of(&parent)).unwrap_or_default();
+        homes.extend(self.path.parent().map(Path::to_owned));
+        homes.retain(|home| *home != self.path);
+        for home in homes {
+            if fs::write(home.join("cgroup.procs"), pid.to_string()).is_ok() {
+                return;
+            }
         }
     }
 
@@ -152,21 +186,35 @@ impl Freezer {
         // They go back to where whoever reads this is allowed to put them: the cgroup above.
         let start = Instant::now();
         while let Ok(pids) = fs::read_to_string(self.path.join("cgroup.procs")) {
-            if pids.is_empty() && fs::remove_dir(&self.path).is_ok() || start.elapsed() > PATIENCE {
+            if pids.is_empty() && fs::remove_dir(&self.path).is_ok() || start.elapsed() > RELEASE_PATIENCE {
                 break;
             }
             let Some(above) = self.path.parent() else { break };
             for pid in pids.lines() {
                 let _ = fs::write(above.join("cgroup.procs"), pid);
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 }
 
-/// Where a cgroup of ours may be made: below our own in v2, in the freezer of v1.
-fn parents() -> Vec<PathBuf> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+/// Whether a process is known to be of another pid namespace than `first`.
+fn is_stranger(pid: i32, first: i32) -> bool {
+    let namespaces = (processes::namespace(pid), processes::namespace(first));
+    matches!(namespaces, (Ok(its), Ok(ours)) if its != ours)
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    // What cannot be told may be so.
+    rustix::event::poll(&mut fds, Some(&at_once)).map_or(true, |ready| ready > 0)
+}
+
+/// Where a process (an id, or `self`) is that may be frozen: in v2, or in the freezer of v1.
+fn cgroups_of(process: &str) -> Vec<PathBuf> {
+    let own = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     let mut all = Vec::new();
     for line in own.lines() {
         let mut parts = line.splitn(3, ':');
@@ -182,4 +230,23 @@ fn parents() -> Vec<PathBuf> {
     }
     all.retain(|path| path.join("cgroup.procs").exists());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_is_seen_by_its_descriptor() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let (own, pid) = (std::process::id().try_into().unwrap(), child.id().try_into().unwrap());
+        let process = target::open(pid).unwrap();
+        assert!(!has_ended(&process) && !is_stranger(pid, own));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(has_ended(&process));
+        // What cannot be looked at any more is not moved anywhere.
+        assert!(!is_stranger(pid, own));
+    }
 }

@@ -13,7 +13,6 @@ const TICKS: u64 = 100;
 /// # Errors
 /// When `first` is gone or its namespaces may not be seen.
 pub fn ids(first: i32) -> SysResult<Vec<i32>> {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
     let ours = namespace(first)
         .map_err(|error| SysError::new("look at", format!("the namespaces of process {first}"), error))?;
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -21,6 +20,14 @@ pub fn ids(first: i32) -> SysResult<Vec<i32>> {
     let mut all: Vec<i32> = pids.filter(|pid| namespace(*pid).is_ok_and(|link| link == ours)).collect();
     all.sort_unstable();
     Ok(all)
+}
+
+/// The pid namespace of a process, by name.
+///
+/// # Errors
+/// When it is gone or its namespaces may not be seen.
+pub fn namespace(pid: i32) -> std::io::Result<std::path::PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid"))
 }
 
 /// What is known of a process (`man 5 proc_pid_stat`, `proc_pid_status`).
