@@ -22,6 +22,9 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
 
+/// Docker takes no shorter time.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// How many outputs are kept, and how much of each.
 const KEPT: usize = 5;
 const OUTPUT: usize = 4096;
@@ -80,8 +83,10 @@ fn write(dir: &ContainerDir, health: &Health) {
     }
 }
 
+/// A time of an image's or the user's. The flags refuse less than the floor; nobody looked at an image's.
 fn time(nanoseconds: i64, usual: Duration) -> Duration {
-    u64::try_from(nanoseconds).ok().filter(|time| *time > 0).map_or(usual, Duration::from_nanos)
+    let given = u64::try_from(nanoseconds).ok().filter(|time| *time > 0);
+    given.map_or(usual, |time| Duration::from_nanos(time).max(SHORTEST))
 }
 
 /// The checks of one run of a container's program.
