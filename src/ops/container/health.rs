@@ -29,6 +29,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const KEPT: usize = 5;
 const OUTPUT: usize = 4096;
 
+/// Bytes that are read before the clock and the program are looked at again: what a pipe holds (`man 7 pipe`).
+const A_LOOK: usize = 64 << 10;
+
 /// How a container is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -255,7 +258,7 @@ impl Running {
         Ok(Self { process, output: Some(output), text: Vec::new(), start, deadline, timeout })
     }
 
-    /// Take what it wrote; how it went, if it ended or has to.
+    /// Take what it wrote; how it went, if it ended or has to. One that never stops writing is as late as a silent one.
     fn look(&mut self) -> Option<Check> {
         self.drain();
         let ended = is_ready(self.process.pidfd.as_fd());
@@ -277,13 +280,17 @@ impl Running {
         Some(Check { start: self.start.clone(), end: when::now(), exit_code, output })
     }
 
+    /// Take a pipe's worth of what it wrote: of one that writes for ever the rest waits for the next look.
     fn drain(&mut self) {
         let mut buffer = [0; OUTPUT];
+        let mut taken = 0;
         while let Some(output) = &self.output
+            && taken < A_LOOK
             && is_ready(output.as_fd())
         {
             match rustix::io::read(output, &mut buffer) {
                 Ok(got @ 1..) => {
+                    taken += got;
                     let room = OUTPUT.saturating_sub(self.text.len()).min(got);
                     self.text.extend_from_slice(&buffer[..room]);
                 }
