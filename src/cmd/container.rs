@@ -1,6 +1,7 @@
 //! Verbs of the container group.
 
 mod commit;
+mod env_flags;
 mod files;
 mod flags;
 mod health_flags;

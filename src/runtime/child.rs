@@ -182,6 +182,9 @@ fn finish(
     place_stdio(stdio, terminal)?;
     exec::close_on_exec_from(3).step("close", "what was open")?;
     signals::reset_all();
+    if let Some(bits) = plan.umask {
+        rustix::process::umask(Mode::from_raw_mode(bits));
+    }
     program.run(plan, teller)
 }
 

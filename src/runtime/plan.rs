@@ -52,6 +52,8 @@ pub struct Plan {
     pub terminal: bool,
     /// Kill it when its parent (monitor) dies.
     pub die_with_parent: bool,
+    /// The program's umask; else 0022.
+    pub umask: Option<u32>,
     /// `RLIMIT_*` name, soft, hard.
     pub rlimits: Vec<(String, u64, u64)>,
     /// The `cgroup.procs` files of the cgroups that it belongs in.

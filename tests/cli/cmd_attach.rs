@@ -28,6 +28,8 @@ fn the_keys_leave_a_terminal_and_attach_comes_back() {
     assert_eq!(pty.wait(), 0, "{}", pty.text());
     env.run(["ps", "--format", "{{.Names}}"]).success().prints("web");
     let mut pty = env.pty(["attach", "--detach-keys", "ctrl-a,d", "web"]);
+    // Its prompt shows that the terminal is ours to set: before that, Ctrl-C would end the client.
+    pty.send("\n").expect("# ");
     // Ctrl-P is a key like others now: the shell looks for its last line.
     pty.send("\x10\x11\x03").send("echo \"v=$X\"; stty size\n").expect("v=kept").expect("40 120");
     pty.resize(33, 99).send("sleep 0.3; stty size\n").expect("33 99").send("\x01d");

@@ -55,6 +55,17 @@ fn flags_change_what_the_program_sees() {
     run(&["--cap-drop", "ALL", &image, "sh", "-c", "grep CapEff /proc/self/status"])
         .success()
         .stdout_has("0000000000000000");
+    run(&["--umask", "0077", &image, "sh", "-c", "umask"]).success().prints("0077");
+    run(&["--umask", "999", &image, "true"]).code(125).stderr_has("octal");
+    run(&["--env-host", "--unsetenv-all", &image, "sh", "-c", "echo $LANG $HOSTNAME | cut -d' ' -f1"])
+        .success()
+        .prints("C.UTF-8");
+    run(&["--security-opt", "mask=/data:/etc/passwd", &image, "sh", "-c", "ls /data; cat /etc/passwd"])
+        .success()
+        .prints("");
+    let touch = "touch -c /proc/sys/kernel/printk 2>/dev/null; grep -c ' /proc/sys ' /proc/self/mountinfo";
+    run(&["--security-opt", "unmask=/proc/sys", &image, "sh", "-c", touch]).code(1).prints("0");
+    run(&[&image, "sh", "-c", touch]).success().prints("1");
     run(&[&image, "ls", "/proc/self/fd"]).success().prints("0\n1\n2\n3"); // 3 is ls reading the directory
 }
 

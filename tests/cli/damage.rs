@@ -131,6 +131,8 @@ fn is_harmless(path: &str, damage: Damage) -> bool {
         || path == "cache/budget"
         || path == "index.json.bak"
         || path == "strate.json.bak"
+        // What happened is told, and nothing relies on it.
+        || path == "containers/events"
         // A container's and a volume's own files are whatever programs wrote.
         || path.contains("/_data/")
         || path.contains("/upper/")

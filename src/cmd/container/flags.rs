@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::env_flags::EnvFlags;
 use super::health_flags::HealthFlags;
 use super::limit_flags::NewLimitFlags;
 use super::network_flags::NetworkFlags;
@@ -115,7 +116,7 @@ pub(super) struct ContainerFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
     privileged: bool,
-    /// Security options: no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    /// Security options: no-new-privileges, seccomp=unconfined, systempaths=unconfined, mask=PATHS, unmask=PATHS|ALL
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Run a small init that reaps processes and forwards signals
@@ -158,6 +159,8 @@ pub(super) struct ContainerFlags {
     /// Do not show the progress of a pull
     #[arg(short, long)]
     pub(super) quiet: bool,
+    #[command(flatten)]
+    environment: EnvFlags,
     #[command(flatten)]
     network: NetworkFlags,
     #[command(flatten)]
@@ -231,6 +234,8 @@ impl ContainerFlags {
         let mounts = self.mounts(cx)?;
         let mut host = self.host()?;
         host.user_namespace = self.user_namespace(cx)?;
+        host.umask = self.environment.umask()?;
+        let inherited_env = self.environment.inherited(cx);
         self.network.apply(cx, &mut host, !self.expose.is_empty(), |remark| ui.note(remark))?;
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
@@ -259,6 +264,7 @@ impl ContainerFlags {
             entrypoint: self.entrypoint.as_deref().map(values::entrypoint),
             command: words.collect(),
             env,
+            inherited_env,
             user: self.user,
             working_dir: self.workdir,
             hostname: self.network.hostname,

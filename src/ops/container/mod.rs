@@ -27,4 +27,6 @@ pub mod volumes;
 
 pub use error::Error;
 pub use network::{NetworkMode, Wishes};
-pub use spec::{ContainerSpec, HostOptions, ImageVolumes, Overrides, RestartPolicy, UserNamespace};
+pub use spec::{
+    ContainerSpec, HostOptions, ImageVolumes, InheritedEnv, Overrides, RestartPolicy, UserNamespace,
+};

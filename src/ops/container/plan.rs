@@ -60,7 +60,6 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Resul
     let host = &spec.host;
     let hostname = facts.hostname(spec);
     let confined = !host.privileged;
-    let default_paths = confined && !host.security.system_paths_unconfined;
     let mut plan = Plan {
         args: spec.args(),
         env: with_home(spec.environment(&hostname), account),
@@ -77,13 +76,19 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> Resul
         namespaces: namespaces(host),
         init: host.init,
         terminal: spec.tty,
+        umask: host.umask,
         rlimits: host.ulimits.iter().map(values::Ulimit::kernel).collect(),
         ..Plan::default()
     };
-    if default_paths {
+    if confined {
+        let security = &host.security;
         plan.masked_paths = runtime::default_masked_paths();
         plan.read_only_paths = runtime::default_read_only_paths();
+        for paths in [&mut plan.masked_paths, &mut plan.read_only_paths] {
+            paths.retain(|path| !security.leaves(path));
+        }
     }
+    plan.masked_paths.extend(host.security.mask.iter().cloned());
     if !host.uts_host {
         plan.hostname = hostname;
         plan.domainname.clone_from(&host.domainname);
@@ -108,6 +113,7 @@ pub fn exec_plan(spec: &ContainerSpec, facts: &Facts<'_>, account: &Account) -> 
         seccomp: seccomp(&spec.host),
         no_new_privileges: spec.host.security.no_new_privileges,
         terminal: spec.tty,
+        umask: spec.host.umask,
         ..Plan::default()
     })
 }

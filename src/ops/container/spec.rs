@@ -103,6 +103,9 @@ pub struct HostOptions {
     pub oom_score_adj: Option<i32>,
     /// Annotations, kept for inspect.
     pub annotations: BTreeMap<String, String>,
+    /// The program's umask; else 0022.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
     /// The user namespace.
     #[serde(skip_serializing_if = "UserNamespace::is_usual")]
     pub user_namespace: UserNamespace,
@@ -287,8 +290,40 @@ pub struct Security {
     pub seccomp_unconfined: bool,
     /// `systempaths=unconfined`
     pub system_paths_unconfined: bool,
+    /// `mask=`: further paths that are masked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
+    /// `unmask=`: paths that are neither masked nor read-only; `ALL` is all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmask: Vec<String>,
     /// As given, for inspect.
     pub given: Vec<String>,
+}
+
+/// What a program's environment has beside what the user says.
+#[derive(Debug, Clone, Default)]
+pub struct InheritedEnv {
+    /// `--env-host`: the host's, for names that neither the image nor the user has.
+    pub host: Vec<String>,
+    /// `--unsetenv`: names of the image's that are left out.
+    pub unset: Vec<String>,
+    /// `--unsetenv-all`: all of the image's are left out.
+    pub unset_all: bool,
+}
+
+impl InheritedEnv {
+    /// What is left of the image's variables, then what the host adds.
+    fn of(&self, image: &[String]) -> Vec<String> {
+        let name = |pair: &str| pair.split_once('=').map_or(pair, |(name, _)| name).to_owned();
+        let stays = |pair: &&String| !self.unset_all && !self.unset.contains(&name(pair));
+        let mut all: Vec<String> = image.iter().filter(stays).cloned().collect();
+        for pair in &self.host {
+            if !all.iter().any(|have| name(have) == name(pair)) {
+                all.push(pair.clone());
+            }
+        }
+        all
+    }
 }
 
 /// What the command line says about a new container, values parsed, nothing merged yet.
@@ -300,6 +335,8 @@ pub struct Overrides {
     pub command: Vec<String>,
     /// `KEY=value`, or `KEY` to take the image's away.
     pub env: Vec<String>,
+    /// What it has beside these.
+    pub inherited_env: InheritedEnv,
     /// `--user`
     pub user: Option<String>,
     /// `--workdir`
@@ -351,15 +388,35 @@ impl Security {
             ("seccomp", Some("builtin")) => self.seccomp_unconfined = false,
             ("seccomp", Some(_)) => return refuse("only `unconfined` and the built-in profile are offered"),
             ("systempaths", Some("unconfined")) => self.system_paths_unconfined = true,
+            ("mask", Some(paths)) => self.mask.extend(paths_of(text, paths)?),
+            ("unmask", Some("ALL" | "all")) => self.unmask.push("ALL".into()),
+            ("unmask", Some(paths)) => self.unmask.extend(paths_of(text, paths)?),
             // Neither AppArmor nor SELinux confine a container here: there is nothing to switch off.
             ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
-            ("apparmor" | "label" | "mask" | "unmask" | "proc-opts", _) => {
+            ("apparmor" | "label" | "proc-opts", _) => {
                 return refuse("the container is confined by capabilities, seccomp and namespaces only");
             }
             _ => return Err(values::bad("--security-opt", text, "this option is not known")),
         }
         self.given.push(text.into());
         Ok(())
+    }
+}
+
+/// Paths of a container between colons.
+fn paths_of(option: &str, paths: &str) -> Result<Vec<String>, Error> {
+    let clean = |path: &str| {
+        mounts::clean_target(path)
+            .ok_or_else(|| values::bad("--security-opt", option, "expected absolute paths, `:` between them"))
+    };
+    paths.split(':').map(clean).collect()
+}
+
+impl Security {
+    /// Whether a path that is masked or read-only by default is to be left as it is.
+    #[must_use]
+    pub fn leaves(&self, path: &str) -> bool {
+        self.system_paths_unconfined || self.unmask.iter().any(|one| one == "ALL" || one == path)
     }
 }
 
@@ -373,7 +430,7 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     config.on_build = Vec::new();
     config.args_escaped = false;
     merge_command(&mut config, user.entrypoint, user.command)?;
-    config.env = merge_env(user.env, &image.env);
+    config.env = merge_env(user.env, &user.inherited_env.of(&image.env));
     let mut host = user.host;
     if let Some(name) = user.user {
         config.user = name;
@@ -593,6 +650,21 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_the_image_can_be_left_out_and_the_hosts_lie_below() {
+        let mut image = image(&[], &["c"]);
+        image.env = list(&["A=1", "B=2"]);
+        let merged = |unset: &[&str], unset_all: bool| {
+            let inherited_env =
+                InheritedEnv { host: list(&["B=h", "C=h", "D=h"]), unset: list(unset), unset_all };
+            let user = Overrides { env: list(&["D=u"]), inherited_env, ..Default::default() };
+            merge(&image, user).unwrap().config.env
+        };
+        assert_eq!(merged(&[], false), ["D=u", "A=1", "B=2", "C=h"]);
+        assert_eq!(merged(&["B"], false), ["D=u", "A=1", "B=h", "C=h"]);
+        assert_eq!(merged(&[], true), ["D=u", "B=h", "C=h"]);
+    }
+
+    #[test]
     fn image_volumes_give_way_to_mounts_and_must_be_sane() {
         let mut config = image(&[], &["c"]);
         config.volumes.insert("/data/".into(), Default::default());
@@ -627,7 +699,21 @@ mod tests {
             security.add(good).unwrap();
         }
         assert!(security.no_new_privileges && security.seccomp_unconfined);
-        for bad in ["seccomp=/x.json", "apparmor=p", "odd", "no-new-privileges=odd"] {
+        security.add("mask=/a:/b/../c").unwrap();
+        security.add("unmask=/proc/acpi").unwrap();
+        assert_eq!(security.mask, ["/a", "/c"]);
+        assert!(security.leaves("/proc/acpi") && !security.leaves("/proc/keys"));
+        security.add("unmask=ALL").unwrap();
+        assert!(security.leaves("/proc/keys"));
+        for bad in [
+            "mask=relative",
+            "unmask=",
+            "mask",
+            "seccomp=/x.json",
+            "apparmor=p",
+            "odd",
+            "no-new-privileges=odd",
+        ] {
             assert!(security.add(bad).is_err(), "{bad}");
         }
     }
