@@ -41,6 +41,8 @@ pub fn mount(store: &mut Store, text: &str) -> Result<PathBuf, Error> {
     let Some(_lock) = start::lock_unless_running(&dir)? else {
         return Err(Error::Started(dir.record.name.clone()));
     };
+    // Not here, but in another shell.
+    refuse_mounted(&dir)?;
     store.read_stores_of(&dir.record);
     let stack = store.stack_of(&dir.record.layers, &Silent)?;
     let mounted = store.mount_writable(&stack, &dir.path, false)?;
@@ -97,7 +99,7 @@ fn is_mounted(dir: &ContainerDir) -> Result<bool, Error> {
     Ok(mounts::below(&path)?.iter().any(|point| point.strip_prefix(&path).ok() == name))
 }
 
-/// Refuse to start a container whose files somebody has mounted, in whatever namespace: two mounts of one place for
+/// Refuse to start, mount or change a container whose files somebody has mounted, in whatever namespace: two mounts of one place for
 /// changes see neither's changes well.
 ///
 /// # Errors
@@ -108,15 +110,9 @@ pub fn refuse_mounted(dir: &ContainerDir) -> Result<(), Error> {
         return Ok(());
     }
     let point = fs::canonicalize(&point).unwrap_or(point);
-    let text = point.display().to_string();
-    let tables = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let shows = |pid: &Path| {
-        fs::read_to_string(pid.join("mountinfo"))
-            .is_ok_and(|table| table.lines().any(|line| line.split(' ').nth(4) == Some(text.as_str())))
-    };
-    let own =
-        |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.parse::<i32>().is_ok());
-    if tables.filter(own).any(|entry| shows(&entry.path())) {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    if pids.any(|pid| mounts::is_at(&point, pid)) {
         return Err(Error::Mounted(dir.record.name.clone()));
     }
     // Its namespace ended without a word.

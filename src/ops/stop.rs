@@ -55,11 +55,15 @@ pub(super) fn end(
 
 /// Mark that a container shall end; its program, if it runs. One between two runs has ended when this returns.
 fn marked(dir: &ContainerDir, why: StopMark) -> Result<Option<Target>, Error> {
-    if !dir.state()?.is_running() {
-        return Ok(None);
+    match dir.state() {
+        Ok(state) if state.is_running() => {}
+        // One that is removed at its end was there a moment ago.
+        Ok(_) | Err(crate::storage::Error::NoSuchContainer(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
     dir.mark_stop(why)?;
     match Target::of(dir) {
+        Err(Error::Storage(crate::storage::Error::NoSuchContainer(_))) => Ok(None),
         Ok(target) => Ok(Some(target)),
         Err(Error::NotRunning(_)) if dir.state().is_ok_and(|state| state.is_running()) => {
             settled(dir)?;

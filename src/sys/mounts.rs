@@ -48,11 +48,21 @@ fn line(line: &[u8]) -> Option<Mounted> {
 pub fn below(dir: &Path) -> SysResult<Vec<PathBuf>> {
     let path = Path::new("/proc/self/mountinfo");
     let table = std::fs::read(path).map_err(|error| SysError::path("read", path, error))?;
-    let points = table.split(|byte| *byte == b'\n').filter_map(|line| {
+    Ok(points(&table).filter(|point| point != dir && point.starts_with(dir)).collect())
+}
+
+/// Whether something is mounted at `point` in the eyes of a process, where its table can be read.
+#[must_use]
+pub fn is_at(point: &Path, pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/mountinfo"))
+        .is_ok_and(|table| points(&table).any(|mounted| mounted == point))
+}
+
+fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
         let field = line.split(|byte| *byte == b' ').nth(4)?;
         Some(PathBuf::from(unescape(field)))
-    });
-    Ok(points.filter(|point| point != dir && point.starts_with(dir)).collect())
+    })
 }
 
 /// Blanks and backslashes stand there as three octal digits.
@@ -95,6 +105,10 @@ mod tests {
     #[test]
     fn the_root_has_mounts_below_and_names_are_read_back() {
         assert!(below(Path::new("/")).unwrap().contains(&PathBuf::from("/proc")));
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(is_at(Path::new("/proc"), own) && !is_at(Path::new("/proc/self"), own));
+        let table = b"36 35 0:30 / /a\\040b/merged rw - overlay overlay rw\n\n";
+        assert_eq!(points(table).collect::<Vec<_>>(), [PathBuf::from("/a b/merged")]);
         assert_eq!(unescape(br"/a\040b\134c"), OsString::from("/a b\\c"));
         assert_eq!(unescape(br"/a\9"), OsString::from("/a\\9"));
     }

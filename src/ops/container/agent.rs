@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{Error, target::Target};
 use crate::context::Context;
 use crate::image::{BoxError, Silent};
-use crate::ops::{chain_text, create, enter, start, store};
+use crate::ops::{chain_text, create, enter, mount, start, store};
 use crate::runtime;
 use crate::storage::ContainerDir;
 use crate::sys::fork::{self, Forked};
@@ -121,6 +121,9 @@ fn on_stopped(
     let Some(_lock) = start::lock_unless_running(dir)? else {
         return Err(Box::new(Said("the container was just started: try again".into())));
     };
+    if access == Access::Write {
+        mount::refuse_mounted(dir)?;
+    }
     let copied = dir.path.join("rootfs");
     let as_root = |root: BorrowedFd<'_>| {
         // What comes in is the container's root's, whoever we are there.

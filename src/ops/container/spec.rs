@@ -403,6 +403,9 @@ impl Security {
     }
 }
 
+/// Seconds that an image may have `stop` wait: an endless or absurd wait is only the user's to ask for.
+const MOST_PATIENCE: i64 = 3600;
+
 /// Paths of a container between colons.
 fn paths_of(option: &str, paths: &str) -> Result<Vec<String>, Error> {
     let clean = |path: &str| {
@@ -448,7 +451,8 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     let published = host.wishes.ports.iter().map(|port| (port.key(), Default::default()));
     config.exposed_ports.extend(published);
     config.stop_signal = user.stop_signal.or(config.stop_signal);
-    config.stop_timeout = user.stop_timeout.or(config.stop_timeout);
+    config.stop_timeout =
+        user.stop_timeout.or(config.stop_timeout.map(|seconds| seconds.clamp(0, MOST_PATIENCE)));
     config.healthcheck = merge_health(user.health, config.healthcheck);
     let mut mounts = user.mounts;
     add_image_volumes(&config, user.image_volumes, &mut mounts)?;

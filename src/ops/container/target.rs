@@ -62,12 +62,12 @@ impl Target {
         Ok(signal_as_owner(&self.process, signal)?)
     }
 
-    /// Wait for its end, at most so long; `false` when it still runs.
+    /// Wait for its end, at most so long, for ever where that is beyond all clocks; `false` when it still runs.
     ///
     /// # Errors
     /// When it cannot be watched.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());

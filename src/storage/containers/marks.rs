@@ -32,7 +32,7 @@ pub enum StopMark {
 }
 
 impl ContainerDir {
-    /// Tell whoever watches over the program that its end is wanted.
+    /// Tell whoever watches over the program that its end is wanted. A container that is gone has ended already.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -42,7 +42,10 @@ impl ContainerDir {
             StopMark::Restart => b"restart",
         };
         let path = self.path.join(STOP);
-        fs::write(&path, text).map_err(|error| SysError::path("write", path, error).into())
+        match fs::write(&path, text) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|error| SysError::path("write", path, error).into()),
+        }
     }
 
     /// What was marked since the last start.

@@ -4,6 +4,7 @@
 //! that writes decides where they belong.
 
 mod place;
+mod settle;
 mod unpack;
 
 pub use place::{Source, Wanted, find};
@@ -33,6 +34,9 @@ pub enum Error {
     /// A name of an archive that leads elsewhere.
     #[error("the archive's name `{0}` leads out of the directory")]
     BadName(String),
+    /// Somebody put something else where a file was being made.
+    #[error("`{0}`: somebody else replaced it while it was being made")]
+    Replaced(String),
     /// The archive.
     #[error(transparent)]
     Archive(#[from] layer::Error),

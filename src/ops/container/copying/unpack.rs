@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use super::place::{self, Place, Wanted};
+use super::settle::{Made, settle};
 use crate::layer::tar::{Content, Entry, Kind, Reader};
 use crate::sys::{RootDir, SysError};
 
@@ -87,7 +88,6 @@ struct Unpacker {
     done: Unpacked,
     /// Directories get their times and modes when nothing is made in them any more.
     dirs: Vec<(PathBuf, Entry)>,
-    temporary: u32,
 }
 
 /// Something that is there.
@@ -98,7 +98,7 @@ fn kind_at(dir: &OwnedFd, name: &OsStr) -> Option<FileType> {
 
 impl Unpacker {
     fn new(place: Place, owners: Owners) -> Self {
-        Self { place, owners, done: Unpacked::default(), dirs: Vec::new(), temporary: 0 }
+        Self { place, owners, done: Unpacked::default(), dirs: Vec::new() }
     }
 
     /// The path of an archive's name below our directory; nothing for the directory itself.
@@ -172,9 +172,12 @@ impl Unpacker {
     }
 
     /// A name of our own beside the real one, which then takes its place whole.
-    fn temporary(&mut self) -> OsString {
-        self.temporary += 1;
-        format!(".strate-cp-{}-{}", std::process::id(), self.temporary).into()
+    /// Random: nobody knows it before it is there, and what a killed copy left is in nobody's way.
+    fn temporary() -> Result<OsString, Error> {
+        let mut random = [0_u8; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| SysError::new("make", "a random name", error))?;
+        Ok(format!(".strate-cp-{:016x}", u64::from_le_bytes(random)).into())
     }
 
     fn file(
@@ -186,8 +189,8 @@ impl Unpacker {
         path: &Path,
     ) -> Result<(), Error> {
         let failed = |error| Error::from(SysError::path("write", path, error));
-        let temporary = self.temporary();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let temporary = Self::temporary()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(dir, &temporary, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
         let mut file = std::fs::File::from(file);
         let mut content = Content::new(reader, entry);
@@ -200,7 +203,9 @@ impl Unpacker {
                 self.disown(rustix::fs::fchown(&file, self.uid(entry), self.gid(entry)));
                 let mode = rustix::fs::fchmod(&file, self.mode(entry));
                 let times = rustix::fs::futimens(&file, &times(entry));
-                mode.and(times).map_err(failed).and_then(|()| settle(dir, &temporary, name).map_err(failed))
+                mode.and(times)
+                    .map_err(failed)
+                    .and_then(|()| settle(dir, &mut file, &temporary, name).map_err(failed))
             }
         };
         if placed.is_err() {
@@ -211,47 +216,62 @@ impl Unpacker {
 
     fn special(&mut self, entry: &Entry, dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Error> {
         let failed = |error| Error::from(SysError::path("create", path, error));
-        let temporary = self.temporary();
+        let temporary = Self::temporary()?;
+        let done = self.make_special(entry, dir, &temporary, path).and_then(|made| {
+            if made { rustix::fs::renameat(dir, &temporary, dir, name).map_err(failed) } else { Ok(()) }
+        });
+        // A second name of the file that was there: the rename did nothing.
+        if done.is_err() || entry.kind == Kind::HardLink {
+            let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+        }
+        done
+    }
+
+    /// Make what holds no data, with its attributes; false for a device that may not be made.
+    fn make_special(
+        &mut self,
+        entry: &Entry,
+        dir: &OwnedFd,
+        temporary: &OsStr,
+        path: &Path,
+    ) -> Result<bool, Error> {
+        let failed = |error| Error::from(SysError::path("create", path, error));
+        let mode = self.mode(entry);
         let kind = match entry.kind {
-            Kind::Symlink => {
-                rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), dir, &temporary).map_err(failed)?;
-                None
-            }
+            Kind::Symlink => FileType::Symlink,
             Kind::HardLink => {
-                let target = self.path(&entry.link)?;
-                let (from, last) = self.parent(&target)?;
-                rustix::fs::linkat(&from, &last, dir, &temporary, AtFlags::empty()).map_err(failed)?;
-                return rustix::fs::renameat(dir, &temporary, dir, name).map_err(failed).inspect(|()| {
-                    // Two names of one file: the rename did nothing.
-                    let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
-                });
+                let (from, last) = self.parent(&self.path(&entry.link)?)?;
+                rustix::fs::linkat(&from, &last, dir, temporary, AtFlags::empty()).map_err(failed)?;
+                return Ok(true);
             }
-            Kind::Fifo => Some(FileType::Fifo),
-            Kind::BlockDevice => Some(FileType::BlockDevice),
-            _ => Some(FileType::CharacterDevice),
+            Kind::Fifo => FileType::Fifo,
+            Kind::BlockDevice => FileType::BlockDevice,
+            _ => FileType::CharacterDevice,
         };
-        if let Some(kind) = kind {
-            let device = rustix::fs::makedev(entry.device.0, entry.device.1);
-            let mode = self.mode(entry);
-            match rustix::fs::mknodat(dir, &temporary, kind, mode, device) {
+        let mut device = 0;
+        if kind == FileType::Symlink {
+            rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), dir, temporary).map_err(failed)?;
+        } else {
+            if kind != FileType::Fifo {
+                device = rustix::fs::makedev(entry.device.0, entry.device.1);
+            }
+            match rustix::fs::mknodat(dir, temporary, kind, mode, device) {
                 Ok(()) => {}
                 Err(Errno::PERM) if kind != FileType::Fifo => {
                     self.done.skipped += 1;
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(failed(error)),
             }
         }
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        self.disown(rustix::fs::chownat(dir, &temporary, self.uid(entry), self.gid(entry), flags));
-        if entry.kind != Kind::Symlink {
-            let _ = rustix::fs::chmodat(dir, &temporary, self.mode(entry), AtFlags::empty());
+        let replaced = || Error::Replaced(path.display().to_string());
+        let made = Made::open(dir, temporary, kind, device).map_err(failed)?.ok_or_else(replaced)?;
+        self.disown(made.chown(self.uid(entry), self.gid(entry)));
+        if kind != FileType::Symlink {
+            made.chmod(mode).map_err(failed)?;
         }
-        let _ = rustix::fs::utimensat(dir, &temporary, &times(entry), flags);
-        rustix::fs::renameat(dir, &temporary, dir, name).map_err(|error| {
-            let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
-            failed(error)
-        })
+        let _ = rustix::fs::utimensat(dir, temporary, &times(entry), AtFlags::SYMLINK_NOFOLLOW);
+        Ok(true)
     }
 
     fn mode(&self, entry: &Entry) -> Mode {
@@ -289,31 +309,6 @@ impl Unpacker {
         }
         Ok(self.done)
     }
-}
-
-/// The written file takes its name. What is mounted there (a container's /etc/hosts) cannot be replaced, only written.
-fn settle(dir: &OwnedFd, temporary: &OsStr, name: &OsStr) -> Result<(), Errno> {
-    match rustix::fs::renameat(dir, temporary, dir, name) {
-        Err(Errno::BUSY) => {}
-        other => return other,
-    }
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let there = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&there)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Errno::BUSY);
-    }
-    let read = rustix::fs::openat(
-        dir,
-        temporary,
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    );
-    let mut there = std::fs::File::from(there);
-    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    there.set_len(0).map_err(errno)?;
-    std::io::copy(&mut std::fs::File::from(read?), &mut there).map_err(errno)?;
-    rustix::fs::unlinkat(dir, temporary, AtFlags::empty())
 }
 
 fn times(entry: &Entry) -> Timestamps {
