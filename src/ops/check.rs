@@ -138,8 +138,8 @@ fn put_aside(
 ) -> Result<Option<String>, Error> {
     let short = digest.short();
     if force {
-        store.drop_wrong_blob(digest)?;
-        return Ok(Some(format!("blob {short} was removed, as its bytes were wrong")));
+        let dropped = store.drop_wrong_blob(digest)?;
+        return Ok(dropped.then(|| format!("blob {short} was removed, as its bytes were wrong")));
     }
     let Some(path) = store.keep_wrong_blob(digest, what)? else { return Ok(None) };
     let again = match needed_by {

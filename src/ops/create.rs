@@ -187,9 +187,11 @@ fn keep(
     name: NewName<'_>,
 ) -> Result<(ContainerDir, RunLock), Error> {
     let held = (!volumes::uses(spec).is_empty()).then(|| store.hold_volumes()).transpose()?;
-    let own = volumes::make(store, spec)?;
-    let made = record(store, image_name, image, spec)
+    let mut own = Vec::new();
+    let made = volumes::make(store, spec, &mut own)
+        .and_then(|()| record(store, image_name, image, spec))
         .and_then(|record| Ok(store.create_container(record, name, !spec.host.auto_remove)?));
+    // Who removes a volume holds them alone: with our own hold it would wait for itself.
     drop(held);
     if made.is_err() {
         volumes::discard(store, &own);

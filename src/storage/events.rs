@@ -4,6 +4,7 @@
 //! nothing depends on one. A file that has grown is moved aside once, in the place of the one before.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -18,8 +19,12 @@ use super::{ContainerDir, Store};
 /// Bytes after which a file is moved aside.
 const MOST: u64 = 4 << 20;
 
-/// Longest value of an attribute: a line stays one write that nothing can come between.
+/// Characters of the longest value, key, action or id: a line stays one short write that nothing can come between,
+/// whatever an image's labels or a command line are.
 const LONGEST: usize = 256;
+
+/// Bytes of the longest line. Attributes that do not fit are left out, those of an image or a user before our own.
+const LINE: usize = 16 << 10;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,13 +47,50 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Append an event. One that cannot be written is nobody's loss.
-fn append(layout: &Layout, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
-    let short = |(key, value): (String, String)| (key, value.chars().take(LONGEST).collect());
-    let attributes = attributes.into_iter().take(32).map(short).collect();
-    let event = Event { time: now(), kind: kind.into(), action: action.into(), id: id.into(), attributes };
-    let Ok(mut line) = serde_json::to_vec(&event) else { return };
+/// The facts about an event: our own, and what an image or a user said.
+#[derive(Debug, Default)]
+struct Facts {
+    own: Vec<(String, String)>,
+    labels: Vec<(String, String)>,
+}
+
+/// What of a text is written down.
+fn short(text: &str) -> String {
+    text.chars().take(LONGEST).collect()
+}
+
+/// The bytes of a text in a line of JSON, or a few more.
+fn room_of(text: &str) -> usize {
+    // A control character is six: `\u0007`.
+    text.chars().map(|char| if char.is_control() { 6 } else { char.len_utf8() + 1 }).sum::<usize>() + 4
+}
+
+/// The attributes that a line has room for. Our own always are among them: a label of the same name says nothing.
+fn attributes(facts: Facts) -> BTreeMap<String, String> {
+    let (mut kept, mut room) = (BTreeMap::new(), LINE);
+    for (key, value) in facts.own.into_iter().chain(facts.labels) {
+        let (key, value) = (short(&key), short(&value));
+        let Some(left) = room.checked_sub(room_of(&key) + room_of(&value)) else { continue };
+        if let Entry::Vacant(place) = kept.entry(key) {
+            place.insert(value);
+            room = left;
+        }
+    }
+    kept
+}
+
+/// The line of an event, with its end.
+fn line_of(kind: &str, action: &str, id: &str, facts: Facts) -> Option<Vec<u8>> {
+    let (action, id) = (short(action), short(id));
+    let event = Event { time: now(), kind: kind.into(), action, id, attributes: attributes(facts) };
+    let mut line = serde_json::to_vec(&event).ok()?;
     line.push(b'\n');
+    Some(line)
+}
+
+/// Append an event. One that cannot be written is nobody's loss.
+fn append(layout: &Layout, kind: &str, action: &str, id: &str, facts: Facts) {
+    let Some(line) = line_of(kind, action, id, facts) else { return };
     let path = layout.events();
     let open =
         OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
@@ -65,22 +107,21 @@ impl ContainerDir {
     pub fn tell(&self, action: &str, more: &[(&str, String)]) {
         let spec: serde_json::Value = serde_json::from_str(self.record.spec.get()).unwrap_or_default();
         let labels = spec.get("config").and_then(|config| config.get("Labels"));
-        let mut attributes = BTreeMap::new();
-        for (key, value) in labels.and_then(|labels| labels.as_object()).into_iter().flatten() {
-            attributes.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
-        }
-        attributes.insert("image".into(), self.record.image_name.clone());
-        attributes.insert("name".into(), self.record.name.clone());
-        attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        append(&self.layout, "container", action, &self.record.id, attributes);
+        let labels = labels.and_then(|labels| labels.as_object()).into_iter().flatten();
+        let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()));
+        let mut own: Vec<_> = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        own.push(("image".into(), self.record.image_name.clone()));
+        own.push(("name".into(), self.record.name.clone()));
+        let facts = Facts { own, labels: labels.collect() };
+        append(&self.layout, "container", action, &self.record.id, facts);
     }
 }
 
 impl Store {
     /// Note that something happened to an image or a volume.
     pub fn tell(&self, kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) {
-        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        append(self.layout(), kind, action, id, attributes.collect());
+        let own = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        append(self.layout(), kind, action, id, Facts { own, labels: Vec::new() });
     }
 
     /// Read what happened, oldest first, and go on with what happens.
@@ -128,9 +169,11 @@ impl Events {
             // The end, for now: unless the file was moved aside, and a new one goes on.
             let moved = fs::metadata(&self.path)
                 .is_ok_and(|there| file.get_ref().metadata().is_ok_and(|ours| ours.ino() != there.ino()));
-            if !moved || !self.line.is_empty() {
+            if !moved {
                 return None;
             }
+            // Nobody writes there any more: half a line stays one.
+            self.line.clear();
             self.file = None;
         }
     }
@@ -148,5 +191,44 @@ impl Events {
         if let Some(file) = &mut self.file {
             let _ = file.seek(SeekFrom::End(0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_short_and_keeps_what_is_ours() {
+        let own = [("exitCode", "3"), ("image", "busybox"), ("name", "web")];
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let mut labels: Vec<_> =
+            (0..100).map(|i| (format!("a{i}{}", "\u{1}".repeat(100_000)), "\u{1}".repeat(100_000))).collect();
+        labels.push(owned(("name", "not mine")));
+        labels.push(owned(("last", "fits")));
+        let action = format!("exec_start: {}", "x".repeat(5 << 20));
+        let line = line_of("container", &action, "id", Facts { own: own.map(owned).into(), labels }).unwrap();
+        assert!(line.len() < LINE + (2 << 10), "{}", line.len());
+        let event: Event = serde_json::from_slice(&line).unwrap();
+        assert_eq!(event.action.chars().count(), LONGEST);
+        for (key, value) in own.into_iter().chain([("last", "fits")]) {
+            assert_eq!(event.attributes.get(key).map(String::as_str), Some(value));
+        }
+    }
+
+    #[test]
+    fn half_a_line_of_a_file_that_was_moved_aside_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, older) = (dir.path().join("events"), dir.path().join("older"));
+        let line = |action: &str| line_of("image", action, "x", Facts::default()).unwrap();
+        fs::write(&path, [line("pull"), b"{\"time\":1,".to_vec()].concat()).unwrap();
+        let mut events =
+            Events { path: path.clone(), older: Some(older.clone()), file: None, line: Vec::new() };
+        let mut next = || events.next_event().map(|event| event.action);
+        assert_eq!((next().as_deref(), next()), (Some("pull"), None));
+        fs::rename(&path, &older).unwrap();
+        assert_eq!(next(), None);
+        fs::write(&path, line("tag")).unwrap();
+        assert_eq!((next().as_deref(), next()), (Some("tag"), None));
     }
 }

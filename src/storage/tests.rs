@@ -157,6 +157,26 @@ fn blobs_are_verified_when_written_and_when_read() {
 }
 
 #[test]
+fn only_a_blob_that_is_still_wrong_is_moved_away() {
+    let (_dir, store) = scratch();
+    store.put_bytes("text/plain", b"hello").unwrap();
+    let digest = Digest::sha256("hello");
+    let path = store.layout().blob(&digest);
+    // As if a peer had put the right bytes there while the wrong ones were still read.
+    assert_eq!(store.keep_wrong_blob(&digest, "was read long ago").unwrap(), None);
+    assert!(!store.drop_wrong_blob(&digest).unwrap());
+    assert_eq!(store.read_blob(&digest).unwrap(), b"hello");
+    fs::write(&path, "hellO").unwrap();
+    let fetching = store.lock(&LockName::Blob(&digest), LockMode::Exclusive).unwrap();
+    assert_eq!(store.keep_wrong_blob(&digest, "somebody fetches it").unwrap(), None);
+    assert!(path.exists());
+    drop(fetching);
+    let kept = store.keep_wrong_blob(&digest, "is wrong").unwrap().unwrap();
+    assert_eq!(fs::read(kept).unwrap(), b"hellO");
+    assert!(!path.exists() && store.keep_wrong_blob(&digest, "is gone").unwrap().is_none());
+}
+
+#[test]
 fn a_layer_arrives_verified_and_unpacked() {
     let (_dir, store) = scratch();
     let layer = layer(&[("etc/", ""), ("etc/hosts", "localhost"), ("etc/link -> etc/hosts", "")]);

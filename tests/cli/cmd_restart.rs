@@ -49,6 +49,23 @@ fn a_policy_starts_a_program_again_until_it_has_had_enough() {
 }
 
 #[test]
+fn the_code_of_a_run_before_a_restart_is_not_waited_for() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    let dir = env.work().join("shared");
+    std::fs::create_dir(&dir).unwrap();
+    let volume = format!("{}:/shared", dir.display());
+    let script = "trap 'exit 143' TERM; until test -e /shared/go; do sleep 0.05; done; exit 1";
+    let words = ["run", "-d", "--rm", "--name", "a", "--network", "none", "-v", &volume, &image];
+    env.run(words.iter().chain(&["sh", "-c", script])).success();
+    env.run(["restart", "a"]).success();
+    let waiter = env.spawn(["wait", "a"]);
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::write(dir.join("go"), "").unwrap();
+    waiter.finish().success().prints("1");
+}
+
+#[test]
 fn who_stops_a_container_ends_its_restarts() {
     need!("docker-registry", "skopeo", "busybox");
     let (env, image) = with_busybox();

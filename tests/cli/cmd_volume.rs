@@ -203,6 +203,18 @@ fn options_decide_what_stands_behind_a_volume() {
 }
 
 #[test]
+fn volumes_of_a_container_that_cannot_be_made_go_away() {
+    need!("docker-registry", "skopeo", "busybox");
+    let env = with_image();
+    env.run(["volume", "create", "kept"]).success();
+    let other = "type=volume,src=kept,dst=/d,volume-opt=type=tmpfs,volume-opt=device=tmpfs";
+    let started = std::time::Instant::now();
+    run(&env, &["-v", "/own", "--mount", other, "img", "true"]).code(125).stderr_has("kept");
+    assert!(started.elapsed() < Duration::from_secs(15), "it waited for itself");
+    env.run(["volume", "ls", "-q"]).success().prints("kept");
+}
+
+#[test]
 fn files_go_out_and_come_in_as_a_tar() {
     need!("docker-registry", "skopeo", "busybox");
     let env = with_image();

@@ -22,9 +22,15 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
 
+/// Docker takes no shorter time.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// How many outputs are kept, and how much of each.
 const KEPT: usize = 5;
 const OUTPUT: usize = 4096;
+
+/// Bytes that are read before the clock and the program are looked at again: what a pipe holds (`man 7 pipe`).
+const A_LOOK: usize = 64 << 10;
 
 /// How a container is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +86,10 @@ fn write(dir: &ContainerDir, health: &Health) {
     }
 }
 
+/// A time of an image's or the user's. The flags refuse less than the floor; nobody looked at an image's.
 fn time(nanoseconds: i64, usual: Duration) -> Duration {
-    u64::try_from(nanoseconds).ok().filter(|time| *time > 0).map_or(usual, Duration::from_nanos)
+    let given = u64::try_from(nanoseconds).ok().filter(|time| *time > 0);
+    given.map_or(usual, |time| Duration::from_nanos(time).max(SHORTEST))
 }
 
 /// The checks of one run of a container's program.
@@ -250,7 +258,7 @@ impl Running {
         Ok(Self { process, output: Some(output), text: Vec::new(), start, deadline, timeout })
     }
 
-    /// Take what it wrote; how it went, if it ended or has to.
+    /// Take what it wrote; how it went, if it ended or has to. One that never stops writing is as late as a silent one.
     fn look(&mut self) -> Option<Check> {
         self.drain();
         let ended = is_ready(self.process.pidfd.as_fd());
@@ -272,13 +280,17 @@ impl Running {
         Some(Check { start: self.start.clone(), end: when::now(), exit_code, output })
     }
 
+    /// Take a pipe's worth of what it wrote: of one that writes for ever the rest waits for the next look.
     fn drain(&mut self) {
         let mut buffer = [0; OUTPUT];
+        let mut taken = 0;
         while let Some(output) = &self.output
+            && taken < A_LOOK
             && is_ready(output.as_fd())
         {
             match rustix::io::read(output, &mut buffer) {
                 Ok(got @ 1..) => {
+                    taken += got;
                     let room = OUTPUT.saturating_sub(self.text.len()).min(got);
                     self.text.extend_from_slice(&buffer[..room]);
                 }

@@ -12,20 +12,14 @@ use crate::sys::SysError;
 /// The label of anonymous volumes, by which docker's users pick them.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 
-/// Make the volumes of a new container that are not there yet; anonymous ones get their names. Those of anonymous ones
-/// that were made come back. The caller holds the volumes ([`Store::hold_volumes`]) until the container has its record.
+/// Make the volumes of a new container that are not there yet; anonymous ones get their names, which are added to `own`.
+/// The caller holds the volumes ([`Store::hold_volumes`]) until the container has its record.
 ///
 /// # Errors
-/// When one cannot be made; those that were made for this container alone are gone again then.
-pub fn make(store: &Store, spec: &mut ContainerSpec) -> Result<Vec<String>, Error> {
-    let mut own = Vec::new();
-    for mount in &mut spec.mounts {
-        if let Err(error) = make_one(store, mount, spec.host.auto_remove, &mut own) {
-            discard(store, &own);
-            return Err(error);
-        }
-    }
-    Ok(own)
+/// When one cannot be made. The caller gives up its hold then, and after that removes those in `own` ([`discard`]).
+pub fn make(store: &Store, spec: &mut ContainerSpec, own: &mut Vec<String>) -> Result<(), Error> {
+    let passing = spec.host.auto_remove;
+    spec.mounts.iter_mut().try_for_each(|mount| make_one(store, mount, passing, own))
 }
 
 fn make_one(store: &Store, mount: &mut Mount, passing: bool, own: &mut Vec<String>) -> Result<(), Error> {
@@ -56,7 +50,7 @@ fn make_one(store: &Store, mount: &mut Mount, passing: bool, own: &mut Vec<Strin
     Ok(())
 }
 
-/// Remove volumes of a container that could not be made.
+/// Remove volumes of a container that could not be made. The caller does not hold the volumes any more.
 pub fn discard(store: &Store, own: &[String]) {
     for name in own {
         // What stays is an unused anonymous volume, which a prune takes.

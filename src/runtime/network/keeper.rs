@@ -34,10 +34,10 @@ pub(super) fn live(wanted: &Wanted<'_>, program: &[String], ends: Ends) -> Infal
     let _guard = NeverReturn;
     let said = settle(&ends).and_then(|()| set_up(wanted, program, &ends.namespace));
     match said {
-        Ok(Ok(())) => {
+        Ok(Ok(said)) => {
             let _ = rustix::io::write(&ends.ready, b"r");
             drop(ends);
-            stay()
+            stay(&said)
         }
         Ok(Err(words)) => fail(&ends, &words),
         Err(error) => fail(&ends, &format!("cannot {} {}: {}", error.operation, error.subject, error.source)),
@@ -77,14 +77,26 @@ fn is_heard(pipe: BorrowedFd<'_>) -> bool {
     !matches!(poll(&mut fds, Some(&now)), Ok(1..))
 }
 
-/// As the first process of a pid namespace: whatever is left in it ends with us, and we with it.
-fn stay() -> ! {
+/// As the first process of a pid namespace: whatever is left in it ends with us, and we with it. What the helper still
+/// says is read: a pipe that nobody reads would end it, or hold it up once full.
+fn stay(said: &OwnedFd) -> ! {
+    drain(said);
     while wait_pid(-1).is_ok() {}
     exit_now(0)
 }
 
-/// Start the helper and hear it out; its words when it fails.
-fn set_up(wanted: &Wanted<'_>, program: &[String], namespace: &OwnedFd) -> SysResult<Result<(), String>> {
+/// Read and forget until nobody can write any more.
+fn drain(said: &OwnedFd) {
+    let mut buffer = [0; 4096];
+    while matches!(rustix::io::read(said, &mut buffer), Ok(1..) | Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Start the helper and hear it out: where it goes on speaking, or its words when it fails.
+fn set_up(
+    wanted: &Wanted<'_>,
+    program: &[String],
+    namespace: &OwnedFd,
+) -> SysResult<Result<OwnedFd, String>> {
     let place = lay_out(wanted, namespace)?;
     let ((said, stderr), (ready, tell_ready)) = (pipe()?, pipe()?);
     let namespace = place.join("netns").join("container");
@@ -115,10 +127,11 @@ fn set_up(wanted: &Wanted<'_>, program: &[String], namespace: &OwnedFd) -> SysRe
         }
         return Ok(Err(words_of(&said)));
     }
-    Ok(match wanted.helper {
+    let published = match wanted.helper {
         Helper::Pasta => Ok(()),
         Helper::Slirp => slirp::publish(&place.join(slirp::SOCKET), wanted.ports),
-    })
+    };
+    Ok(published.map(|()| said))
 }
 
 /// A tmpfs of our own with the container's network namespace in it, on a directory that no helper needs. Where there is

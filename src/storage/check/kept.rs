@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::oci::Digest;
 use crate::storage::collect::Trash;
-use crate::storage::lock::{LockMode, LockName};
+use crate::storage::lock::{LockMode, LockName, Locked};
 use crate::storage::{Error, Store, layout};
 use crate::sys::atomic::{Durability, replace_file, sync_dir};
 use crate::sys::{SysError, tree};
@@ -33,15 +33,32 @@ pub struct Kept {
 
 impl Store {
     /// Move a wrong blob to `damaged/`, with a note that says why. Where it lies then comes back; `None` when it is not
-    /// there any more.
+    /// there any more, is right by now, or somebody is just fetching it.
     ///
     /// # Errors
     /// When it cannot be moved.
     pub fn keep_wrong_blob(&self, digest: &Digest, why: &str) -> Result<Option<PathBuf>, Error> {
+        let Some(_fetching) = self.hold_wrong_blob(digest)? else { return Ok(None) };
         let kept = self.keep(&self.layout.blob(digest), &layout::file_name(digest), why)?;
         // What was computed from its bytes goes with them.
         let _ = fs::remove_file(self.layout.layer_fact(digest));
         Ok(kept)
+    }
+
+    /// The lock of a blob whose own copy is wrong, so that it may be taken from its place. Much time may have passed since
+    /// its bytes were read, and a peer may have put the right ones there: they are looked at again, as what lies there
+    /// counts and not what was read. Nobody waits here, since a layer's lock may be held, which comes after a blob's: who
+    /// has the lock puts right bytes there.
+    pub(super) fn hold_wrong_blob(&self, digest: &Digest) -> Result<Option<Locked>, Error> {
+        let Some(lock) = self.try_lock(&LockName::Blob(digest), LockMode::Exclusive)? else {
+            return Ok(None);
+        };
+        let path = self.layout.blob(digest);
+        // What is built or loaded is published without the lock.
+        let file = || path.symlink_metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let before = file();
+        let wrong = before.is_some() && self.is_wrong(digest);
+        Ok((wrong && before == file()).then_some(lock))
     }
 
     /// Move an unpacked layer to `damaged/`.

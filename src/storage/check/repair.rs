@@ -164,14 +164,16 @@ impl Store {
         path.symlink_metadata().is_ok() && super::blobs::verify(&path, digest, None, false, &|_| ()).is_err()
     }
 
-    /// Remove a wrong blob for good.
+    /// Remove a wrong blob for good. Whether that was done comes back: one that is right by now stays, and so does one
+    /// that somebody is just fetching.
     ///
     /// # Errors
     /// When it cannot be moved.
-    pub fn drop_wrong_blob(&self, digest: &Digest) -> Result<(), Error> {
+    pub fn drop_wrong_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        let Some(_fetching) = self.hold_wrong_blob(digest)? else { return Ok(false) };
         self.move_away(&self.layout.blob(digest))?;
         let _ = fs::remove_file(self.layout.layer_fact(digest));
-        Ok(())
+        Ok(true)
     }
 
     /// Give up the names whose images are beyond repair. The names are returned.

@@ -114,6 +114,7 @@ impl RunLock {
     /// # Errors
     /// When a file is there and cannot be removed.
     pub fn clear_marks(&self) -> Result<(), Error> {
+        self.forget_exit();
         for name in [STOP, PAUSED, SOCKET, HEALTH] {
             match rustix::fs::unlinkat(self.as_fd(), name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}

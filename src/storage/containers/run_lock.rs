@@ -28,6 +28,13 @@ fn open(path: &Path) -> Result<OwnedFd, Error> {
 const EXIT: &str = "exit";
 
 impl RunLock {
+    /// What was told about the last run is not the code of the next. The file stays: who waits holds it open, and should
+    /// not miss what is told then.
+    pub(super) fn forget_exit(&self) {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let _ = rustix::fs::openat(&self.dir, EXIT, flags, Mode::empty());
+    }
+
     /// Lock a directory that has no record yet; fails when somebody else works on it.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let dir = open(path)?;
@@ -66,7 +73,8 @@ impl RunLock {
     /// Tell the exit code of a container that goes away at once. Somebody who waits made the file and holds it open;
     /// usually nobody does.
     pub fn tell_waiters(&self, code: i32) {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        // A waiter reads all of it: nothing of a longer code may stay.
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if let Ok(file) = rustix::fs::openat(&self.dir, EXIT, flags, Mode::empty()) {
             let _ = fs::File::from(file).write_all(format!("{code}\n").as_bytes());
         }

@@ -120,6 +120,35 @@ fn the_lock_says_who_watches_and_waiting_gives_the_code() {
     assert!(matches!(dir.try_lock(), Err(Error::NoSuchContainer(_))));
 }
 
+/// The waiter's file outlives a start, and the shorter code of the second run replaces the first's.
+#[test]
+fn who_waits_gets_the_code_of_the_last_run() {
+    let (_dir, store) = store();
+    let (dir, lock) = create(&store, "a").unwrap();
+    let pid = i32::try_from(std::process::id()).unwrap();
+    let state = ContainerState::running(pid, "2026-01-01T00:00:00Z".into());
+    lock.write_state(&state).unwrap();
+    let waiter = store.find_container("a").unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| waiter.wait_for_end().unwrap());
+        let exit = dir.path.join("exit");
+        while !exit.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        // So that it has seen that the program runs.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        lock.tell_waiters(143);
+        assert_eq!(fs::read_to_string(&exit).unwrap(), "143\n");
+        lock.clear_marks().unwrap();
+        assert_eq!(fs::read_to_string(&exit).unwrap(), "", "a new run has no code yet");
+        lock.tell_waiters(143);
+        lock.tell_waiters(1);
+        assert_eq!(fs::read_to_string(&exit).unwrap(), "1\n");
+        dir.remove(lock).unwrap();
+        assert_eq!(waiting.join().unwrap(), Some(1));
+    });
+}
+
 #[test]
 fn records_that_somebody_edited_name_no_path() {
     let (dir, store) = store();

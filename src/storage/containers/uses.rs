@@ -96,13 +96,14 @@ pub(in crate::storage) fn volume_users_but(
 }
 
 impl ContainerDir {
-    /// Remove the volumes that were made for this container, which is gone, and that no other container uses.
+    /// Remove the volumes that were made for this container, which has removed itself, and that no other container uses.
+    /// They were not made to outlive a power cut.
     ///
     /// # Errors
     /// When one cannot be moved away.
     pub fn remove_own_volumes(&self) -> Result<(), Error> {
         let mut trash = Trash::default();
-        take_unused(&self.layout, &self.own_volumes(), &mut trash)?;
+        take_unused(&self.layout, &self.own_volumes(), false, &mut trash)?;
         trash.discard();
         Ok(())
     }
@@ -155,7 +156,8 @@ impl Store {
     ) -> Result<(), Error> {
         self.writable()?;
         // One that removes itself was not made to outlive a power cut.
-        dir.take_away(lock, !dir.removes_itself(), trash)?;
-        if volumes { take_unused(&self.layout, &dir.own_volumes(), trash) } else { Ok(()) }
+        let durable = !dir.removes_itself();
+        dir.take_away(lock, durable, trash)?;
+        if volumes { take_unused(&self.layout, &dir.own_volumes(), durable, trash) } else { Ok(()) }
     }
 }

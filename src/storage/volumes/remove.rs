@@ -107,10 +107,11 @@ impl Store {
 
 /// Move those of these volumes to the trash that are there and that no container uses. While a container's record is
 /// damaged they stay for a later prune. It needs no open store: a monitor ends the volumes of its own container, and the
-/// volumes lock is never swept.
+/// volumes lock is never swept. `durable`: they stay away after a power cut, as they were made to outlive one.
 pub(in crate::storage) fn take_unused(
     layout: &Layout,
     names: &[String],
+    durable: bool,
     trash: &mut Trash,
 ) -> Result<(), Error> {
     if names.is_empty() {
@@ -121,12 +122,16 @@ pub(in crate::storage) fn take_unused(
     if !users.damaged.is_empty() {
         return Ok(());
     }
-    for name in names {
-        if containers::is_name(name) && users.of(name).is_empty() && layout.volume(name).exists() {
-            discard(layout, name, &alone, trash)?;
-        }
+    let goes = |name: &&String| {
+        containers::is_name(name) && users.of(name).is_empty() && layout.volume(name).exists()
+    };
+    let gone: Vec<&String> = names.iter().filter(goes).collect();
+    let taken = gone.iter().try_for_each(|name| discard(layout, name, &alone, trash).map(drop));
+    if durable && !gone.is_empty() {
+        // Before their files go, also those that went before one that could not.
+        sync_dir(&layout.volumes())?;
     }
-    Ok(())
+    taken
 }
 
 /// Move a volume to the trash. Where it lies then comes back.

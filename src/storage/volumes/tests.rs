@@ -90,7 +90,7 @@ fn names_lead_nowhere_else() {
         assert!(store.create_volume(record(name), true).is_err(), "{name}");
         assert!(matches!(store.find_volume(name), Err(Error::NoSuchVolume(_))), "{name}");
         assert!(store.remove_volume(name, false).is_err(), "{name}");
-        take_unused(store.layout(), &[name.to_owned()], &mut crate::storage::collect::Trash::default())
+        take_unused(store.layout(), &[name.to_owned()], true, &mut crate::storage::collect::Trash::default())
             .unwrap();
     }
     make_volume(&store, "data");
