@@ -190,6 +190,9 @@ verbs! {
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
 
+        /// Show what running containers use: processor, memory, network, disks
+        Stats(container::StatsArgs) => container::stats, Nothing;
+
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
 
@@ -208,6 +211,9 @@ verbs! {
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
+
+        /// Change the limits and the restart policy of containers
+        Update(container::UpdateArgs) => container::update, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;
@@ -325,6 +331,9 @@ verbs! {
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
 
+        /// Show what running containers use: processor, memory, network, disks
+        Stats(container::StatsArgs) => container::stats, Nothing;
+
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
 
@@ -337,6 +346,9 @@ verbs! {
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
+
+        /// Change the limits and the restart policy of containers
+        Update(container::UpdateArgs) => container::update, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;
