@@ -9,6 +9,7 @@ use super::progress::ProgressArgs;
 use super::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::oci::{Platform, Reference};
+use crate::ops::enter::Entry;
 use crate::ops::{export as export_op, import as import_op, load as load_op, save as save_op};
 use crate::ui::Ui;
 use crate::ui::progress::{Direction, Progress};
@@ -171,6 +172,13 @@ pub(super) struct ExportArgs {
     /// Write to this file instead of standard output
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+impl ExportArgs {
+    /// The user namespace to enter.
+    pub(super) fn entry(&self, cx: &Context) -> Entry {
+        Entry::files_of(cx, &self.container)
+    }
 }
 
 /// `strate export`

@@ -306,10 +306,8 @@ fn run(cli: Cli, ui: &mut Ui) -> CmdResult {
     }
     let needs = cli.verb.needs();
     if needs != Needs::Nothing {
-        match cli.verb.network_of(&cx) {
-            Some(container) => enter::enter_beside(&mut cx, &container)?,
-            None => enter::enter(&mut cx)?,
-        }
+        let entry = cli.verb.entry(&cx);
+        entry.enter(&mut cx)?;
     }
     if let Some(notice) = enter::notice(&cx).filter(|_| needs == Needs::UserNamespace) {
         ui.note(notice);

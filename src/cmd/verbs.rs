@@ -14,6 +14,7 @@ use super::{
     prune, registry, remote, reset, sync, system, volume,
 };
 use crate::context::Context;
+use crate::ops::enter::Entry;
 use crate::ui::Ui;
 
 /// What a verb needs before it runs.
@@ -539,19 +540,24 @@ impl Verb {
         each_table!(self, verb => verb.needs())
     }
 
-    /// The container whose network a container to be started is to have: its user namespace is entered then.
-    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
+    /// The user namespace to enter: a container may need another than the usual one.
+    pub(super) fn entry(&self, cx: &Context) -> Entry {
         match self {
-            Self::Plain(PlainVerb::Run(args)) | Self::Container(ContainerVerb::Run(args)) => {
-                args.network_of()
+            Self::Plain(PlainVerb::Run(args)) | Self::Container(ContainerVerb::Run(args)) => args.entry(cx),
+            Self::Plain(PlainVerb::Create(args)) | Self::Container(ContainerVerb::Create(args)) => {
+                args.entry(cx)
             }
             Self::Plain(PlainVerb::Start(args)) | Self::Container(ContainerVerb::Start(args)) => {
-                args.network_of(cx)
+                args.entry(cx)
             }
             Self::Plain(PlainVerb::Restart(args)) | Self::Container(ContainerVerb::Restart(args)) => {
-                args.network_of(cx)
+                args.entry(cx)
             }
-            _ => None,
+            Self::Plain(PlainVerb::Diff(args)) | Self::Container(ContainerVerb::Diff(args)) => args.entry(cx),
+            Self::Plain(PlainVerb::Export(args)) | Self::Container(ContainerVerb::Export(args)) => {
+                args.entry(cx)
+            }
+            _ => Entry::Usual,
         }
     }
 

@@ -64,7 +64,8 @@ pub fn commit(
         (true, Ok(target)) => Some(Guard::start(target.pid()).map_err(paused)?),
         _ => None,
     };
-    super::enter::enter(cx).map_err(|error| committing(&dir, error))?;
+    let entry = super::enter::Entry::of(&spec.host.user_namespace);
+    entry.enter(cx).map_err(|error| committing(&dir, error))?;
     let mut store = open(cx)?;
     store.read_stores_of(&dir.record);
     let image = store.image(&dir.record.manifest)?;

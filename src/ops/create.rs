@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::container::spec::merge;
-use super::container::{ContainerSpec, Error, NetworkMode, Overrides, cgroup, names, volumes};
+use super::container::{ContainerSpec, Error, NetworkMode, Overrides, UserNamespace, cgroup, names, volumes};
 use super::pull::PullPolicy;
 use super::when;
 use crate::image::{BoxError, select_platform};
@@ -81,6 +81,16 @@ pub fn create(store: &Store, mut request: Request, helper: &mut dyn Helper) -> R
     if let NetworkMode::Container(name) = &mut spec.host.network {
         // Names may move; what was meant is meant for good.
         *name = store.find_container(name)?.record.id;
+    }
+    if let UserNamespace::Container(name) = &mut spec.host.user_namespace {
+        // As it is: with the user namespace goes who the user is in it.
+        let other = store.find_container(name)?;
+        spec.host.user_namespace = match spec_of(&other)?.host.user_namespace {
+            UserNamespace::Keep { uid, gid, .. } => {
+                UserNamespace::Keep { uid, gid, runs: false, passwd: false }
+            }
+            _ => UserNamespace::Container(other.record.id),
+        };
     }
     if let (true, Some(name)) = (request.replace, name) {
         replace(store, name)?;

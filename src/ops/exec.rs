@@ -10,7 +10,7 @@ use super::container::attend::{self, keys::DetachKeys, serve::Serving};
 use super::container::log::LogWriter;
 use super::container::spec::{ContainerSpec, set_env};
 use super::container::target::Target;
-use super::container::{Error, cgroup, monitor, mounts, plan, streams, values};
+use super::container::{Error, UserNamespace, cgroup, monitor, mounts, plan, streams, values};
 use super::create::spec_of;
 use super::start::{HostFacts, Outcome, account, exit_code};
 use crate::context::Context;
@@ -135,7 +135,7 @@ pub fn plan_of(dir: &ContainerDir, pid: i32, request: &Request) -> Result<Plan, 
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|error| SysError::path("open", &path, error))?;
-    let account = account(root.as_fd(), &spec.config.user, &spec.host.group_add)?;
+    let account = account(root.as_fd(), &spec.user(), &spec.host.group_add)?;
     let host = HostFacts::read();
     let volume = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
     let mut plan = plan::exec_plan(&spec, &host.facts(&dir.record.id, &volume), &account)?;
@@ -157,6 +157,9 @@ fn overlay(spec: &mut ContainerSpec, request: &Request) -> Result<(), Error> {
     }
     if let Some(user) = &request.user {
         spec.config.user.clone_from(user);
+        if let UserNamespace::Keep { runs, .. } = &mut spec.host.user_namespace {
+            *runs = false;
+        }
     }
     if let Some(dir) = &request.working_dir {
         let rooted = mounts::clean_target(dir).or_else(|| dir.starts_with('/').then(|| "/".to_owned()));

@@ -189,7 +189,7 @@ fn host_config(spec: &ContainerSpec, state: &ContainerState) -> Result<Value, Er
         "ReadonlyRootfs": host.read_only,
         "SecurityOpt": list_or_null(&host.security.given),
         "UTSMode": if host.uts_host { "host" } else { "" },
-        "UsernsMode": "",
+        "UsernsMode": host.user_namespace.name(),
         "ShmSize": host.shm_size.unwrap_or(DEFAULT_SHM),
         "Runtime": "strate",
         "Isolation": "",

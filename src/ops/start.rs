@@ -11,7 +11,7 @@ use super::container::attend::keys::DetachKeys;
 use super::container::log::LogWriter;
 use super::container::network::{self, Connected, Wiring};
 use super::container::plan::{self, Account, Facts};
-use super::container::{ContainerSpec, Error, cgroup, volumes};
+use super::container::{ContainerSpec, Error, UserNamespace, cgroup, volumes};
 use super::create::{Created, spec_of};
 use super::{mount, when};
 use crate::context::Context;
@@ -162,6 +162,7 @@ fn prepare(
     stack: &Stack,
 ) -> Result<(Mounted, Plan, Wiring), Error> {
     let Opened { dir, spec, lock, new } = *opened;
+    check_namespace(cx, dir, spec)?;
     let wiring = Wiring::find(cx, store, dir, spec)?;
     let giver = network::name_giver(store, spec)?;
     if spec.host.auto_remove {
@@ -174,7 +175,8 @@ fn prepare(
     // Docker fills volumes for new containers only.
     let image = new.then(|| mounted.root.as_fd());
     let volumes = volumes::prepare(store, spec, image)?;
-    let account = account(mounted.root.as_fd(), &spec.config.user, &spec.host.group_add)?;
+    tell_passwd(cx, spec, mounted.root.as_fd())?;
+    let account = account(mounted.root.as_fd(), &spec.user(), &spec.host.group_add)?;
     check_mapped(cx, &account)?;
     let host = HostFacts::read();
     let missing = |name: &str| Backing::Data { path: dir.volume_data(name), owner: None };
@@ -221,9 +223,32 @@ pub(super) fn account(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Re
     Ok(Account { uid: found.uid, gid: found.gid, groups: found.groups, home: found.home })
 }
 
+/// One command is in one user namespace: of several containers that it starts, some may need another.
+fn check_namespace(cx: &Context, dir: &ContainerDir, spec: &ContainerSpec) -> Result<(), Error> {
+    let own = cx.entered.as_ref().map(|entered| entered.own).unwrap_or_default();
+    match &spec.host.user_namespace {
+        UserNamespace::Usual | UserNamespace::Keep { .. } => {
+            if spec.host.user_namespace.kept().unwrap_or_default() == own {
+                return Ok(());
+            }
+        }
+        UserNamespace::Container(_) => return Ok(()),
+    }
+    Err(Error::OtherUserNamespace(dir.record.name.clone()))
+}
+
+/// Programs look up who they are: the user that is kept gets a line in the image's passwd.
+fn tell_passwd(cx: &Context, spec: &ContainerSpec, root: BorrowedFd<'_>) -> Result<(), Error> {
+    let UserNamespace::Keep { uid, gid, passwd: true, .. } = spec.host.user_namespace else { return Ok(()) };
+    let home = if spec.config.working_dir.is_empty() { "/" } else { &spec.config.working_dir };
+    let name = crate::userns::user_name(cx.uid);
+    Ok(runtime::user::tell(root, &name.unwrap_or_else(|| format!("user{uid}")), uid, gid, home)?)
+}
+
 fn check_mapped(cx: &Context, account: &Account) -> Result<(), Error> {
     let mapped = cx.entered.as_ref().map_or(u32::MAX, |entered| entered.mapped_ids);
-    if account.uid < mapped && account.gid < mapped {
+    let kept = cx.entered.as_ref().is_some_and(|entered| entered.maps(account.uid, account.gid));
+    if kept || account.uid < mapped && account.gid < mapped {
         Ok(())
     } else {
         Err(Error::UnmappedUser { uid: account.uid, gid: account.gid, mapped })

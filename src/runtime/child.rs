@@ -27,6 +27,11 @@ pub(super) fn start(
     teller: Teller<'_>,
 ) -> Result<Infallible, Error> {
     hide()?;
+    if !rustix::process::geteuid().is_root() {
+        // Whoever starts us may be another user of the namespace, with root's powers.
+        super::process::become_root().step("become", "user 0 of the container")?;
+        hide()?;
+    }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_cgroup(plan)?;
     if plan.namespaces.cgroup && !plan.cgroup.is_empty() {

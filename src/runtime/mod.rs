@@ -28,7 +28,7 @@ pub use plan::{
     BindOptions, Capabilities, MountOp, Namespaces, Network, Plan, Seccomp, default_capabilities,
     default_masked_paths, default_mounts, default_read_only_paths,
 };
-pub use process::{ExecRequest, ExitStatus, Process, Stdio, become_root_of, exec, spawn};
+pub use process::{ExecRequest, ExitStatus, Process, Stdio, become_root, become_root_of, exec, spawn};
 
 #[cfg(test)]
 mod tests;

@@ -274,8 +274,11 @@ pub fn become_root_of(pid: i32) -> Result<(), Error> {
     Ok(())
 }
 
-/// After joining a user namespace: user 0 of it, whoever we were outside.
-fn become_root() -> SysResult<()> {
+/// After joining or making a user namespace: user 0 of it, whoever we were outside.
+///
+/// # Errors
+/// When we have no power to.
+pub fn become_root() -> SysResult<()> {
     use rustix::process::{Gid, Uid};
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     // Refused in a namespace with a single id, where the groups cannot change anyway.

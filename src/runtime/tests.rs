@@ -91,7 +91,8 @@ fn inside(body: impl FnOnce(&Tree, Rung)) {
             let _ = rustix::io::write(rustix::stdio::stderr(), format!("{panic}\n").as_bytes());
         }));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let entered = userns::enter(&userns::Request { user: None, pinned: None, path }).unwrap();
+            let entered =
+                userns::enter(&userns::Request { user: None, pinned: None, keep: None, path }).unwrap();
             match (entered.rung, Tree::new()) {
                 (Rung::None, _) => println!("skipped: no namespaces here: {:?}", entered.refused),
                 (_, None) => println!("skipped: no static busybox (package busybox-static)"),

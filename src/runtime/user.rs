@@ -5,7 +5,7 @@
 //! they are found inside the root only, must be regular, and are read as a stream of at most [`LARGEST`] bytes.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -75,6 +75,48 @@ pub fn resolve(root: BorrowedFd<'_>, spec: &str, group_add: &[String]) -> Result
         }
     }
     Ok(found)
+}
+
+/// Give the tree's `/etc/passwd` and `/etc/group` a line for a user and a group that they do not know. A tree without the
+/// files is left without: its programs do not look there.
+///
+/// # Errors
+/// [`Error::ImageFile`] for files that cannot be used or written.
+pub fn tell(root: BorrowedFd<'_>, name: &str, uid: u32, gid: u32, home: &str) -> Result<(), Error> {
+    let plain =
+        |text: &str| !text.is_empty() && !text.contains([':', ',', '/']) && !text.contains(char::is_control);
+    let name_for =
+        |taken: bool, id: u32| if taken || !plain(name) { format!("user{id}") } else { name.to_owned() };
+    let home = if home.contains(':') || home.contains(char::is_control) { "/" } else { home };
+    let known = |path: &str, at: usize, text: &str| {
+        find(root, path, |line| (line.split(':').nth(at) == Some(text)).then_some(()))
+            .map(|found| found.is_some())
+    };
+    if !known("/etc/passwd", 2, &uid.to_string())? {
+        let name = name_for(known("/etc/passwd", 0, name)?, uid);
+        append(root, "/etc/passwd", &format!("{name}:*:{uid}:{gid}:{name}:{home}:/bin/sh\n"))?;
+    }
+    if !known("/etc/group", 2, &gid.to_string())? {
+        let name = name_for(known("/etc/group", 0, name)?, gid);
+        append(root, "/etc/group", &format!("{name}:x:{gid}:\n"))?;
+    }
+    Ok(())
+}
+
+/// A line at the end of a file of the image; nothing where there is no such file.
+fn append(root: BorrowedFd<'_>, path: &str, line: &str) -> Result<(), Error> {
+    let Some(mut last) = open_regular(root, path, OFlags::RDONLY)? else { return Ok(()) };
+    let Some(mut file) = open_regular(root, path, OFlags::WRONLY | OFlags::APPEND)? else { return Ok(()) };
+    let mut end = [b'\n'];
+    let whole = last
+        .seek(SeekFrom::End(-1))
+        .and_then(|_| last.read_exact(&mut end))
+        .map_or(true, |()| end == [b'\n']);
+    let text = if whole { line.to_owned() } else { format!("\n{line}") };
+    file.write_all(text.as_bytes()).map_err(|error| Error::ImageFile {
+        path: path.to_owned(),
+        what: format!("it cannot be written: {error}"),
+    })
 }
 
 /// The root of a running container, to resolve users in.
@@ -184,7 +226,7 @@ fn find<T>(
     mut pick: impl FnMut(&str) -> Option<T>,
 ) -> Result<Option<T>, Error> {
     let unusable = |what: &str| Error::ImageFile { path: path.to_owned(), what: what.to_owned() };
-    let Some(file) = open_regular(root, path)? else { return Ok(None) };
+    let Some(file) = open_regular(root, path, OFlags::RDONLY)? else { return Ok(None) };
     if file.metadata().map_err(|error| unusable(&error.to_string()))?.len() > LARGEST {
         return Err(unusable("it is larger than 10 MiB"));
     }
@@ -204,7 +246,7 @@ fn find<T>(
 }
 
 /// Look at what it is before opening it: opening a device or a pipe can have effects of its own.
-fn open_regular(root: BorrowedFd<'_>, path: &str) -> Result<Option<File>, Error> {
+fn open_regular(root: BorrowedFd<'_>, path: &str, access: OFlags) -> Result<Option<File>, Error> {
     let unusable = |what: String| Error::ImageFile { path: path.to_owned(), what };
     let regular = |file: &OwnedFd| {
         rustix::fs::fstat(file)
@@ -218,7 +260,7 @@ fn open_regular(root: BorrowedFd<'_>, path: &str) -> Result<Option<File>, Error>
     if !regular(&handle) {
         return Err(unusable("it is not a regular file".to_owned()));
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = open_in(root, path, flags).map_err(|error| unusable(error.to_string()))?;
     if regular(&file) { Ok(Some(file.into())) } else { Err(unusable("it is not a regular file".to_owned())) }
 }
@@ -286,6 +328,26 @@ mod tests {
         assert_eq!(user.to_string(), "unknown group `bob2`: the image's /etc/group has no such entry");
         let added = resolve(root.1.as_fd(), "5:6", &["adm".into(), "12".into(), "6".into()]).unwrap();
         assert_eq!(added.groups, [6, 4, 12]);
+    }
+
+    #[test]
+    fn a_user_that_is_not_known_is_told_once() {
+        let root = Root::new("tell", PASSWD, "root:x:0:root\nme:x:7:");
+        for _ in 0..2 {
+            tell(root.1.as_fd(), "me", 1234, 1234, "/w").unwrap();
+            tell(root.1.as_fd(), "bob", 1000, 50, "/w").unwrap();
+            tell(root.1.as_fd(), "bob", 1001, 7, "/w\n:").unwrap();
+            tell(root.1.as_fd(), "a:b", 1002, 7, "/").unwrap();
+        }
+        let read = |path: &str| std::fs::read_to_string(root.0.join(path)).unwrap();
+        assert_eq!(
+            read("etc/passwd"),
+            format!(
+                "{PASSWD}\nme:*:1234:1234:me:/w:/bin/sh\nuser1001:*:1001:7:user1001:/:/bin/sh\nuser1002:*:1002:7:user1002:/:/bin/sh\n"
+            )
+        );
+        assert_eq!(read("etc/group"), "root:x:0:root\nme:x:7:\nuser1234:x:1234:\nbob:x:50:\n");
+        assert_eq!(root.get("1234").unwrap(), (1234, 1234, vec![1234], "/w".into()));
     }
 
     #[test]

@@ -355,8 +355,15 @@ fn like_root_of(upper: &Path, top: Option<&Path>) -> Result<(), Error> {
     let mut mode = 0o755;
     if let Some(top) = top {
         let meta = fs::metadata(top).map_err(|error| SysError::path("stat", top, error))?;
-        if rustix::process::geteuid().is_root() && (meta.uid(), meta.gid()) != (0, 0) {
-            std::os::unix::fs::chown(upper, Some(meta.uid()), Some(meta.gid())).map_err(failed)?;
+        let own = fs::metadata(upper).map_err(failed)?;
+        if (meta.uid(), meta.gid()) != (own.uid(), own.gid()) {
+            match std::os::unix::fs::chown(upper, Some(meta.uid()), Some(meta.gid())) {
+                // With one id there is nobody else that it could belong to.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && !rustix::process::geteuid().is_root() => {}
+                done => done.map_err(failed)?,
+            }
         }
         mode = meta.mode() & 0o7777;
     }

@@ -34,7 +34,7 @@ pub(super) fn climb(request: &Request) -> Result<Entered, Error> {
     let gid = rustix::process::getegid().as_raw();
     let mut climb = Climb { request, uid, gid, refused: Vec::new(), unshared: false, uids_written: false };
     for rung in [Rung::Root, Rung::Full, Rung::Single] {
-        if request.pinned.is_some_and(|pinned| pinned != rung) {
+        if request.pinned.or(request.keep.map(|_| Rung::Full)).is_some_and(|pinned| pinned != rung) {
             continue;
         }
         let taken = match rung {
@@ -47,7 +47,7 @@ pub(super) fn climb(request: &Request) -> Result<Entered, Error> {
             Err(why) => climb.refused.push((rung, why)),
         }
     }
-    match (request.pinned, climb.refused.pop()) {
+    match (request.pinned.or(request.keep.map(|_| Rung::Full)), climb.refused.pop()) {
         (Some(rung), Some((_, why))) => Err(Error::Refused { rung, why }),
         (_, last) => {
             climb.refused.extend(last);
@@ -57,17 +57,20 @@ pub(super) fn climb(request: &Request) -> Result<Entered, Error> {
 }
 
 pub(super) fn join(pid: i32) -> Result<Entered, Error> {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
     let failed = |why: String| Error::Join { pid, why };
     let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed("there is no such process".into()))?;
     let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
         .map_err(|error| failed(error.to_string()))?;
     ns::join(pidfd.as_fd(), libc::CLONE_NEWUSER).map_err(|error| failed(describe(&error)))?;
     ns::unshare(libc::CLONE_NEWNS).map_err(|error| failed(describe(&error)))?;
-    become_root().map_err(failed)?;
     let map = read_maps();
+    let own = inside(&map, uid, gid);
+    settle(own).map_err(failed)?;
     let mapped_ids = mapped_ids(&map);
     let rung = if mapped_ids > 1 { Rung::Full } else { Rung::Single };
-    Ok(Entered { rung, refused: Vec::new(), map, mapped_ids })
+    Ok(Entered { rung, refused: Vec::new(), map, mapped_ids, own })
 }
 
 /// Where we are already, if we have the powers of root there and many ids; nothing is entered.
@@ -75,7 +78,7 @@ pub(super) fn present() -> Option<Entered> {
     let map = read_maps();
     let mapped_ids = mapped_ids(&map);
     let powers = rustix::process::geteuid().is_root() && has_sys_admin() && mapped_ids > 1;
-    powers.then(|| Entered { rung: Rung::Root, refused: Vec::new(), map, mapped_ids })
+    powers.then(|| Entered { rung: Rung::Root, refused: Vec::new(), map, mapped_ids, own: (0, 0) })
 }
 
 impl Climb<'_> {
@@ -119,11 +122,14 @@ impl Climb<'_> {
         if let Some(why) = failed {
             return Err(refusal::powerless(&why));
         }
-        become_root()
+        settle(self.request.keep.unwrap_or_default())
     }
 
     /// What root may map by itself: every id it has.
     fn own_map(&self) -> Option<IdMap> {
+        if self.request.keep.is_some() {
+            return None;
+        }
         use rustix::thread::{CapabilitySet, capabilities};
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
         let may = self.uid == 0 && capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
@@ -135,16 +141,20 @@ impl Climb<'_> {
 
     fn full_map(&self) -> Result<IdMap, String> {
         let name = self.request.user.clone().or_else(|| subid::user_name(self.uid));
-        let half = |kind: Kind, own: u32| {
+        if self.uid == 0 && self.request.keep.is_some() {
+            return Err("root cannot be kept: it is root in its containers already".to_owned());
+        }
+        let keep = self.request.keep.unwrap_or_default();
+        let half = |kind: Kind, own: u32, at: u32| {
             let ranges = subid::ranges(kind, self.uid, name.as_deref(), &self.request.path);
-            let map = subid::map_of(own, &ranges);
+            let map = subid::map_of(own, at, &ranges);
             if map.len() > 1 {
                 return Ok(map);
             }
             let who = name.clone().unwrap_or_else(|| self.uid.to_string());
             Err(format!("{} has no entry for user `{who}`", kind.file()))
         };
-        Ok(IdMap { uids: half(Kind::Users, self.uid)?, gids: half(Kind::Groups, self.gid)? })
+        Ok(IdMap { uids: half(Kind::Users, self.uid, keep.0)?, gids: half(Kind::Groups, self.gid, keep.1)? })
     }
 
     fn helper(&self, kind: Kind) -> Result<PathBuf, String> {
@@ -184,7 +194,8 @@ impl Climb<'_> {
     fn arrived(&mut self, rung: Rung) -> Result<Entered, Error> {
         let map = read_maps();
         let mapped_ids = if rung == Rung::None { 1 } else { mapped_ids(&map) };
-        Ok(Entered { rung, refused: std::mem::take(&mut self.refused), map, mapped_ids })
+        let own = self.request.keep.unwrap_or_default();
+        Ok(Entered { rung, refused: std::mem::take(&mut self.refused), map, mapped_ids, own })
     }
 }
 
@@ -210,6 +221,37 @@ fn become_root() -> Result<(), String> {
     let _ = set_thread_groups(&[]);
     set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).map_err(|e| failed("becoming group 0", e))?;
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(|e| failed("becoming user 0", e))?;
+    slave_mounts()
+}
+
+/// Whom the user of the parent namespace is in a map: root where the map does not say.
+fn inside(map: &IdMap, uid: u32, gid: u32) -> (u32, u32) {
+    let find = |ranges: &[IdRange], id: u32| {
+        ranges.iter().find_map(|range| {
+            let at = id.checked_sub(range.outside).filter(|at| *at < range.count)?;
+            range.inside.checked_add(at)
+        })
+    };
+    (find(&map.uids, uid).unwrap_or(0), find(&map.gids, gid).unwrap_or(0))
+}
+
+/// Become root of the namespace, or stay the user that we are: with every power of root's, which programs that we start
+/// are to have too.
+fn settle(own: (u32, u32)) -> Result<(), String> {
+    if own == (0, 0) {
+        return become_root();
+    }
+    let failed = |what: &str, error: &dyn std::fmt::Display| refusal::powerless(&format!("{what}: {error}"));
+    let _ = rustix::thread::set_thread_groups(&[]);
+    let mut sets =
+        rustix::thread::capabilities(None).map_err(|error| failed("reading our capabilities", &error))?;
+    sets.inheritable = sets.permitted;
+    rustix::thread::set_capabilities(None, sets)
+        .map_err(|error| failed("keeping our capabilities", &error))?;
+    for capability in caps::all() {
+        // Those that the kernel does not know cannot be had.
+        let _ = caps::raise(None, caps::CapSet::Ambient, capability);
+    }
     slave_mounts()
 }
 

@@ -68,6 +68,22 @@ pub struct Entered {
     pub map: IdMap,
     /// Ids from 0 to below this are mapped without a gap, for users and groups alike.
     pub mapped_ids: u32,
+    /// Whom the invoking user is inside: 0 and 0 but where [`Request::keep`] asked for others. The process then acts as
+    /// that user, with the powers of root over the namespace, so that what it makes in the store is the user's own.
+    pub own: (u32, u32),
+}
+
+impl Entered {
+    /// Whether these ids can be had inside.
+    #[must_use]
+    pub fn maps(&self, uid: u32, gid: u32) -> bool {
+        let has = |ranges: &[IdRange], id: u32| {
+            ranges.iter().any(|range| id.checked_sub(range.inside).is_some_and(|at| at < range.count))
+        };
+        // Without /proc nothing is known, and the kernel answers.
+        (self.map.uids.is_empty() || has(&self.map.uids, uid))
+            && (self.map.gids.is_empty() || has(&self.map.gids, gid))
+    }
 }
 
 /// What the caller asks for.
@@ -77,8 +93,16 @@ pub struct Request {
     pub user: Option<String>,
     /// Take just this rung (`--userns-mode`), or fail.
     pub pinned: Option<Rung>,
+    /// Make the invoking user not root inside but these, user and group; only [`Rung::Full`] can.
+    pub keep: Option<(u32, u32)>,
     /// Directories of `PATH`, to find newuidmap, newgidmap and getsubids in.
     pub path: Vec<std::path::PathBuf>,
+}
+
+/// The name that the host's `/etc/passwd` has for a user.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    subid::user_name(uid)
 }
 
 /// Take the first rung that works.

@@ -56,12 +56,12 @@ mod tests {
     #[test]
     fn answers_fit_who_we_are() {
         let path = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(Into::into).to_vec();
-        let answers = probe(&Request { user: None, pinned: None, path });
+        let answers = probe(&Request { user: None, pinned: None, keep: None, path });
         assert_eq!(answers.len(), 4);
         let root = rustix::process::geteuid().is_root();
         assert!(root || answers[0].1.is_err(), "{answers:?}");
         assert!(answers[3].1.is_ok());
-        let pinned = Request { user: None, pinned: Some(Rung::None), path: Vec::new() };
+        let pinned = Request { user: None, pinned: Some(Rung::None), keep: None, path: Vec::new() };
         assert_eq!(enter::climb(&pinned).map(|e| e.rung).ok(), Some(Rung::None));
     }
 
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn full_rung_changes_owners() {
         let path: Vec<_> = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(Into::into).to_vec();
-        let request = Request { user: None, pinned: None, path };
+        let request = Request { user: None, pinned: None, keep: None, path };
         let dir = std::env::temp_dir().join(format!("strate-userns-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let Forked::Parent(pid) = fork().unwrap() else {
@@ -109,7 +109,8 @@ mod tests {
             println!("skipped: for an ordinary user");
             return;
         }
-        let request = |user: &str| Request { user: Some(user.to_owned()), pinned: None, path: Vec::new() };
+        let request =
+            |user: &str| Request { user: Some(user.to_owned()), pinned: None, keep: None, path: Vec::new() };
         let full = |user: &str| probe(&request(user)).swap_remove(1).1.unwrap_err();
         assert_eq!(full("nosuchuser"), "/etc/subuid has no entry for user `nosuchuser`");
         let Some(name) = super::super::subid::user_name(rustix::process::getuid().as_raw()) else { return };

@@ -104,20 +104,26 @@ fn parse_getsubids(text: &str) -> Vec<(u32, u32)> {
         .collect()
 }
 
-/// Our own id becomes 0, the ranges follow from 1 on. What overlaps (the kernel would refuse the whole map) or
+/// Our own id becomes `at`, the ranges take the others from 0 on. What overlaps (the kernel would refuse the whole map) or
 /// leaves the numbers is dropped.
-pub(super) fn map_of(own: u32, ranges: &[(u32, u32)]) -> Vec<IdRange> {
-    let mut map = vec![IdRange { inside: 0, outside: own, count: 1 }];
-    let mut next = 1u32;
+pub(super) fn map_of(own: u32, at: u32, ranges: &[(u32, u32)]) -> Vec<IdRange> {
+    let mut map = vec![IdRange { inside: at, outside: own, count: 1 }];
+    let mut next = 0u32;
     for &(first, count) in ranges {
         let Some(end) = first.checked_add(count) else { continue };
         let overlaps = map.iter().any(|r| first < r.outside.saturating_add(r.count) && r.outside < end);
-        let Some(after) = next.checked_add(count) else { continue };
-        if count == 0 || overlaps || map.len() >= MAX_LINES {
+        // One more for our own.
+        let fits = next.checked_add(count).and_then(|after| after.checked_add(1)).is_some();
+        if overlaps || !fits {
             continue;
         }
-        map.push(IdRange { inside: next, outside: first, count });
-        next = after;
+        let (mut first, mut left) = (first, count);
+        while left > 0 && map.len() < MAX_LINES {
+            next += u32::from(next == at);
+            let take = if next < at { left.min(at - next) } else { left };
+            map.push(IdRange { inside: next, outside: first, count: take });
+            (next, first, left) = (next + take, first + take, left - take);
+        }
     }
     map
 }
@@ -181,10 +187,23 @@ mod tests {
 
     #[test]
     fn maps_have_no_overlap() {
-        let map =
-            map_of(1000, &[(100_000, 65536), (165_000, 10), (999, 5), (200_000, 10), (u32::MAX, 10), (5, 0)]);
+        let map = map_of(
+            1000,
+            0,
+            &[(100_000, 65536), (165_000, 10), (999, 5), (200_000, 10), (u32::MAX, 10), (5, 0)],
+        );
         let expected = [(0, 1000, 1), (1, 100_000, 65536), (65537, 200_000, 10)];
         let map: Vec<_> = map.iter().map(|r| (r.inside, r.outside, r.count)).collect();
         assert_eq!(map, expected);
+        let lines = |at: u32, ranges: &[(u32, u32)]| -> Vec<(u32, u32, u32)> {
+            map_of(1000, at, ranges).iter().map(|r| (r.inside, r.outside, r.count)).collect()
+        };
+        assert_eq!(
+            lines(1000, &[(100_000, 65536)]),
+            [(1000, 1000, 1), (0, 100_000, 1000), (1001, 101_000, 64536)]
+        );
+        assert_eq!(lines(5, &[(100, 3), (200, 4)]), [(5, 1000, 1), (0, 100, 3), (3, 200, 2), (6, 202, 2)]);
+        assert_eq!(lines(70_000, &[(100_000, 65536)]), [(70_000, 1000, 1), (0, 100_000, 65536)]);
+        assert_eq!(lines(3, &[(100, 3), (200, 4)]), [(3, 1000, 1), (0, 100, 3), (4, 200, 4)]);
     }
 }

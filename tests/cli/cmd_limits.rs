@@ -240,9 +240,9 @@ fn limits_and_policies_change_while_it_runs() {
 fn stats_tell_what_is_used() {
     need!("docker-registry", "skopeo", "busybox");
     let (env, image) = with_busybox();
-    env.run(["stats", "--no-stream"])
-        .success()
-        .prints("CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O   BLOCK I/O   PIDS");
+    env.run(["stats", "--no-stream"]).success().prints(
+        "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O   BLOCK I/O   PIDS",
+    );
     let limited = can_limit(&env, &image);
     let busy = "sleep 1000 & while :; do :; done";
     let run = ["run", "-d", "--name", "busy", "--network", "none", "-m", "64m", "--cpus", "0.5", &image];

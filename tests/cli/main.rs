@@ -67,6 +67,7 @@ mod registries_conf;
 mod registry_attacks;
 mod registry_faults;
 mod removal;
+mod userns;
 mod walk_debian;
 
 /// Every file of this directory is part of a test binary: a forgotten one would silently test nothing.

@@ -10,6 +10,7 @@ use crate::cmd::{CmdError, CmdResult};
 use crate::context::Context;
 use crate::ops;
 use crate::ops::cp::Side;
+use crate::ops::enter::Entry;
 use crate::ui::{Ui, sanitise, words};
 
 /// Arguments of `cp`.
@@ -69,6 +70,13 @@ pub(in crate::cmd) struct DiffArgs {
     format: Option<String>,
     /// The container's name or id
     container: String,
+}
+
+impl DiffArgs {
+    /// The user namespace to enter.
+    pub(in crate::cmd) fn entry(&self, cx: &Context) -> Entry {
+        Entry::files_of(cx, &self.container)
+    }
 }
 
 /// `strate diff`

@@ -12,8 +12,11 @@ use crate::cmd::registry::PolicyArg;
 use crate::context::Context;
 use crate::oci::Platform;
 use crate::ops::container::mounts::{self, Mount};
-use crate::ops::container::{Error, HostOptions, ImageVolumes, Overrides, RestartPolicy, names, values};
+use crate::ops::container::{
+    Error, HostOptions, ImageVolumes, Overrides, RestartPolicy, UserNamespace, names, values,
+};
 use crate::ops::create::Request;
+use crate::ops::enter::Entry;
 use crate::ui::Ui;
 
 /// What docker lets one say about a new container.
@@ -73,6 +76,13 @@ pub(super) struct ContainerFlags {
     /// Who runs the program: names or numbers
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// Whom the user is inside: root (host), themselves with keep-id[:uid=UID,gid=GID]; or container:NAME
+    #[arg(long, value_name = "MODE")]
+    userns: Option<String>,
+    /// Give the image's /etc/passwd a line for the user that --userns keep-id keeps
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = true, action = ArgAction::Set, hide_possible_values = true, hide_default_value = true)]
+    passwd: bool,
     /// Add groups
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
@@ -220,6 +230,7 @@ impl ContainerFlags {
         }
         let mounts = self.mounts(cx)?;
         let mut host = self.host()?;
+        host.user_namespace = self.user_namespace(cx)?;
         self.network.apply(cx, &mut host, !self.expose.is_empty(), |remark| ui.note(remark))?;
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
@@ -276,9 +287,23 @@ impl ContainerFlags {
         })
     }
 
-    /// The container whose network the new one is to have.
-    pub(super) fn network_of(&self) -> Option<&str> {
-        self.network.mode.as_deref()?.strip_prefix("container:")
+    /// The user namespace to enter: that of the container whose network the new one is to have, or its own kind.
+    pub(super) fn entry(&self, cx: &Context) -> Entry {
+        if let Some(name) = self.network.mode.as_deref().and_then(|mode| mode.strip_prefix("container:")) {
+            return Entry::Beside(name.to_owned());
+        }
+        // What is wrong with the value is told when the request is read.
+        self.user_namespace(cx).map_or(Entry::Usual, |mode| Entry::of(&mode))
+    }
+
+    /// What `--userns` asks for; `$PODMAN_USERNS` is its default, as for podman's users.
+    pub(super) fn user_namespace(&self, cx: &Context) -> Result<UserNamespace, Error> {
+        let text = self.userns.as_deref().or(cx.var("PODMAN_USERNS")).unwrap_or_default();
+        let mut mode = UserNamespace::parse(text, (cx.uid, cx.gid))?;
+        if let UserNamespace::Keep { passwd, .. } = &mut mode {
+            *passwd = self.passwd;
+        }
+        Ok(mode)
     }
 
     fn mounts(&self, cx: &Context) -> Result<Vec<Mount>, Error> {

@@ -63,9 +63,9 @@ pub(in crate::cmd) struct RestartArgs {
 }
 
 impl RestartArgs {
-    /// The container whose network one of them has.
-    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
-        self.which.network_of(cx)
+    /// The user namespace to enter.
+    pub(in crate::cmd) fn entry(&self, cx: &Context) -> crate::ops::enter::Entry {
+        self.which.entry(cx)
     }
 }
 

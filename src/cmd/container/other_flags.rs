@@ -35,7 +35,6 @@ const FLAGS: &[(&str, Option<char>, bool, Verdict)] = &[
     ("runtime", None, true, Refuse("programs are run by strate itself")),
     ("storage-opt", None, true, Refuse("there are no storage options")),
     ("device-cgroup-rule", None, true, Refuse("devices are given with --device")),
-    ("userns", None, true, Only(&["", "host"], "the user namespace is the one of all your containers")),
     ("pid", None, true, Only(&["", "private"], "processes always have a namespace of their own")),
     ("volume-driver", None, true, Only(&["", "local"], "volumes are directories of the store")),
     ("isolation", None, true, Only(&["", "default"], "there is one isolation")),
@@ -133,9 +132,7 @@ mod tests {
         let warning = judge(&["x", "--log-opt", "max-size=1m"]).unwrap().unwrap();
         assert_eq!(warning, "--log-opt has no effect yet");
         assert_eq!(judge(&["x", "--pid", "private"]).unwrap(), None);
-        for refused in
-            [&["x", "--network-alias", "db"][..], &["x", "--pid=host"], &["x", "--userns", "keep-id"]]
-        {
+        for refused in [&["x", "--network-alias", "db"][..], &["x", "--pid=host"]] {
             let error = judge(refused).unwrap_err();
             assert!(matches!(error, Error::NotAvailable { .. }), "{refused:?}");
         }

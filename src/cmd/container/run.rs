@@ -16,6 +16,7 @@ use crate::ops::attach::Wanted;
 use crate::ops::container::attend::keys::DetachKeys;
 use crate::ops::container::{Error, values};
 use crate::ops::create::{Created, Request};
+use crate::ops::enter::Entry;
 use crate::ops::pull::{PullPolicy, PullRequest};
 use crate::ops::remote::{self, RemoteOptions};
 use crate::ops::start::{Foreground, Outcome};
@@ -42,9 +43,9 @@ pub(in crate::cmd) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The container whose network the new one is to have.
-    pub(in crate::cmd) fn network_of(&self) -> Option<String> {
-        self.flags.network_of().map(str::to_owned)
+    /// The user namespace to enter.
+    pub(in crate::cmd) fn entry(&self, cx: &Context) -> Entry {
+        self.flags.entry(cx)
     }
 }
 
@@ -54,6 +55,13 @@ impl RunArgs {
 pub(in crate::cmd) struct CreateArgs {
     #[command(flatten)]
     flags: ContainerFlags,
+}
+
+impl CreateArgs {
+    /// The user namespace to enter.
+    pub(in crate::cmd) fn entry(&self, cx: &Context) -> Entry {
+        self.flags.entry(cx)
+    }
 }
 
 /// What creating needs from the command line: pulls with their progress, remarks.
@@ -191,9 +199,9 @@ pub(in crate::cmd) struct StartArgs {
 }
 
 impl StartArgs {
-    /// The container whose network one of them has.
-    pub(in crate::cmd) fn network_of(&self, cx: &Context) -> Option<String> {
-        self.chosen.network_of(cx)
+    /// The user namespace to enter.
+    pub(in crate::cmd) fn entry(&self, cx: &Context) -> Entry {
+        self.chosen.entry(cx)
     }
 }
 

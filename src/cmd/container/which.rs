@@ -7,6 +7,7 @@ use clap::Args;
 use crate::context::Context;
 use crate::ops;
 use crate::ops::container::Error;
+use crate::ops::enter::Entry;
 use crate::ops::ps::Filters;
 use crate::ops::store::Store;
 
@@ -50,18 +51,19 @@ impl Which {
 }
 
 impl Which {
-    /// As [`Chosen::network_of`].
-    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
-        self.chosen.network_of(cx)
+    /// As [`Chosen::entry`].
+    pub(super) fn entry(&self, cx: &Context) -> Entry {
+        self.chosen.entry(cx)
     }
 }
 
 impl Chosen {
-    /// The container whose network one of those has that are named: only who enters its user namespace can start them.
-    pub(super) fn network_of(&self, cx: &Context) -> Option<String> {
-        let store = ops::store::read(cx).ok()?;
-        let names = self.names(cx, &store, false, |_| false).ok()?;
-        names.iter().find_map(|name| ops::container::network::joined_by(&store, name))
+    /// The user namespace that those need that are named: only who enters it can start them.
+    pub(super) fn entry(&self, cx: &Context) -> Entry {
+        let Ok(store) = ops::store::read(cx) else { return Entry::Usual };
+        let names = self.names(cx, &store, false, |_| false).unwrap_or_default();
+        let needed = names.iter().map(|name| Entry::of_container(&store, name));
+        needed.into_iter().find(|entry| *entry != Entry::Usual).unwrap_or_default()
     }
 
     /// The names; with `all` or a filter those of the containers whose state `fits` takes.

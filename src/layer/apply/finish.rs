@@ -1,11 +1,12 @@
 //! What can only be done when every entry is there: links to later entries, deletions, and directories.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::create::{Place, times};
@@ -95,14 +96,29 @@ impl Unpacker<'_> {
         Ok(())
     }
 
+    /// The directories that the archive does not name and that are to be given to root.
+    fn unnamed(&self) -> BTreeSet<PathBuf> {
+        if self.ids == (0, 0) || self.options.mapped_ids <= 1 {
+            return BTreeSet::new();
+        }
+        let root = (!self.applied.names_root).then(PathBuf::new);
+        self.applied.implied.iter().cloned().chain(root).collect()
+    }
+
     /// Children before parents, as a mode may forbid to enter.
     fn directories(&mut self) -> Result<(), Error> {
+        let unnamed = self.unnamed();
         for (path, meta) in std::mem::take(&mut self.dirs).into_iter().rev() {
             let failed = |operation| move |errno, path: &PathBuf| SysError::path(operation, path, errno);
             let fd = self
                 .root
                 .open_plain(&path, OFlags::RDONLY | OFlags::DIRECTORY)
                 .map_err(|errno| failed("open")(errno, &path))?;
+            if unnamed.contains(&path) {
+                // Whoever makes it may be another user than root, with root's powers.
+                rustix::fs::fchown(&fd, Some(Uid::ROOT), Some(Gid::ROOT))
+                    .map_err(|errno| failed("set the owner of")(errno, &path))?;
+            }
             if meta.current != Some(meta.mode) {
                 rustix::fs::fchmod(&fd, Mode::from_raw_mode(meta.mode))
                     .map_err(|errno| failed("set the mode of")(errno, &path))?;

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{Error, target::Target};
 use crate::context::Context;
 use crate::image::{BoxError, Silent};
-use crate::ops::{chain_text, enter, start, store};
+use crate::ops::{chain_text, create, enter, start, store};
 use crate::runtime;
 use crate::storage::ContainerDir;
 use crate::sys::fork::{self, Forked};
@@ -112,7 +112,8 @@ fn on_stopped(
     work: impl FnOnce(BorrowedFd<'_>) -> Result<(), BoxError>,
 ) -> Result<(), BoxError> {
     let mut cx = cx.clone();
-    enter::enter(&mut cx)?;
+    let mode = create::spec_of(dir)?.host.user_namespace;
+    enter::Entry::of(&mode).enter(&mut cx)?;
     let mut store = store::write_plainly(&cx)?;
     store.read_stores_of(&dir.record);
     let stack = store.stack_of(&dir.record.layers, &Silent)?;
@@ -121,12 +122,19 @@ fn on_stopped(
         return Err(Box::new(Said("the container was just started: try again".into())));
     };
     let copied = dir.path.join("rootfs");
+    let as_root = |root: BorrowedFd<'_>| {
+        // What comes in is the container's root's, whoever we are there.
+        if mode.kept().is_some() {
+            runtime::become_root()?;
+        }
+        work(root)
+    };
     match access {
-        Access::Write => work(store.mount_writable(&stack, &dir.path, false)?.root.as_fd()),
-        Access::Read if copied.is_dir() => work(File::open(&copied)?.as_fd()),
+        Access::Write => as_root(store.mount_writable(&stack, &dir.path, false)?.root.as_fd()),
+        Access::Read if copied.is_dir() => as_root(File::open(&copied)?.as_fd()),
         Access::Read => {
             let stack = crate::ops::export::with_changes(stack, &dir.path.join("upper"));
-            work(store.mount_read_only(&stack)?.root.as_fd())
+            as_root(store.mount_read_only(&stack)?.root.as_fd())
         }
     }
 }

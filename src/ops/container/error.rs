@@ -98,6 +98,9 @@ pub enum Error {
         /// How many ids there are.
         mapped: u32,
     },
+    /// A container that needs another user namespace than the one that the command is in.
+    #[error("container {0} has another user namespace than the command is in, which has one for all it does")]
+    OtherUserNamespace(String),
     /// A port of a container that is not reachable.
     #[error("no public port '{port}' published for {container}")]
     NotPublished {

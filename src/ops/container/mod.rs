@@ -27,4 +27,4 @@ pub mod volumes;
 
 pub use error::Error;
 pub use network::{NetworkMode, Wishes};
-pub use spec::{ContainerSpec, HostOptions, ImageVolumes, Overrides, RestartPolicy};
+pub use spec::{ContainerSpec, HostOptions, ImageVolumes, Overrides, RestartPolicy, UserNamespace};

@@ -377,15 +377,6 @@ pub fn name_giver(store: &Store, spec: &ContainerSpec) -> Result<Option<(Contain
     Ok(giver)
 }
 
-/// The container whose network the container `text` has.
-#[must_use]
-pub fn joined_by(store: &Store, text: &str) -> Option<String> {
-    match spec_of(&store.find_container(text).ok()?).ok()?.host.network {
-        NetworkMode::Container(id) => Some(id),
-        _ => None,
-    }
-}
-
 /// The container's addresses, as `inspect` shows them: none where the network is not its own.
 #[must_use]
 pub fn address(spec: &ContainerSpec) -> Option<Ipv4Addr> {

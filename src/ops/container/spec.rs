@@ -103,6 +103,96 @@ pub struct HostOptions {
     pub oom_score_adj: Option<i32>,
     /// Annotations, kept for inspect.
     pub annotations: BTreeMap<String, String>,
+    /// The user namespace.
+    #[serde(skip_serializing_if = "UserNamespace::is_usual")]
+    pub user_namespace: UserNamespace,
+}
+
+/// `--userns`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserNamespace {
+    /// That of all containers: the user is root inside.
+    #[default]
+    Usual,
+    /// The user is inside who they are outside, or these.
+    Keep {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// The program runs as that user, as nobody else was asked for.
+        runs: bool,
+        /// The image's `/etc/passwd` gets a line for it.
+        passwd: bool,
+    },
+    /// That of another container, by its id.
+    Container(String),
+}
+
+impl UserNamespace {
+    fn is_usual(&self) -> bool {
+        *self == Self::Usual
+    }
+
+    /// Read the flag's value; `own` is who the user is outside.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`], [`Error::NotAvailable`]
+    pub fn parse(text: &str, own: (u32, u32)) -> Result<Self, Error> {
+        let (mode, options) = text.split_once(':').map_or((text, None), |(mode, rest)| (mode, Some(rest)));
+        let bad = |why: &str| Err(values::bad("--userns", text, why));
+        let refuse =
+            |why: &str| Err(Error::NotAvailable { flag: format!("--userns {text}"), why: why.into() });
+        match (mode, options) {
+            ("" | "host", None) => Ok(Self::Usual),
+            ("keep-id", _) if own.0 == 0 => {
+                refuse("root is root in its containers: it is for ordinary users")
+            }
+            ("keep-id", options) => {
+                let (mut uid, mut gid) = own;
+                for option in options.unwrap_or_default().split(',').filter(|option| !option.is_empty()) {
+                    let (key, value) = option.split_once('=').unwrap_or((option, ""));
+                    let id = value.parse::<u32>().ok().filter(|id| i32::try_from(*id).is_ok());
+                    match (key, id) {
+                        ("uid", Some(id)) => uid = id,
+                        ("gid", Some(id)) => gid = id,
+                        ("size", Some(_)) => return refuse("all the ids that the user has are given"),
+                        ("uid" | "gid" | "size", None) => return bad("an id is a number below 2147483648"),
+                        _ => return bad("expected keep-id[:uid=UID,gid=GID]"),
+                    }
+                }
+                if uid == 0 || gid == 0 {
+                    return bad("without --userns the user is root in the container");
+                }
+                Ok(Self::Keep { uid, gid, runs: true, passwd: true })
+            }
+            ("container", Some(name)) if !name.is_empty() => Ok(Self::Container(name.into())),
+            ("nomap" | "auto" | "private" | "ns" | "split", _) => {
+                refuse("there are host, keep-id[:uid=UID,gid=GID] and container:NAME")
+            }
+            _ => bad("there are host, keep-id[:uid=UID,gid=GID] and container:NAME"),
+        }
+    }
+
+    /// As it was given, for inspect.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Usual => String::new(),
+            Self::Keep { uid, gid, .. } => format!("keep-id:uid={uid},gid={gid}"),
+            Self::Container(id) => format!("container:{id}"),
+        }
+    }
+
+    /// Whom the invoking user is inside, where that is not root.
+    #[must_use]
+    pub fn kept(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Keep { uid, gid, .. } => Some((*uid, *gid)),
+            Self::Usual | Self::Container(_) => None,
+        }
+    }
 }
 
 /// `--restart`
@@ -284,8 +374,12 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     config.args_escaped = false;
     merge_command(&mut config, user.entrypoint, user.command)?;
     config.env = merge_env(user.env, &image.env);
+    let mut host = user.host;
     if let Some(name) = user.user {
         config.user = name;
+        if let UserNamespace::Keep { runs, .. } = &mut host.user_namespace {
+            *runs = false;
+        }
     }
     if let Some(dir) = user.working_dir {
         let absolute = mounts::clean_target(&dir).or_else(|| dir.starts_with('/').then(|| "/".to_owned()));
@@ -294,7 +388,7 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
     }
     config.labels.extend(user.labels);
     config.exposed_ports.extend(user.expose.into_iter().map(|port| (port, Default::default())));
-    let published = user.host.wishes.ports.iter().map(|port| (port.key(), Default::default()));
+    let published = host.wishes.ports.iter().map(|port| (port.key(), Default::default()));
     config.exposed_ports.extend(published);
     config.stop_signal = user.stop_signal.or(config.stop_signal);
     config.stop_timeout = user.stop_timeout.or(config.stop_timeout);
@@ -310,7 +404,7 @@ pub fn merge(image: &ContainerConfig, user: Overrides) -> Result<ContainerSpec, 
         detached: user.detach,
         attach: user.attach,
         mounts,
-        host: user.host,
+        host,
     })
 }
 
@@ -393,6 +487,15 @@ fn add_image_volumes(
 }
 
 impl ContainerSpec {
+    /// Who runs the program, as `--user` or `USER` says it.
+    #[must_use]
+    pub fn user(&self) -> String {
+        match self.host.user_namespace {
+            UserNamespace::Keep { uid, gid, runs: true, .. } => format!("{uid}:{gid}"),
+            _ => self.config.user.clone(),
+        }
+    }
+
     /// The program and its arguments.
     #[must_use]
     pub fn args(&self) -> Vec<String> {
