@@ -237,7 +237,7 @@ fn values(command: &Command, arg: &Arg, cx: &Context) -> Vec<Candidate> {
         None => {}
     }
     let which = match command.get_name() {
-        "attach" | "exec" | "stop" | "kill" | "pause" | "top" => Which::Running,
+        "attach" | "exec" | "stop" | "kill" | "pause" | "stats" | "top" => Which::Running,
         "start" => Which::Stopped,
         _ => Which::All,
     };

@@ -7,6 +7,7 @@ mod flags;
 mod health_flags;
 mod lifecycle;
 mod limit_flags;
+mod limits;
 mod list;
 mod network_flags;
 mod other_flags;
@@ -23,6 +24,7 @@ pub(super) use lifecycle::{
     ExistsArgs, KillArgs, PauseArgs, PruneArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, exists,
     kill, pause, prune, rename, restart, rm, stop, unpause, wait,
 };
+pub(super) use limits::{StatsArgs, UpdateArgs, stats, update};
 pub(super) use list::{InspectArgs, LogsArgs, PsArgs, command_words, inspect, logs, ps, status};
 pub(super) use port::{PortArgs, port};
 pub(super) use run::{

@@ -191,6 +191,9 @@ verbs! {
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
 
+        /// Show what running containers use: processor, memory, network, disks
+        Stats(container::StatsArgs) => container::stats, Nothing;
+
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
 
@@ -209,6 +212,9 @@ verbs! {
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
+
+        /// Change the limits and the restart policy of containers
+        Update(container::UpdateArgs) => container::update, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;
@@ -326,6 +332,9 @@ verbs! {
         /// Start stopped containers
         Start(container::StartArgs) => container::start, UserNamespace;
 
+        /// Show what running containers use: processor, memory, network, disks
+        Stats(container::StatsArgs) => container::stats, Nothing;
+
         /// Stop running containers
         Stop(container::StopArgs) => container::stop, Nothing;
 
@@ -338,6 +347,9 @@ verbs! {
 
         /// Let paused containers go on
         Unpause(container::PauseArgs) => container::unpause, Nothing;
+
+        /// Change the limits and the restart policy of containers
+        Update(container::UpdateArgs) => container::update, Nothing;
 
         /// Wait until containers stop, then print their exit codes
         Wait(container::WaitArgs) => container::wait, Nothing;

@@ -7,7 +7,7 @@ use super::container::mounts::{Mount, MountKind};
 use super::container::plan;
 use super::container::spec::DEFAULT_SHM;
 use super::container::values::Ulimit;
-use super::container::{ContainerSpec, Error, NetworkMode, network};
+use super::container::{ContainerSpec, Error, NetworkMode, cgroup, network};
 use super::create::spec_of;
 use super::ps::{network_name, state_word};
 use crate::runtime;
@@ -24,7 +24,11 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 pub fn inspect_container(store: &Store, text: &str, size: bool) -> Result<Value, Error> {
     let dir = store.find_container(text)?;
     let spec = spec_of(&dir)?;
-    let state = dir.state()?;
+    let mut state = dir.state()?;
+    // An update may have put in force what was not at the start.
+    if let Some(record) = cgroup::of(&dir) {
+        state.without_effect.retain(|flag| record.without_effect.contains(flag));
+    }
     let args = spec.args();
     let mut all = json!({
         "Id": dir.record.id,

@@ -107,6 +107,16 @@ impl ContainerDir {
         Ok(Some(Self { record, path, layout: layout.clone() }))
     }
 
+    /// Read the record once more: others may have changed it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchContainer`] when it was removed meanwhile, or when it cannot be read.
+    pub fn read_anew(&mut self) -> Result<(), Error> {
+        let gone = || Error::NoSuchContainer(self.record.name.clone());
+        self.record = Self::read(&self.layout, &self.record.id)?.ok_or_else(gone)?.record;
+        Ok(())
+    }
+
     /// The log file.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -414,12 +424,28 @@ impl Store {
         Ok(())
     }
 
+    /// Change how a container is run: `change` gets the document as it is now, under a lock, and gives the next one.
+    ///
+    /// # Errors
+    /// What `change` gives; [`Error::NoSuchContainer`], or when the store cannot be written.
+    pub fn change_container_spec<E: From<Error>>(
+        &self,
+        dir: &mut ContainerDir,
+        change: impl FnOnce(&RawValue) -> Result<Box<RawValue>, E>,
+    ) -> Result<(), E> {
+        let _names = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        dir.read_anew()?;
+        dir.record.spec = change(&dir.record.spec)?;
+        Ok(dir.write_record(Durability::Durable)?)
+    }
+
     /// Give a container another name.
     ///
     /// # Errors
     /// [`Error::NameInUse`], or when the store cannot be written.
     pub fn rename_container(&self, dir: &mut ContainerDir, name: &str) -> Result<(), Error> {
         let _names = self.lock(&LockName::Names, LockMode::Exclusive)?;
+        dir.read_anew()?;
         if let Some(id) = self.link_name(name, &dir.record.id)? {
             return Err(Error::NameInUse { name: name.into(), id });
         }

@@ -188,6 +188,115 @@ fn a_cgroup_parent_is_made_and_goes_again() {
     assert_eq!(cgroups(parent.split('/').next().unwrap()), Vec::<PathBuf>::new());
 }
 
+#[test]
+fn limits_and_policies_change_while_it_runs() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    env.run(["update", "-m", "64m", "nobody"]).code(1).stderr_has("nobody");
+    env.run(["create", "--name", "later", "--network", "none", &image, "true"]).success();
+    env.run(["update", "later"]).code(1).stderr_has("changes nothing");
+    env.run(["update", "-m", "1m", "later"]).code(1).stderr_has("minimum memory limit");
+    env.run(["update", "-m", "64m", "--restart", "on-failure:3", "later"]).success().prints("later");
+    let shown = "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+    env.run(["inspect", "-f", shown, "later"]).success().prints("67108864 on-failure 3");
+    let script = "until test -e /go; do sleep 0.1; done; rm /go; exit 1";
+    let run = ["run", "-d", "--name", "runs", "--network", "none", &image, "sh", "-c", script];
+    let id = env.run(run).success().text().to_owned();
+    env.run(["update", "--restart", "always", "runs"]).success().prints("runs");
+    env.run(["exec", "runs", "touch", "/go"]).success();
+    let again = || {
+        let count = env.run(["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "runs"]);
+        (count.text() == "1 running").then_some(())
+    };
+    eventually("the restart", PATIENCE, again);
+    if !can_limit(&env, &image) {
+        env.run(["update", "-m", "32m", "runs"]).code(1).stderr_has("may not be used here");
+        env.run(["inspect", "-f", "{{.HostConfig.Memory}}", "runs"]).success().prints("0");
+        env.run(["rm", "-f", "runs"]).success();
+        return;
+    }
+    for bytes in ["67108864", "33554432", "134217728"] {
+        env.run(["update", "-m", bytes, "--pids-limit", "30", "runs"]).success();
+        assert_eq!(value(&id, &["memory.limit_in_bytes", "memory.max"]).as_deref(), Some(bytes));
+        env.run(["inspect", "-f", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", "runs"])
+            .success()
+            .prints(&format!("{bytes} 30"));
+    }
+    env.run(["rm", "-f", "runs"]).success();
+    // In the foreground it has none until it needs one.
+    let running = env.spawn(["run", "--rm", "--name", "front", "--network", "none", &image, "sleep", "1000"]);
+    eventually("its start", PATIENCE, || (env.run(["ps", "-q"]).text() != "").then_some(()));
+    let id = env.run(["ps", "-q", "--no-trunc"]).text().to_owned();
+    assert!(cgroups(&id).is_empty());
+    env.run(["update", "--pids-limit", "12", "front"]).success();
+    assert_eq!(value(&id, &["pids.max"]).as_deref(), Some("12"));
+    assert_eq!(value(&id, &["pids.current"]).as_deref(), Some("1"));
+    env.run(["rm", "-f", "front"]).success();
+    running.finish();
+    assert_eq!(cgroups(&id), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn stats_tell_what_is_used() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    env.run(["stats", "--no-stream"]).success().prints(
+        "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O   BLOCK I/O   PIDS",
+    );
+    let limited = can_limit(&env, &image);
+    let busy = "sleep 1000 & while :; do :; done";
+    let run = ["run", "-d", "--name", "busy", "--network", "none", "-m", "64m", "--cpus", "0.5", &image];
+    env.run(run.iter().chain(&["sh", "-c", busy])).success();
+    env.run(["create", "--name", "still", &image, "true"]).success();
+    let output = env.run(["stats", "--no-stream", "--format", "json", "busy"]).success();
+    let row = output.json();
+    assert_eq!(
+        (row["Name"].as_str(), row["Container"].as_str(), row["PIDs"].as_str()),
+        (Some("busy"), Some("busy"), Some("2"))
+    );
+    let percent: f64 = row["CPUPerc"].as_str().unwrap().trim_end_matches('%').parse().unwrap();
+    assert!(percent > 5.0 && percent < 250.0, "{row}");
+    let memory = row["MemUsage"].as_str().unwrap();
+    if limited {
+        assert!(memory.ends_with(" / 64MiB") && output.stderr.is_empty() && percent < 70.0, "{row}");
+    } else {
+        output.stderr_has("sums over its processes");
+    }
+    assert!(!memory.starts_with("0B"), "{memory}");
+    let names = env.run(["stats", "--no-stream", "-a", "--format", "{{.Name}} {{.PIDs}}"]).success();
+    assert_eq!(
+        names.text(),
+        "still 0
+busy 2"
+    );
+    env.run(["stats", "--no-stream", "nobody"]).code(1).stderr_has("nobody");
+    // A reader that goes away ends the stream.
+    let script = format!("{} stats --format '{{{{.Name}}}}' | head -n 1", crate::support::strate().display());
+    assert_eq!(crate::support::Output::of(env.program("sh").args(["-c", &script])).text(), "busy");
+    env.run(["rm", "-f", "busy"]).success();
+}
+
+#[test]
+fn a_pause_freezes_the_cgroup_it_is_in() {
+    need!("docker-registry", "skopeo", "busybox");
+    let (env, image) = with_busybox();
+    if !can_limit(&env, &image) {
+        return;
+    }
+    let run = ["run", "-d", "--name", "iced", "--network", "none", "-m", "64m", &image, "sleep", "1000"];
+    let id = env.run(run).success().text().to_owned();
+    let before = cgroups(&id);
+    env.run(["pause", "iced"]).success();
+    assert_eq!(cgroups(&id), before, "no second one is made");
+    assert_eq!(value(&id, &["memory.limit_in_bytes", "memory.max"]).as_deref(), Some("67108864"));
+    env.run(["unpause", "iced"]).success();
+    let inside = value(&id, &["cgroup.procs"]).unwrap();
+    assert!(!inside.is_empty(), "its process stays there");
+    env.run(["pause", "iced"]).success();
+    env.run(["rm", "-f", "iced"]).success();
+    assert_eq!(cgroups(&id), Vec::<PathBuf>::new());
+}
+
 /// A directory that root gave to a user in the trees of version 1, and the user's process in them.
 struct Delegated(Vec<PathBuf>);
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerSpec, Error, HostOptions, RestartPolicy};
+use super::{ContainerSpec, Error, HostOptions, RestartPolicy, processes};
 use crate::runtime::Plan;
 use crate::runtime::cgroup::{Cgroup, Limits, Missed};
 use crate::storage::{ContainerDir, Store};
@@ -72,18 +72,41 @@ pub fn set_up(store: &Store, dir: &ContainerDir, spec: &ContainerSpec, plan: &mu
     write(dir, &record)
 }
 
-/// Change the limits of a running container, as far as they can be.
+/// Change the limits of a running container, whose first process is `pid`. One that has no cgroup gets one.
 ///
 /// # Errors
-/// [`Error::StrictLimits`] or [`Error::NotLimited`]: what cannot be had is never recorded.
-pub fn change(dir: &ContainerDir, limits: &Limits) -> Result<(), Error> {
-    let mut record = of(dir).unwrap_or_default();
+/// [`Error::NotLimited`]: what cannot be had is never recorded.
+pub fn change(dir: &ContainerDir, parent: &str, pid: i32, limits: &Limits) -> Result<(), Error> {
+    let mut record = match of(dir) {
+        Some(record) if !record.cgroup.dirs.is_empty() => record,
+        _ => late(dir, parent, pid, limits)?,
+    };
     let missed = record.cgroup.apply(limits);
     if let Some(words) = told(&missed) {
         return Err(Error::NotLimited { name: dir.record.name.clone(), words });
     }
-    record.without_effect.clear();
+    let flags = limits.flags();
+    record.without_effect.retain(|flag| !flags.contains(flag.as_str()));
     if record.cgroup.dirs.is_empty() { Ok(()) } else { write(dir, &record) }
+}
+
+/// A cgroup for a program that runs without one: all its processes go there.
+fn late(dir: &ContainerDir, parent: &str, pid: i32, limits: &Limits) -> Result<Record, Error> {
+    let planned = Cgroup::planned(&Cgroup::places(&dir.record.id, parent, limits));
+    write(dir, &Record { cgroup: planned.clone(), ..Record::default() })?;
+    let (cgroup, _) = planned.make();
+    let moved = cgroup.dirs.iter().try_for_each(|place| cgroup.take_in(place, &|| processes::ids(pid)));
+    if let Err(error) = moved {
+        // Those that were moved stay there, and the record with them.
+        let words = crate::ops::chain_text(&error);
+        return Err(Error::NotLimited { name: dir.record.name.clone(), words });
+    }
+    let record = Record { cgroup, ..Record::default() };
+    match record.cgroup.dirs.is_empty() {
+        true => dir.forget_cgroup(),
+        false => write(dir, &record)?,
+    }
+    Ok(record)
 }
 
 /// One line that names all flags without effect, and why.

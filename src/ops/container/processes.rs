@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use crate::runtime::cgroup::Usage;
 use crate::sys::{SysError, SysResult};
 
 /// Clock ticks in a second: the kernel reports all times to user space in these.
@@ -99,6 +100,38 @@ pub fn look(pid: i32) -> Option<Process> {
         command: if words.is_empty() { format!("[{name}]") } else { words },
         name,
     })
+}
+
+/// What all processes of the pid namespace of `first` use together, as far as it may be seen. What those used that have
+/// ended is not in it.
+#[must_use]
+pub fn usage(first: i32) -> Usage {
+    let (mut cpu, mut memory, mut threads, mut read, mut written) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    for pid in ids(first).unwrap_or_default() {
+        let text = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let number = |text: &str, key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+        };
+        let stat = text("stat");
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        cpu += ticks * (1_000_000_000 / TICKS);
+        let (status, io) = (text("status"), text("io"));
+        // What processes share is counted once, where the kernel tells.
+        let kibibytes = number(&text("smaps_rollup"), "Pss").or_else(|| number(&status, "VmRSS"));
+        memory += kibibytes.unwrap_or(0) * 1024;
+        threads += number(&status, "Threads").unwrap_or(0);
+        read += number(&io, "read_bytes").unwrap_or(0);
+        written += number(&io, "write_bytes").unwrap_or(0);
+    }
+    Usage {
+        cpu: Some(cpu),
+        memory: Some(memory),
+        memory_limit: None,
+        pids: Some(threads),
+        io: Some((read, written)),
+    }
 }
 
 impl Process {

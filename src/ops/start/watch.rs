@@ -12,6 +12,7 @@ use crate::ops::container::attend::hub::{Hub, Owner};
 use crate::ops::container::attend::serve::{Chore, Serving};
 use crate::ops::container::health::{self, Checks};
 use crate::ops::container::{Error, attend, monitor, streams};
+use crate::ops::create::spec_of;
 use crate::runtime::Process;
 use crate::runtime::relay::Pipes;
 
@@ -67,6 +68,7 @@ pub(super) fn watch(
         policy.after(start_time.elapsed());
         // Its ports are free before anybody hears of its end.
         ready.network = Connected::default();
+        read_anew(&mut ready);
         if !policy.wants(&ready, status) {
             break end(ready, state, status, hub);
         }
@@ -86,6 +88,15 @@ pub(super) fn watch(
                 return hub.farewell(code);
             }
         };
+    }
+}
+
+/// Somebody may have changed the limits or the restart policy while the program ran.
+fn read_anew(ready: &mut Ready) {
+    if ready.dir.read_anew().is_ok()
+        && let Ok(spec) = spec_of(&ready.dir)
+    {
+        ready.spec = spec;
     }
 }
 

@@ -157,6 +157,12 @@ impl Limits {
         self.settings().iter().flat_map(|setting| setting.controllers).collect()
     }
 
+    /// The flags that it stands for.
+    #[must_use]
+    pub fn flags(&self) -> BTreeSet<&'static str> {
+        self.settings().iter().map(|setting| setting.flag).collect()
+    }
+
     /// Take over what `other` sets.
     pub fn update(&mut self, other: &Self) {
         macro_rules! take {

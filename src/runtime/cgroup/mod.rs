@@ -207,6 +207,30 @@ impl Cgroup {
         self.dirs.iter().map(|dir| dir.path.join("cgroup.procs")).collect()
     }
 
+    /// Move processes to one of its directories, until a look at who there is finds nobody new.
+    ///
+    /// # Errors
+    /// When one cannot be moved, or they make new ones without end.
+    pub fn take_in(&self, place: &Dir, all: &dyn Fn() -> SysResult<Vec<i32>>) -> SysResult<()> {
+        let door = place.path.join("cgroup.procs");
+        let mut moved = BTreeSet::new();
+        for _ in 0..PATIENCE {
+            let fresh: Vec<i32> = all()?.into_iter().filter(|pid| !moved.contains(pid)).collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            for pid in fresh {
+                match fs::write(&door, pid.to_string()) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                        return Err(SysError::path("move processes to", &place.path, error));
+                    }
+                    _ => moved.insert(pid),
+                };
+            }
+        }
+        Err(SysError::path("move processes to", &place.path, io::Error::from(io::ErrorKind::TimedOut)))
+    }
+
     /// The directory that can hold its processes still.
     #[must_use]
     pub fn freezer(&self) -> Option<&Path> {
