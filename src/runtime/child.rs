@@ -26,6 +26,8 @@ pub(super) fn start(
     stdio: &Stdio,
     teller: Teller<'_>,
 ) -> Result<Infallible, Error> {
+    // Before hiding, which gives our files in `/proc` to the host's root.
+    set_oom_score(plan)?;
     hide()?;
     if !rustix::process::geteuid().is_root() {
         // Whoever starts us may be another user of the namespace, with root's powers.
@@ -71,7 +73,7 @@ pub(super) fn hide() -> Result<(), StepFailure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide", "the set-up process")
 }
 
-/// Go to the container's cgroups, and set what decides who dies first for want of memory.
+/// Go to the container's cgroups.
 pub(super) fn enter_cgroup(plan: &Plan) -> Result<(), StepFailure> {
     let write = |path: &std::path::Path, text: &str| {
         let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -80,11 +82,15 @@ pub(super) fn enter_cgroup(plan: &Plan) -> Result<(), StepFailure> {
     for door in &plan.cgroup {
         write(door, "0").step("join", format!("the cgroup `{}`", door.display()))?;
     }
-    match plan.oom_score_adj {
-        Some(score) => write(std::path::Path::new("/proc/self/oom_score_adj"), &score.to_string())
-            .step("set", "the container's oom_score_adj"),
-        None => Ok(()),
-    }
+    Ok(())
+}
+
+/// Set what decides who dies first for want of memory.
+pub(super) fn set_oom_score(plan: &Plan) -> Result<(), StepFailure> {
+    let Some(score) = plan.oom_score_adj else { return Ok(()) };
+    std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(|error| {
+        failure("set", "the container's oom_score_adj", error.raw_os_error().unwrap_or(libc::EIO))
+    })
 }
 
 fn name_and_network(plan: &Plan) -> Result<(), StepFailure> {

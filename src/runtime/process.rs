@@ -242,7 +242,7 @@ pub fn exec(request: &ExecRequest, stdio: Stdio) -> Result<Process, Error> {
     let plan = &request.plan;
     let between = || {
         // While the host's paths can be reached, and with the powers of the host's user.
-        child::enter_cgroup(plan).map_err(|failure| {
+        child::enter_cgroup(plan).and_then(|()| child::set_oom_score(plan)).map_err(|failure| {
             let error = std::io::Error::from_raw_os_error(failure.errno);
             SysError::new("join", failure.subject, error)
         })?;

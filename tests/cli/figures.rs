@@ -16,7 +16,9 @@ fn du(path: &Path) -> (u64, u64) {
         let meta = std::fs::symlink_metadata(&path).unwrap();
         if meta.is_dir() {
             dirs += 1;
-            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            // What the kernel keeps for itself in an overlay's work directory is closed, and empty.
+            let entries = std::fs::read_dir(&path).into_iter().flatten();
+            left.extend(entries.map(|entry| entry.unwrap().path()));
         }
         if meta.is_dir() || seen.insert(meta.ino()) {
             bytes += meta.blocks() * 512;

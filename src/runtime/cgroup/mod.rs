@@ -178,7 +178,7 @@ impl Cgroup {
         } else if let Some(dir) = self.with(two).filter(|dir| dir.version == 2) {
             (dir, &setting.v2)
         } else {
-            return Err(lacks(format!("the controller {two} of cgroups may not be used here")));
+            return Err(lacks("cgroups may not be used here".to_owned()));
         };
         if writes.is_empty() {
             return Err(lacks(format!("version {} of cgroups does not have it", dir.version)));
