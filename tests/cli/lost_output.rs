@@ -101,8 +101,12 @@ fn hang_up(env: &Env, args: &[&str], until: &str) {
     let name = ptsname(&terminal, Vec::new()).unwrap();
     let slave =
         || Stdio::from(rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap());
-    let mut command: Command = env.program("setsid");
-    command.args(["--ctty", "--wait"]).arg(crate::support::strate()).args(args);
+    // Under nohup nothing would end with its terminal.
+    let mut command: Command = env.program("env");
+    command
+        .args(["--default-signal=HUP", "setsid", "--ctty", "--wait"])
+        .arg(crate::support::strate())
+        .args(args);
     let mut child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
     drop(command);
     let (mut screen, start) = (String::new(), Instant::now());
