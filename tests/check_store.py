@@ -695,7 +695,7 @@ class Checker:
         names = {}
         for id in self.names_in("containers"):
             if id.startswith(".") or not re.fullmatch("[0-9a-f]{64}", id):
-                if id not in ("by-name", "auto-remove", "events", "events.1"):
+                if id not in ("by-name", "auto-remove", "events", "events.1", "cgroups"):
                     self.is_garbage("unknown", f"containers/{id}")
                 continue
             path = self.at("containers", id, "config.json")
