@@ -31,7 +31,7 @@ fn walk(top: &Path, dir: &Path, all: &mut Listing) {
         let Ok(meta) = path.symlink_metadata() else { continue };
         let left_out =
             ["locks/", "cache/places", "containers/events"].iter().any(|start| name.starts_with(start));
-        if left_out || name.ends_with(".json.bak") {
+        if left_out || name.ends_with(".json.bak") || is_of_another_map(&name) {
             continue;
         }
         while all.contains_key(&name) {
@@ -43,6 +43,16 @@ fn walk(top: &Path, dir: &Path, all: &mut Listing) {
             walk(top, &path, all);
         }
     }
+}
+
+/// Whether it is a layer unpacked for another id map: a command that could not have its usual one, since a fork failed once,
+/// goes on with a lesser one, and what it unpacked stays as a cache beside the usual.
+fn is_of_another_map(name: &str) -> bool {
+    let of_map = |dir: &str| {
+        dir.rsplit_once('.')
+            .is_some_and(|(_, map)| map.len() == 8 && map.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    name.strip_prefix("snapshots/").is_some_and(|rest| of_map(rest.split('/').next().unwrap_or_default()))
 }
 
 /// A container's id is another one each time.
