@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::{Env, eventually, need, program, shared_registry};
 
 /// An environment with the small image in it; nothing where this user can have no private network.
-fn with_network(helper: &str) -> Option<(Env, String)> {
+pub fn with_network(helper: &str) -> Option<(Env, String)> {
     let tun = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
     let lacks = match tun {
         Err(error) => Some(format!("/dev/net/tun: {error}")),
