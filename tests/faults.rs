@@ -42,46 +42,30 @@ const SPACE: &[Kind] = &[Kind::Write, Kind::Create, Kind::Name, Kind::Size, Kind
 const DISK: &[Kind] =
     &[Kind::Write, Kind::Create, Kind::Name, Kind::Remove, Kind::Meta, Kind::Size, Kind::Sync];
 
+/// Tests that stand on the small image.
+macro_rules! tests {
+    ($($name:ident => $what:expr),+ $(,)?) => {
+        $(#[test]
+        fn $name() {
+            need!("docker-registry", "skopeo", "busybox");
+            $what;
+        })+
+    };
+}
+
 /// A test that kills a workload at its calls, and tests that let them fail.
 macro_rules! sweeps {
     ($($name:ident),+ $(,)?) => {
         $(mod $name {
             use super::*;
 
-            #[test]
-            fn killed() {
-                need!("docker-registry", "skopeo", "busybox");
-                sweep::kill(&workloads::$name(), Act::Kill, 24);
-            }
-
-            #[test]
-            fn no_space() {
-                need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Fail(libc::ENOSPC), SPACE, 12);
-            }
-
-            #[test]
-            fn broken_disk() {
-                need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 12);
-            }
-
-            #[test]
-            fn without_descriptors() {
-                need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Fail(libc::EMFILE), OPENS, 4);
-            }
-
-            #[test]
-            fn interrupted() {
-                need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Fail(libc::EINTR), WAITS, 4);
-            }
-
-            #[test]
-            fn writes_little() {
-                need!("docker-registry", "skopeo", "busybox");
-                sweep::fail(&workloads::$name(), Act::Short, &[Kind::Write], 4);
+            tests! {
+                killed => sweep::kill(&workloads::$name(), Act::Kill, 24),
+                no_space => sweep::fail(&workloads::$name(), Act::Fail(libc::ENOSPC), SPACE, 12),
+                broken_disk => sweep::fail(&workloads::$name(), Act::Fail(libc::EIO), DISK, 12),
+                without_descriptors => sweep::fail(&workloads::$name(), Act::Fail(libc::EMFILE), OPENS, 4),
+                interrupted => sweep::fail(&workloads::$name(), Act::Fail(libc::EINTR), WAITS, 4),
+                writes_little => sweep::fail(&workloads::$name(), Act::Short, &[Kind::Write], 4),
             }
         })+
     };
@@ -115,16 +99,6 @@ const WAITS: &[Kind] = &[Kind::Write, Kind::Lock, Kind::Wait];
 
 /// Limits of a file's size between those of all that a small image has.
 const SIZES: &[usize] = &[1, 200, 450, 700, 1000, 2000, 6000, 20_000];
-
-macro_rules! tests {
-    ($($name:ident => $what:expr),+ $(,)?) => {
-        $(#[test]
-        fn $name() {
-            need!("docker-registry", "skopeo", "busybox");
-            $what;
-        })+
-    };
-}
 
 tests! {
     pull_killed_just_after => sweep::kill(&workloads::pull(), Act::KillAfter, 8),

@@ -8,14 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::support::{Env, need, shared_registry};
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
+use crate::support::{need, with_busybox};
 
 #[test]
 fn d3_a_context_that_is_swapped_for_a_link_shows_nothing_from_outside() {

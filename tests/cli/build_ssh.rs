@@ -3,14 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Env, need, shared_registry};
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
+use crate::support::{Env, need, with_busybox};
 
 fn make_key(path: &Path) {
     let made = Command::new("ssh-keygen")

@@ -1,13 +1,6 @@
 //! `build` with the small image: cache, stages, errors. `walk_debian.rs` builds as people do.
 
-use crate::support::{Env, need, shared_registry};
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
+use crate::support::{need, with_busybox};
 
 #[test]
 fn a_second_build_is_cached_and_a_change_runs_only_what_follows() {

@@ -5,14 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Env, is_root, must, need, shared_registry};
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
+use crate::support::{Env, is_root, must, need, with_busybox};
 
 /// A container that runs, and one that was never started.
 fn two(env: &Env, image: &str, flags: &[&str]) {

@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Env, eventually, need, shared_registry};
+use crate::support::{Env, eventually, need, with_busybox};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
 
 #[test]
 fn what_happened_is_told_in_order_and_filtered() {

@@ -5,16 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{Env, eventually, is_root, need, not_for, shared_registry, skip};
+use crate::support::{Env, eventually, is_root, need, not_for, shared_registry, skip, with_busybox};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
 
 /// The cgroups of a container, found by its id.
 fn cgroups(id: &str) -> Vec<PathBuf> {

@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Env, eventually, is_root, need, shared_registry};
+use crate::support::{Env, eventually, is_root, need, with_busybox};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
 
 fn state(env: &Env, name: &str) -> String {
     env.run(["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}", name])

@@ -2,15 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Env, eventually, need, shared_registry};
-
-/// An environment with the small image in it.
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
-}
+use crate::support::{eventually, need, with_busybox};
 
 #[test]
 fn exit_codes_are_dockers() {

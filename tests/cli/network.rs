@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::support::{Env, eventually, need, program, shared_registry};
+use crate::support::{Env, eventually, need, program, with_busybox};
 
 /// An environment with the small image in it; nothing where this user can have no private network.
 pub fn with_network(helper: &str) -> Option<(Env, String)> {
@@ -22,13 +22,6 @@ pub fn with_network(helper: &str) -> Option<(Env, String)> {
         return None;
     }
     Some(with_busybox())
-}
-
-fn with_busybox() -> (Env, String) {
-    let env = Env::new();
-    let image = shared_registry().image("busybox:latest");
-    env.run(["pull", "-q", &image]).success();
-    (env, image)
 }
 
 fn local(port: u16) -> SocketAddr {

@@ -14,18 +14,25 @@ use crate::ops::rm::PruneFilter;
 use crate::ops::wait::Condition;
 use crate::ui::{Ui, words};
 
-/// Arguments of `stop`.
+/// How a container is made to end.
 #[derive(Debug, Args)]
-pub(in crate::cmd) struct StopArgs {
-    /// A container that is not there is no error
-    #[arg(short, long)]
-    ignore: bool,
+struct Ending {
     /// Seconds to wait before killing; -1 waits without end
     #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
     timeout: Option<i64>,
     /// The signal to send
     #[arg(short, long)]
     signal: Option<String>,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub(in crate::cmd) struct StopArgs {
+    /// A container that is not there is no error
+    #[arg(short, long)]
+    ignore: bool,
+    #[command(flatten)]
+    ending: Ending,
     #[command(flatten)]
     which: Which,
 }
@@ -35,7 +42,7 @@ pub(in crate::cmd) fn stop(cx: &mut Context, ui: &mut Ui, args: StopArgs) -> Cmd
     let store = readable(cx)?;
     let names = args.which.names(cx, &store, is_up)?;
     Ok(each(ui, &names, |ui, name| {
-        match ops::stop::stop(&store, name, args.timeout, args.signal.as_deref()) {
+        match ops::stop::stop(&store, name, args.ending.timeout, args.ending.signal.as_deref()) {
             Err(Error::Storage(ops::store::Error::NoSuchContainer(_))) if args.ignore => {}
             done => {
                 done?;
@@ -52,12 +59,8 @@ pub(in crate::cmd) struct RestartArgs {
     /// With --all: only those that run
     #[arg(long)]
     running: bool,
-    /// Seconds to wait before killing; -1 waits without end
-    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
-    timeout: Option<i64>,
-    /// The signal to send
-    #[arg(short, long)]
-    signal: Option<String>,
+    #[command(flatten)]
+    ending: Ending,
     #[command(flatten)]
     which: Which,
 }
@@ -74,7 +77,7 @@ pub(in crate::cmd) fn restart(cx: &mut Context, ui: &mut Ui, args: RestartArgs) 
     let fits = |state: &str| !args.running || is_up(state);
     let names = args.which.names(cx, &readable(cx)?, fits)?;
     Ok(each(ui, &names, |ui, name| {
-        ops::restart::restart(cx, writable(cx)?, name, args.timeout, args.signal.as_deref())?;
+        ops::restart::restart(cx, writable(cx)?, name, args.ending.timeout, args.ending.signal.as_deref())?;
         ui.line(name);
         Ok(())
     }))

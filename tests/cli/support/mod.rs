@@ -96,3 +96,11 @@ pub fn must(command: &mut std::process::Command) -> Vec<u8> {
     assert!(output.status.success(), "{command:?} failed with {}:\n{stderr}", output.status);
     output.stdout
 }
+
+/// An environment with the small image in it, and the image's name.
+pub fn with_busybox() -> (Env, String) {
+    let env = Env::new();
+    let image = shared_registry().image("busybox:latest");
+    env.run(["pull", "-q", &image]).success();
+    (env, image)
+}
